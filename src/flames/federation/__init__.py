@@ -1,0 +1,1 @@
+"""Client and server of a federation, and their simulation in one process."""

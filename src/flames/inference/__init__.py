@@ -1,0 +1,1 @@
+"""Predict in an image's own geometry and score a split."""

@@ -1,0 +1,1 @@
+"""Scores per case, tables of them, and the statistics that a reviewer asks for."""

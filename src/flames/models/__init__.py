@@ -1,0 +1,1 @@
+"""Networks, from one image channel to tumour logits of the same size."""

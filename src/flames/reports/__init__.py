@@ -1,0 +1,1 @@
+"""A run folder becomes tables, figures and one HTML file."""

@@ -1,0 +1,1 @@
+"""How a server turns updates into the next weights: pure functions over named arrays."""
