@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flames.errors import FlamesError
+from flames.files import save_text
 
 RUN_SCHEMA = 1
 
@@ -120,33 +120,6 @@ class RunFolder:
         """Return the rows of ``cases.csv`` as text by column; an empty cell is undefined."""
         with self.cases.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
-
-
-def save_text(path: Path, text: str) -> None:
-    """Write whole, then rename: a reader never sees half a file.
-
-    Raises:
-        FlamesError: The disk is full or the folder cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise FlamesError(
-            f"cannot write {path}: {error.strerror}",
-            "free some space or choose another folder; a run continues with --resume",
-        ) from error
-
-
-def save_json(path: Path, content: Any) -> None:
-    """Write ``content`` as readable JSON; a number that is not finite is refused."""
-    save_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def save_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

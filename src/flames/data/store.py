@@ -15,7 +15,6 @@ orientation to RAS, ``(X, Y, Z)``, and stay volumes: slicing is the loader's bus
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,22 +121,6 @@ def cases_digest(cases: Iterable[CaseRecord]) -> str:
     """Return one digest of identities, groups and contents, whatever the order of the cases."""
     lines = sorted(f"{c.case_id} {c.group} {c.arrays_sha256}" for c in cases)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` beside ``path``, then rename: readers see the old file or the whole new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise FlamesError(
-            f"cannot write {path}: {error.strerror}", "free some space or choose another folder"
-        ) from error
 
 
 @dataclass(frozen=True)
