@@ -1,0 +1,250 @@
+"""Everything a run can be asked for, as validated records: TOML in, TOML out with every default."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from flames.errors import FlamesError, nearest
+
+StrategyName = Literal["flames", "paper", "modality", "fedavg", "local", "central"]
+ModelName = Literal["unet", "densenet-unet", "efficientnet-unet"]
+LossName = Literal["dice-bce", "dice-focal", "paper"]
+STRATEGY_NAMES: tuple[str, ...] = get_args(StrategyName)
+
+
+class Section(BaseModel):
+    """A table of the TOML file; kebab-case there, snake_case here, unknown keys refused."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda name: name.replace("_", "-"),
+        populate_by_name=True,
+    )
+
+
+class SiteConfig(Section):
+    """One hospital of a simulated federation."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    store: Path
+    """Its prepared store; a relative path starts at the TOML file's folder."""
+    pictures: bool | None = None
+    """Whether the report may show its images; not said means: only when they are made up."""
+
+
+class ModelConfig(Section):
+    """The network that every client of the run trains."""
+
+    name: ModelName = "unet"
+    deep_supervision: bool = False
+    """Also judge the coarser decoder levels in training (`unet` only)."""
+    weights: Path | None = None
+    """ImageNet weights for `densenet-unet`, from a safetensors file."""
+    pretrained: bool = True
+    """Start `efficientnet-unet` from the weights of its package."""
+
+
+class DataConfig(Section):
+    """How cases become batches."""
+
+    image_size: int = Field(128, ge=32, le=1024)
+    """Images are fitted into this square, aspect ratio kept."""
+    augment: bool = True
+    tumour_fraction: float = Field(0.67, ge=0, le=1)
+    """Share of training slices of a volume that show tumour, while it has both kinds."""
+
+
+class TrainingConfig(Section):
+    """The one local loop that every method and every network use."""
+
+    local_steps: int = Field(40, ge=1)
+    """Optimiser steps of a client in a round, on average over the rounds."""
+    batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the run in which the rate rises; it then falls along a cosine over the whole run."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    loss: LossName = "dice-bce"
+    max_grad_norm: float = Field(5.0, gt=0)
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Above 0, a round returns the exponential average of its last weights."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    validation_cases: int = Field(40, ge=1)
+    """At most this many validation cases judge a set of weights, chosen once by seed."""
+
+
+class StrategyConfig(Section):
+    """How the server mixes, and what a client keeps."""
+
+    name: StrategyName = "flames"
+    alpha: float | Literal["tuned"] = "tuned"
+    """Own share in a client's mixture; `tuned` chooses on its validation cases."""
+    alpha_candidates: int = Field(3, ge=2, le=9)
+    """Values of α tried between 1/n and 1 when tuned."""
+    patience_margin: float = Field(0.0, ge=0)
+    """How much better than the peers' model own weights must be to start a round from them."""
+
+
+class EvaluationConfig(Section):
+    """How test cases are judged."""
+
+    batch_size: int = Field(16, ge=1)
+    flip: bool = False
+    """Average over the left-right mirrored image too."""
+    nsd_tolerance: float = Field(2.0, gt=0)
+    """In the unit of the distances: mm, or pixels where spacing is unknown."""
+    resamples: int = Field(2000, ge=100)
+    pictures: bool = False
+    """Let the report show every site's images; otherwise only those that allow it."""
+
+
+class RunConfig(Section):
+    """One run: which hospitals, which strategy, how long."""
+
+    name: str = "federation"
+    seed: int = Field(0, ge=0)
+    rounds: int = Field(6, ge=1)
+    profile: Literal["flames", "paper"] = "flames"
+    """Defaults of everything left unsaid: the corrected method, or the published recipe."""
+    threads: int = Field(0, ge=0)
+    """Processor threads; 0 lets torch choose."""
+    sites: tuple[SiteConfig, ...] = Field(min_length=1)
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _names_once(self) -> RunConfig:
+        names = [site.name for site in self.sites]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"site {twice[0]!r} is listed twice")
+        return self
+
+
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "flames": {},
+    "paper": {
+        "rounds": 100,
+        "model": {"name": "densenet-unet"},
+        "data": {"image-size": 240, "augment": False},
+        "training": {
+            "batch-size": 64,
+            "optimizer": "adam",
+            "weight-decay": 0.0,
+            "warmup": 0.0,
+            "loss": "paper",
+        },
+        "strategy": {"name": "paper"},
+    },
+}
+
+
+def load_config(path: Path | str, overrides: Mapping[str, str] | None = None) -> RunConfig:
+    """Return the validated run that the TOML file at ``path`` asks for.
+
+    Args:
+        path: The file; its relative store paths start at its folder.
+        overrides: Dotted kebab-case keys and TOML values that win over the file, such as
+            ``{"training.local-steps": "20", "strategy.name": "local"}``.
+
+    Raises:
+        FlamesError: The file is missing, is not TOML, or holds an unknown key or a bad value.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise FlamesError(f"cannot read {path}: {error}", "name a federation file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise FlamesError(f"{path} is not valid TOML: {error}", "mend that line") from error
+    for key, text in (overrides or {}).items():
+        _put(content, key, text)
+    return parse_config(content, where=str(path), base=path.parent)
+
+
+def parse_config(content: Mapping[str, Any], *, where: str, base: Path) -> RunConfig:
+    """Return the validated run of parsed TOML; ``where`` names it in errors."""
+    profile = content.get("profile", "flames")
+    merged = _merge(PROFILES.get(str(profile), {}), content)
+    try:
+        config = RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise _explain(error, where) from error
+    sites = tuple(
+        site.model_copy(update={"store": (base / site.store).resolve()}) for site in config.sites
+    )
+    model = config.model
+    if model.weights is not None:
+        model = model.model_copy(update={"weights": (base / model.weights).resolve()})
+    return config.model_copy(update={"sites": sites, "model": model})
+
+
+def dump_config(config: RunConfig) -> str:
+    """Return the whole configuration as TOML, every default written out."""
+    return tomli_w.dumps(config.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def _put(content: dict[str, Any], key: str, text: str) -> None:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *tables, last = key.split(".")
+    for table in tables:
+        content = content.setdefault(table, {})
+        if not isinstance(content, dict):
+            raise FlamesError(f"--set {key}: {table!r} is not a table", "write table.key=value")
+    content[last] = value
+
+
+def _merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(defaults)
+    for key, value in given.items():
+        known = merged.get(key)
+        both = isinstance(known, Mapping) and isinstance(value, Mapping)
+        merged[key] = (
+            _merge(cast("Mapping[str, Any]", known), cast("Mapping[str, Any]", value))
+            if both
+            else value
+        )
+    return merged
+
+
+def _explain(error: ValidationError, where: str) -> FlamesError:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        name = str(first["loc"][-1])
+        return FlamesError(
+            f"{where}: unknown key {place!r}", nearest(name, _keys_at(first["loc"][:-1]))
+        )
+    if first["type"] == "missing":
+        return FlamesError(
+            f"{where}: {place!r} is missing", "add it; docs/reference lists the keys"
+        )
+    got = f", found {first['input']!r}" if not isinstance(first["input"], dict) else ""
+    return FlamesError(f"{where}: {place or 'content'}: {first['msg']}{got}", "mend that value")
+
+
+def _keys_at(place: tuple[int | str, ...]) -> Iterator[str]:
+    section: type[BaseModel] = RunConfig
+    for part in place:
+        if part == "sites":
+            section = SiteConfig
+        elif isinstance(part, str):
+            for name, field in section.model_fields.items():
+                if name.replace("_", "-") == part and isinstance(field.annotation, type):
+                    section = field.annotation
+                    break
+    return (name.replace("_", "-") for name in section.model_fields)

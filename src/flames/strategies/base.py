@@ -1,0 +1,70 @@
+"""What a strategy is: two pure functions over the updates of one round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from flames.strategies.arrays import Arrays
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one client returned after its local training."""
+
+    client: str
+    modality: str
+    arrays: Arrays
+    """Its weights by name; may read from disk when asked."""
+    num_examples: int
+    """Training cases, never batches."""
+
+
+Updates = Mapping[str, Update]
+"""Updates of a round by client."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """What one client receives before it trains again."""
+
+    arrays: Arrays | None
+    """Weights from others, or None when the strategy sends none."""
+    use: Literal["replace", "mix", "keep"]
+    """``replace`` own weights by `arrays`; ``mix`` both with α; or ``keep`` one's own."""
+    alpha: float | None = None
+    """Own share in the mixture; None asks the client to tune it on its validation cases."""
+    peers: int = 0
+    """Other clients behind `arrays`."""
+    own_share: float = 0.0
+    """Own share in the group's case-weighted mean, so that the client can form that model too."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How updates become server models and what each client receives.
+
+    Both functions are pure: equal updates give equal results, whatever the order they came in.
+    """
+
+    name: str
+    models: Callable[[Updates], dict[str, dict[str, np.ndarray]]]
+    """Server models by group: a modality, ``"all"``, or none for `local`."""
+    download: Callable[[str, Updates], Download]
+    """What a client receives, given its name and the updates of its round."""
+    selects: bool = True
+    """Whether validation chooses the round that is kept; the published recipe keeps the last."""
+    keeps_optimizer: bool = True
+    """Whether a client's optimiser goes on between rounds; the published recipe rebuilds it."""
+    schedule: Callable[[int, int], int] | None = None
+    """Optimiser steps of each round as parts of the budget: ``(server_round, rounds) -> parts``."""
+
+
+def ordered(updates: Updates) -> list[Update]:
+    """Return the updates in the order of their clients' names, so that sums repeat bit for bit."""
+    if not updates:
+        raise ValueError("no update to aggregate")
+    return [updates[name] for name in sorted(updates)]

@@ -1,0 +1,84 @@
+"""Personal mixtures: each client's own weights with its peers', and one model for the group.
+
+Savoia, Prezioso, Piccialli: FLAMES, Expert Systems 42(8), 2025, 10.1111/exsy.70090.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from flames.strategies.arrays import weighted_mean
+from flames.strategies.base import Download, Strategy, Update, Updates, ordered
+from flames.strategies.fedavg import case_weighted_mean
+
+
+def personalised(alpha: float | None = None) -> Strategy:
+    """Return the corrected recipe: ``θ_k ← α θ_k + (1 − α) Σ_{j≠k} w_j θ_j`` with ``w_j ∝ N_j``.
+
+    The server model is the mean weighted by cases. Peers' weights travel, and the client mixes, so
+    it can tune α on its own validation cases inside [1/n, 1] without asking.
+
+    Args:
+        alpha: Own share, for every client alike; None lets each client tune its own.
+    """
+
+    def download(client: str, updates: Updates) -> Download:
+        return _download(client, updates, weight=lambda u: u.num_examples, alpha=lambda n: alpha)
+
+    return Strategy(
+        "flames", models=lambda updates: {"all": case_weighted_mean(updates)}, download=download
+    )
+
+
+def published() -> Strategy:
+    """Return the published recipe: ``α = 0.1 + 1/n``, ``w_j ∝ 1/N_j``, plain mean at the server.
+
+    Its clients train ten parts of the budget in the second round and one in every other, rebuild
+    their optimiser each round and return their last weights. With one client α is 1; the public
+    code's 1.1, which makes every weight grow, is not repeated.
+    """
+
+    def download(client: str, updates: Updates) -> Download:
+        return _download(
+            client,
+            updates,
+            weight=lambda u: 1 / u.num_examples,
+            alpha=lambda n: min(1.0, 0.1 + 1 / n),
+        )
+
+    return Strategy(
+        "paper",
+        models=lambda updates: {"all": _plain_mean(updates)},
+        download=download,
+        selects=False,
+        keeps_optimizer=False,
+        schedule=lambda server_round, rounds: 10 if server_round == 2 and rounds > 1 else 1,
+    )
+
+
+def _plain_mean(updates: Updates) -> dict[str, np.ndarray]:
+    clients = ordered(updates)
+    return weighted_mean([u.arrays for u in clients], [1.0] * len(clients))
+
+
+def _download(
+    client: str,
+    updates: Updates,
+    *,
+    weight: Callable[[Update], float],
+    alpha: Callable[[int], float | None],
+) -> Download:
+    own = updates[client]
+    peers = [u for u in ordered(updates) if u.client != client]
+    if not peers:
+        return Download(None, use="keep", alpha=1.0)
+    total = sum(u.num_examples for u in updates.values())
+    return Download(
+        weighted_mean([u.arrays for u in peers], [weight(u) for u in peers]),
+        use="mix",
+        alpha=alpha(len(updates)),
+        peers=len(peers),
+        own_share=own.num_examples / total,
+    )
