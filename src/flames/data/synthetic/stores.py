@@ -1,0 +1,235 @@
+"""Writes made-up hospitals as site stores."""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flames import __version__
+from flames.data.store import (
+    SPLITS,
+    CaseRecord,
+    Modality,
+    SiteStore,
+    Split,
+    SplitInfo,
+    StoreInfo,
+    arrays_digest,
+    cases_digest,
+)
+from flames.data.synthetic.hospitals import HOSPITALS, Hospital, draw, find_hospital
+from flames.data.synthetic.looks import TUMOURS
+from flames.errors import FlamesError
+from flames.files import save_json
+
+CASES = 52
+FEWEST_CASES = 12
+FRACTIONS = (5 / 13, 2 / 13, 6 / 13)
+TUMOUR_FREE = 0.2
+CT_WINDOW = (-200.0, 300.0)
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One made-up patient: side of the split, tumour and number of images."""
+
+    split: Split
+    number: int
+    look: str | None
+    images: int
+
+
+def make_store(
+    dest: Path | str,
+    *,
+    site: str,
+    modality: Modality,
+    organ: str,
+    seed: int,
+    cases: int = CASES,
+) -> SiteStore:
+    """Write one hospital's made-up cases as a store, the same bits for the same seed.
+
+    Of 52 cases 20 are for training, 8 for validation, 24 for testing; a fifth of each side has no
+    tumour. Training tumours have mostly the looks that this hospital sees; validation and test
+    tumours have every look of the modality equally often. On each side one patient in ten was
+    imaged twice, and both images stay on that side.
+
+    Args:
+        dest: Folder of the store; may exist if empty.
+        site: Name of the site.
+        modality: DICOM code.
+        organ: Organ that a made-up hospital has with this modality.
+        seed: With the site's name it decides every pixel.
+        cases: Images or volumes in all, at least 12.
+
+    Raises:
+        FlamesError: There is no such hospital, too few cases, or the folder is in use.
+    """
+    dest, hospital = Path(dest), find_hospital(modality, organ)
+    if cases < FEWEST_CASES:
+        raise FlamesError(
+            f"{cases} made-up cases are too few for three sides with and without tumour",
+            f"ask for {FEWEST_CASES} or more",
+        )
+    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+        raise FlamesError(f"{dest} is already there", "choose another folder, or delete it first")
+    key = (seed, zlib.crc32(site.encode()))
+    records: dict[Split, list[CaseRecord]] = {side: [] for side in SPLITS}
+    try:
+        for patient in plan_patients(hospital, cases, np.random.default_rng(key)):
+            records[patient.split] += _write_patient(dest, site, hospital, patient, key)
+        _write_records(dest, site, hospital, seed, records)
+    except OSError as error:
+        shutil.rmtree(dest, ignore_errors=True)
+        raise FlamesError(
+            f"cannot write {dest}: {error.strerror}", "free some space or choose another folder"
+        ) from error
+    return SiteStore.open(dest)
+
+
+def make_federation(
+    dest: Path | str,
+    *,
+    seed: int = 0,
+    scale: float = 1.0,
+    made: Callable[[Path], None] | None = None,
+) -> list[Path]:
+    """Write the six made-up hospitals as ``dest/SITE`` and return the stores' folders.
+
+    Args:
+        dest: Folder that will hold the stores.
+        seed: Decides every pixel.
+        scale: Factor on the 52 cases of each site.
+        made: Called with the folder of each store once it is written.
+    """
+    paths = []
+    for site, hospital in HOSPITALS.items():
+        path = Path(dest) / site
+        make_store(
+            path,
+            site=site,
+            modality=hospital.modality,
+            organ=hospital.organ,
+            seed=seed,
+            cases=round(CASES * scale),
+        )
+        paths.append(path)
+        if made is not None:
+            made(path)
+    return paths
+
+
+def plan_patients(hospital: Hospital, cases: int, rng: np.random.Generator) -> list[Patient]:
+    """Return who is imaged: side, look and number of images, ``cases`` images in all."""
+    counts = [round(cases * share) for share in FRACTIONS[:2]]
+    counts.append(cases - sum(counts))
+    patients: list[Patient] = []
+    for side, images in zip(SPLITS, counts, strict=True):
+        pairs = max(1, images // 10) if images > 3 else 0
+        people = images - pairs
+        free = max(1, round(TUMOUR_FREE * people))
+        looks = list(TUMOURS[hospital.modality])
+        mix = hospital.mix if side == "train" else (1,) * len(looks)
+        drawn: list[str | None] = [*_deal(looks, mix, people - free), *[None] * free]
+        drawn = [drawn[index] for index in rng.permutation(people)]
+        twice = set(rng.permutation(people)[:pairs].tolist())
+        for index, look in enumerate(drawn):
+            patients.append(Patient(side, len(patients) + 1, look, 1 + (index in twice)))
+    return patients
+
+
+def _deal(looks: list[str], mix: tuple[int, ...], number: int) -> list[str]:
+    """Return ``number`` looks in the shares of ``mix``, by largest deficit: no luck involved."""
+    share = np.array(mix) / sum(mix)
+    given = np.zeros(len(looks))
+    dealt = []
+    for turn in range(1, number + 1):
+        pick = int(np.argmax(share * turn - given))
+        given[pick] += 1
+        dealt.append(looks[pick])
+    return dealt
+
+
+def _write_patient(
+    dest: Path, site: str, hospital: Hospital, patient: Patient, key: tuple[int, int]
+) -> list[CaseRecord]:
+    name = f"{site}-{patient.number:03d}"
+    records = []
+    for take in range(patient.images):
+        body = np.random.default_rng((*key, patient.number))
+        machine = np.random.default_rng((*key, patient.number, take + 1))
+        image, label = draw(hospital, patient.look, body, machine)
+        case_id = name if patient.images == 1 else f"{name}-{take + 1}"
+        folder = dest / "cases" / case_id
+        folder.mkdir(parents=True)
+        np.save(folder / "image.npy", image)
+        np.save(folder / "label.npy", label)
+        records.append(_record(case_id, name, hospital, patient, image, label))
+    return records
+
+
+def _record(
+    case_id: str,
+    name: str,
+    hospital: Hospital,
+    patient: Patient,
+    image: np.ndarray,
+    label: np.ndarray,
+) -> CaseRecord:
+    spacing = hospital.spacing[: image.ndim]
+    affine = None
+    if hospital.is_volume:
+        matrix = np.diag([*spacing, 1.0])
+        matrix[:3, 3] = [-(n - 1) / 2 * step for n, step in zip(image.shape, spacing, strict=True)]
+        affine = tuple(tuple(float(value) for value in row) for row in matrix)
+    return CaseRecord(
+        case_id=case_id,
+        patient_id=name,
+        group=name,
+        shape=image.shape,
+        spacing=spacing,
+        spacing_unit="mm",
+        affine=affine,
+        slice_axis=2 if hospital.is_volume else None,
+        intensity=_window(image, hospital.modality),
+        tumour_voxels=int(label.sum()),
+        category=patient.look or "none",
+        arrays_sha256=arrays_digest(image, label),
+    )
+
+
+def _window(image: np.ndarray, modality: Modality) -> tuple[float, float]:
+    if modality == "CT":
+        return CT_WINDOW
+    low, high = np.percentile(image, (0.5, 99.5))
+    return float(low), float(high)
+
+
+def _write_records(
+    dest: Path, site: str, hospital: Hospital, seed: int, records: dict[Split, list[CaseRecord]]
+) -> None:
+    every = tuple(record for side in SPLITS for record in records[side])
+    info = StoreInfo(
+        site=site,
+        modality=hospital.modality,
+        organ=hospital.organ,
+        source_format="synthetic",
+        settings={"seed": seed, "ct_window": list(CT_WINDOW)},
+        made_up=True,
+        flames_version=__version__,
+        cases=every,
+    )
+    splits = SplitInfo(
+        seed=seed,
+        fractions=FRACTIONS,
+        cases_digest=cases_digest(every),
+        **{side: tuple(record.case_id for record in records[side]) for side in SPLITS},
+    )
+    save_json(dest / "splits.json", splits.model_dump(mode="json"))
+    save_json(dest / "store.json", info.model_dump(mode="json"))
