@@ -74,11 +74,9 @@ class TrainingConfig(Section):
     optimizer: Literal["adamw", "adam"] = "adamw"
     loss: LossName = "dice-bce"
     max_grad_norm: float = Field(5.0, gt=0)
-    ema_decay: float = Field(0.0, ge=0, lt=1)
-    """Above 0, a round returns the exponential average of its last weights."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    validation_cases: int = Field(40, ge=1)
-    """At most this many validation cases judge a set of weights, chosen once by seed."""
+    validation_images: int = Field(48, ge=1)
+    """At most about this many images or slices judge a set of weights, spread over the cases."""
 
 
 class StrategyConfig(Section):
@@ -89,8 +87,6 @@ class StrategyConfig(Section):
     """Own share in a client's mixture; `tuned` chooses on its validation cases."""
     alpha_candidates: int = Field(3, ge=2, le=9)
     """Values of α tried between 1/n and 1 when tuned."""
-    patience_margin: float = Field(0.0, ge=0)
-    """How much better than the peers' model own weights must be to start a round from them."""
 
 
 class EvaluationConfig(Section):

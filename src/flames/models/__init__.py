@@ -1,1 +1,25 @@
 """Networks, from one image channel to tumour logits of the same size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from flames.config import ModelConfig
+from flames.models.densenet_unet import densenet_unet
+from flames.models.efficientnet_unet import efficientnet_unet
+from flames.models.unet import unet
+
+__all__ = ["MODELS", "densenet_unet", "efficientnet_unet", "make_model", "unet"]
+
+MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "unet": lambda c: unet(deep_supervision=c.deep_supervision),
+    "densenet-unet": lambda c: densenet_unet(weights=c.weights),
+    "efficientnet-unet": lambda c: efficientnet_unet(pretrained=c.pretrained),
+}
+
+
+def make_model(config: ModelConfig) -> nn.Module:
+    """Return the network of ``config``, ``(B, 1, H, W)`` → logits ``(B, 1, H, W)``."""
+    return MODELS[config.name](config)

@@ -59,6 +59,8 @@ class Strategy:
     """Whether validation chooses the round that is kept; the published recipe keeps the last."""
     keeps_optimizer: bool = True
     """Whether a client's optimiser goes on between rounds; the published recipe rebuilds it."""
+    keeps_statistics: bool = False
+    """Whether batch-norm statistics stay the client's own when others' weights arrive (FedBN)."""
     schedule: Callable[[int, int], int] | None = None
     """Optimiser steps of each round as parts of the budget: ``(server_round, rounds) -> parts``."""
 

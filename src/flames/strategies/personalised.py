@@ -25,10 +25,13 @@ def personalised(alpha: float | None = None) -> Strategy:
     """
 
     def download(client: str, updates: Updates) -> Download:
-        return _download(client, updates, weight=lambda u: u.num_examples, alpha=lambda n: alpha)
+        return _download(client, updates, weight=lambda u: u.num_examples, alpha=lambda _: alpha)
 
     return Strategy(
-        "flames", models=lambda updates: {"all": case_weighted_mean(updates)}, download=download
+        "flames",
+        models=lambda updates: {"all": case_weighted_mean(updates)},
+        download=download,
+        keeps_statistics=True,
     )
 
 
