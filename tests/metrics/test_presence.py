@@ -1,0 +1,54 @@
+"""The presence score of a case."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flames.metrics.presence import presence_score
+
+
+def test_the_highest_half_per_cent_of_an_image() -> None:
+    image = np.full((100, 80), 0.1)  # 0.5 % of 8000 pixels: 40
+    image.flat[5:35] = 0.9
+    assert presence_score(image) == pytest.approx((30 * 0.9 + 10 * 0.1) / 40)
+
+
+def test_a_fraction_of_a_pixel_counts_as_one() -> None:
+    image = np.zeros((100, 81))  # 40.5 pixels become 41
+    image.flat[:41] = 0.5
+    image.flat[0] = 0.91
+    assert presence_score(image) == pytest.approx((40 * 0.5 + 0.91) / 41)
+
+
+def test_at_least_sixteen_pixels() -> None:
+    image = np.zeros((10, 9))
+    image[0, :2] = 1, 0.6
+    assert presence_score(image) == pytest.approx(1.6 / 16)
+
+
+def test_an_image_of_fewer_pixels_counts_whole() -> None:
+    assert presence_score(np.array([[0.2, 0.7, 0.3]])) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+def test_a_volume_has_the_score_of_its_highest_slice(axis: int) -> None:
+    rng = np.random.default_rng(3)
+    volume = rng.random((20, 31, 12), dtype=np.float32)
+    slices = [presence_score(volume.take(i, axis)) for i in range(volume.shape[axis])]
+    assert presence_score(volume, slice_axis=axis) == pytest.approx(max(slices))
+
+
+def test_the_last_axis_is_across_slices_unless_said_otherwise() -> None:
+    volume = np.zeros((6, 8, 3))
+    volume[:, :, 1] = 0.75
+    volume[0, 0, 2] = 1.0
+    assert presence_score(volume) == 0.75
+    assert presence_score(volume, slice_axis=None) == 0.75
+    assert presence_score(volume, slice_axis=0) < 0.75
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4,), (1, 1, 4, 4)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        presence_score(np.zeros(shape))
