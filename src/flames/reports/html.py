@@ -1,0 +1,141 @@
+"""The report: one HTML file that opens anywhere, offline, made from the run folder alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from flames import __version__
+from flames.files import save_text
+from flames.reports.figures import curve_panels, sites_figure
+from flames.reports.gallery import load_gallery
+from flames.reports.numbers import DASH, is_number, whole
+from flames.reports.records import Records, load_records, modality_of
+from flames.reports.tables import (
+    cost_rows,
+    mean_rows,
+    server_rows,
+    site_rows,
+    tile_rows,
+    time_shares,
+)
+from flames.reports.words import LIMITS, MEANINGS, strategy_sentence
+from flames.runs import RunFolder
+
+_DATES = ("date", "started", "finished", "created", "time")
+
+
+def write_report(run: RunFolder) -> Path:
+    """Write ``report.html`` into the run folder, and return its path.
+
+    The same folder gives the same bytes. An unfinished run gives a report of what there is.
+
+    Raises:
+        FlamesError: The folder is no run, or a record in it cannot be read.
+    """
+    records = load_records(run)
+    environment = Environment(
+        loader=PackageLoader("flames", "reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(**_content(records))
+    save_text(run.report, page)
+    return run.report
+
+
+def _content(records: Records) -> dict[str, Any]:
+    return {
+        "name": str(records.setting("name") or records.run.path.resolve().name),
+        "facts": _facts(records),
+        "finished": records.finished,
+        "made_up": records.setting("made_up") is True,
+        "sentences": _sentences(records),
+        "tiles": tile_rows(records) if records.finished else [],
+        "forest": sites_figure(records),
+        "sites": site_rows(records),
+        "means": mean_rows(records),
+        "tolerances": _tolerances(records),
+        "servers": server_rows(records),
+        "panels": curve_panels(records),
+        "costs": cost_rows(records),
+        "times": time_shares(records),
+        "gallery": load_gallery(records.run),
+        "meanings": MEANINGS,
+        "limits": LIMITS,
+        "config_text": records.config_text,
+        "environment": list(_flat(records.environment)),
+        "version": __version__,
+        "dash": DASH,
+    }
+
+
+def _facts(records: Records) -> list[tuple[str, str]]:
+    environment = records.environment
+    packages = environment.get("packages") or environment.get("versions") or {}
+    version = environment.get("flames") or dict(packages).get("flames") or DASH
+    date = next((environment[key] for key in _DATES if environment.get(key)), DASH)
+    network = records.setting("network") or DASH
+    parameters = records.summary.get("parameters")
+    size = f" ({whole(parameters)} parameters)" if is_number(parameters) else ""
+    seed = records.setting("seed")
+    return [
+        ("Strategy", str(records.setting("strategy") or DASH)),
+        ("Network", f"{network}{size}"),
+        ("Rounds", _rounds(records)),
+        ("Seed", DASH if seed is None else str(seed)),
+        ("Date", str(date)),
+        ("FLAMES", str(version)),
+    ]
+
+
+def _rounds(records: Records) -> str:
+    done = max((r["round"] for r in records.rounds if is_number(r.get("round"))), default=0)
+    planned = records.setting("rounds")
+    return whole(done) if planned in (None, done) else f"{whole(done)} of {whole(planned)}"
+
+
+def _sentences(records: Records) -> list[str]:
+    sites = records.sites()
+    modalities = sorted({modality_of(fields) for fields in sites.values()})
+    organs = sorted({str(f["organ"]) for f in sites.values() if f.get("organ")})
+    cases = [(f.get("cases") or {}).get("train") for f in sites.values()]
+    train = sum(n for n in cases if is_number(n))
+    strategy = records.setting("strategy")
+    number = f"{len(sites)} site" if len(sites) == 1 else f"{len(sites)} sites"
+    what = f"{number} of {_listed(modalities) or 'unknown modality'}"
+    what += f", with tumours of {_listed(organs)}," if organs else ""
+    learned = f" on {whole(train)} training cases" if train else ""
+    return [
+        f"In this run {what} trained models that outline tumours{learned}.",
+        strategy_sentence(None if strategy is None else str(strategy)),
+    ]
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+def _tolerances(records: Records) -> list[str]:
+    """Return the tolerances at which NSD was measured, such as ``"2 mm"``."""
+    found = {
+        (float(row["nsd_tolerance"]), row.get("distance_unit") or "")
+        for row in records.cases
+        if row.get("nsd_tolerance")
+    }
+    return [f"{value:g} {unit}".strip() for value, unit in sorted(found)]
+
+
+def _flat(content: dict[str, Any], before: str = "") -> Any:
+    for key, value in content.items():
+        name = f"{before}{key}"
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name} › ")
+        elif isinstance(value, list):
+            yield name, ", ".join(str(part) for part in value)
+        else:
+            yield name, DASH if value is None else str(value)

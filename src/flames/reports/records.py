@@ -1,0 +1,127 @@
+"""What a run folder says, read once: the only file of the reports that opens records."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from typing import Any
+
+from flames.errors import FlamesError
+from flames.runs import RUN_SCHEMA, RunFolder
+
+
+@dataclass(frozen=True)
+class Records:
+    """Everything read from a run folder; what the run has not written yet is empty."""
+
+    run: RunFolder
+    config_text: str
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    rounds: list[dict[str, Any]]
+    summary: dict[str, Any]
+    cases: list[dict[str, str]]
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the run has scores."""
+        return bool(self.summary)
+
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        """Return the scores per model and site."""
+        return list(self.summary.get("scores") or [])
+
+    def site_rounds(self, site: str | None = None) -> list[dict[str, Any]]:
+        """Return the training records of ``site``, or of all sites."""
+        return [
+            record
+            for record in self.rounds
+            if record.get("kind") == "site" and site in (None, record.get("site"))
+        ]
+
+    def server_rounds(self) -> list[dict[str, Any]]:
+        """Return the records of the server's models."""
+        return [record for record in self.rounds if record.get("kind") == "server"]
+
+    def sites(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of each site: from the summary, else from the rounds."""
+        known = dict(self.summary.get("sites") or {})
+        for record in self.site_rounds():
+            known.setdefault(str(record.get("site")), {"modality": record.get("modality")})
+        return dict(sorted(known.items(), key=lambda item: (modality_of(item[1]), item[0])))
+
+    def score(self, site: str, kind: str) -> dict[str, Any]:
+        """Return the score of a site's personalised model, or of the server model it belongs to.
+
+        The server model of a site is that of its modality, else the one model for all, else the
+        first that was scored there; without any, the score is empty.
+        """
+        found = {
+            str(score.get("model")): score
+            for score in self.scores
+            if score.get("site") == site and score.get("model_kind") == kind
+        }
+        modality = self.sites().get(site, {}).get("modality")
+        wanted = [f"personal:{site}", f"server:{modality}", "server:all", *found]
+        return next((found[name] for name in wanted if name in found), {})
+
+    def setting(self, key: str) -> Any:
+        """Return a setting: from the summary, the top of the configuration, or one table down.
+
+        A table of that name gives its own ``name``; an unknown setting is None.
+        """
+        tables = [table for table in self.config.values() if isinstance(table, dict)]
+        for place in (self.summary, self.config, *tables):
+            value = place.get(key)
+            if isinstance(value, dict):
+                value = value.get("name")
+            if value is not None:
+                return value
+        return None
+
+
+def load_records(run: RunFolder) -> Records:
+    """Return what ``run`` holds.
+
+    Raises:
+        FlamesError: The folder is no run, or one of its files cannot be read.
+    """
+    if not any(path.exists() for path in (run.config, run.rounds, run.summary)):
+        raise FlamesError(
+            f"{run.path} is not a run folder: no config.toml, rounds.jsonl or summary.json in it",
+            "name the folder that 'flames run' wrote",
+        )
+    config_text = run.config.read_text(encoding="utf-8") if run.config.exists() else ""
+    try:
+        records = Records(
+            run=run,
+            config_text=config_text,
+            config=tomllib.loads(config_text),
+            environment=_load_object(run.environment) if run.environment.exists() else {},
+            rounds=[record for record in run.load_rounds() if isinstance(record, dict)],
+            summary=run.load_summary() if run.summary.exists() else {},
+            cases=run.load_cases() if run.cases.exists() else [],
+        )
+    except (ValueError, TypeError) as error:
+        raise FlamesError(
+            f"a record in {run.path} cannot be read: {error}",
+            "continue the run with 'flames run … --resume', which writes it again",
+        ) from error
+    version = records.summary.get("schema_version", RUN_SCHEMA)
+    if version != RUN_SCHEMA:
+        raise FlamesError(
+            f"{run.summary} has schema {version}, this FLAMES reads {RUN_SCHEMA}",
+            "make the report with the FLAMES version that made the run",
+        )
+    return records
+
+
+def modality_of(fields: dict[str, Any]) -> str:
+    """Return the modality of a record, ``"?"`` when it is not known."""
+    return str(fields.get("modality") or "?")
+
+
+def _load_object(path: Any) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))

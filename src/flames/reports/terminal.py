@@ -1,0 +1,33 @@
+"""The sites of a run as a table for the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flames.reports.numbers import DASH, estimate, whole
+from flames.reports.records import load_records
+from flames.runs import RunFolder
+
+
+def print_summary(run: RunFolder, console: Console) -> None:
+    """Print a line a site: test cases, and Dice of its personalised and the server's model."""
+    records = load_records(run)
+    if not records.finished:
+        console.print("No scores yet: the run is not finished.")
+        return
+    table = Table(title="Dice on test cases, mean [95 % interval]", box=box.SIMPLE_HEAD)
+    for name in ("Site", "Organ"):
+        table.add_column(name, overflow="fold")
+    for name in ("Test", "Personalised", "Server"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for site, fields in records.sites().items():
+        table.add_row(
+            Text(site),
+            Text(str(fields.get("organ") or DASH)),
+            whole((fields.get("cases") or {}).get("test")),
+            *(Text(estimate(records.score(site, k).get("dice"))) for k in ("personal", "server")),
+        )
+    console.print(table)

@@ -1,0 +1,120 @@
+"""The report's sentences: what a strategy does, what a number means, what the limits are."""
+
+from __future__ import annotations
+
+STRATEGIES = {
+    "flames": (
+        "Hospitals that use the same imaging modality share what their models learned, across "
+        "organs, and never across modalities; each hospital keeps a model of its own, mixed with "
+        "its peers' in a share tuned on its validation cases, and the server keeps one model a "
+        "modality, averaged by number of cases."
+    ),
+    "paper": (
+        "The recipe as published: inside a modality each hospital's model is mixed with its "
+        "peers' in a fixed share that depends only on how many hospitals there are, and the "
+        "server's model of a modality is the plain mean of theirs."
+    ),
+    "modality": (
+        "Hospitals that use the same imaging modality train one common model by federated "
+        "averaging, weighted by number of cases; nothing is shared across modalities."
+    ),
+    "fedavg": (
+        "All hospitals, whatever their modality, train one common model by federated averaging, "
+        "weighted by number of cases."
+    ),
+    "local": (
+        "Each hospital trains alone on its own cases: nothing is shared. "
+        "This is what federation has to beat."
+    ),
+    "central": (
+        "The cases of all hospitals of a modality are pooled in one place and train one model. "
+        "This is possible in simulation only, and shows what federation could reach at best."
+    ),
+}
+
+CHOSEN = {
+    "own": "its own weights",
+    "model": "the server's model",
+    "mixture": "a mixture",
+}
+
+RANKS = {"best": "Best case", "median": "Median case", "worst": "Worst case"}
+
+SECONDS = {"train": "Training", "validate": "Validation", "data": "Data", "score": "Scoring"}
+
+MEANINGS = [
+    (
+        "Personalised and server model",
+        "Each hospital ends with a personalised model, chosen on its own validation cases. The "
+        "server ends with models that serve every hospital of a modality (or all of them). Both "
+        "are scored on the same test cases, which chose nothing: no round, threshold or mixture.",
+    ),
+    (
+        "Dice and IoU",
+        "Overlap of the predicted and the drawn tumour: 0 is none, 1 is perfect. Dice is twice "
+        "the shared volume over the sum of both; IoU is the shared volume over their union, "
+        "and always the lower of the two. Higher is better.",
+    ),
+    (
+        "HD95",
+        "The 95th percentile of the distance between the two outlines: how far apart they are "
+        "nearly everywhere. In millimetres where the spacing of the image is known, else in "
+        "pixels, and the table says which. Lower is better. Pixels of different images are not "
+        "the same length, so sites in pixels must not be compared with sites in millimetres.",
+    ),
+    (
+        "NSD",
+        "Normalised surface Dice: the share of both outlines that lies within a tolerance of the "
+        "other, between 0 and 1. Higher is better.",
+    ),
+    (
+        "Volume error",
+        "Predicted minus drawn tumour volume of a case (area in a single image). Positive means "
+        "that the model draws too much.",
+    ),
+    (
+        "Tumour presence",
+        "Does the scan show a tumour at all? Sensitivity is the share of scans with a tumour in "
+        "which the model marks one; specificity the share of tumour-free scans that it leaves "
+        "clear; AUC how well its score ranks the two apart (0.5 is chance). Sensitivity needs "
+        "scans with a tumour, specificity scans without: where a site has none, a dash is shown.",
+    ),
+    (
+        "Empty masks",
+        "No tumour drawn and none predicted: Dice is undefined, left out of the mean and counted "
+        "as clear. No tumour drawn but one predicted: Dice 0, counted as a false alarm. A tumour "
+        "missed entirely: Dice 0, counted as missed; its HD95 is undefined and left out, so "
+        "HD95 must be read together with the missed.",
+    ),
+    (
+        "Intervals",
+        "Numbers in brackets are 95 % bootstrap intervals over test cases. They say how much the "
+        "mean could move with other cases from the same hospitals; they say nothing about other "
+        "hospitals, nor about training again with another seed. When two intervals overlap, the "
+        "difference may still be real and may not: it takes a paired comparison to tell.",
+    ),
+    (
+        "Means",
+        "Cases are averaged within a site first, then sites among each other, so that a large "
+        "site does not speak for a small one.",
+    ),
+]
+
+LIMITS = [
+    "For research use only. Not a medical device, not for diagnosis or treatment.",
+    "Scores hold for the test cases of these sites. Another scanner, protocol or population can "
+    "give other results; test on your own cases before drawing conclusions.",
+    "A mean hides its worst cases: look at the missed tumours, the false alarms and the marks of "
+    "single cases in the figure.",
+    "A single run has a single seed. Differences between strategies need several seeds, and the "
+    "same training budget for each.",
+]
+
+
+def strategy_sentence(strategy: str | None) -> str:
+    """Return what ``strategy`` does, in a sentence for people outside the field."""
+    if strategy is None:
+        return "The strategy of this run is not recorded."
+    return STRATEGIES.get(
+        strategy, f"The strategy is “{strategy}”; its documentation says how weights are shared."
+    )

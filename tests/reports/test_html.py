@@ -1,0 +1,267 @@
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from flames.errors import FlamesError
+from flames.files import save_json, save_text
+from flames.reports import write_report
+from flames.runs import RunFolder
+
+VOID = {"meta", "br", "img", "line", "circle", "rect", "polyline", "path"}
+
+
+class Page(HTMLParser):
+    """Check that tags nest; keep what a browser would load, and the text of table rows."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "tr" in self.open and data.strip():
+            self.rows[-1] += f"|{data.strip()}"
+
+
+def read(run: RunFolder) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def test_every_score_of_a_site_stands_in_its_row(run):
+    score = run.load_summary()["scores"][0]
+    row = next(row for row in Page(read(run)).rows if "us-breast" in row and "Personal" in row)
+    dice = score["dice"]
+    assert f"|{dice['mean']:.3f}|[{dice['low']:.3f}, {dice['high']:.3f}]" in row
+    assert "|380 / 60 / 40" in row
+    assert f"|{score['hd95']['mean']:.1f}|px" in row
+    assert f"|{score['nsd']['mean']:.3f}" in row
+    assert "|0.93|" in row
+    assert f"|{score['missed']} / 32|{score['false_alarm']} / 8" in row
+    assert "started from a mixture, α = 0.66" in row
+
+
+def test_the_server_model_beside_a_site_is_that_of_its_modality(run):
+    summary = run.load_summary()
+    us = next(s for s in summary["scores"] if s["model"] == "server:US")
+    summary["scores"].insert(0, {**us, "model": "server:all", "dice": {"mean": 0.111}})
+    save_json(run.summary, summary)
+    rows = [row for row in Page(read(run)).rows if row.startswith("|Server|")]
+    assert any(f"|{us['dice']['mean']:.3f}|" in row for row in rows)
+    assert not any("0.111" in row for row in rows)
+    summary["scores"] = [s for s in summary["scores"] if s["model"] != "server:US"]
+    save_json(run.summary, summary)
+    assert any("0.111" in row for row in Page(read(run)).rows if row.startswith("|Server|"))
+
+
+def test_the_head_says_what_was_run(run):
+    text = read(run)
+    head = re.sub(r"<[^>]+>", "", text[: text.index("<main>")])
+    for fact in ("demonstration", "flames", "unet (2\u202f012\u202f345 parameters)", "2026-03-14"):
+        assert fact in head
+    assert "6 sites of CT, MR and US" in head
+    assert "1\u202f256 training cases" in head
+    assert "drawn by FLAMES, no patients" in head
+
+
+@pytest.mark.parametrize("strategy", ["paper", "modality", "fedavg", "local", "central", "new"])
+def test_every_strategy_has_a_sentence(tmp_path, make, strategy):
+    from flames.reports.words import strategy_sentence
+
+    assert strategy_sentence(strategy) in read(make(tmp_path, strategy=strategy)).replace(
+        "&#39;", "'"
+    )
+
+
+def test_real_data_are_not_called_made_up(run):
+    save_json(run.summary, run.load_summary() | {"made_up": False})
+    assert "drawn by FLAMES" not in read(run)
+
+
+def test_tiles_hold_the_means_the_pooled_presence_and_the_worst_site(run):
+    summary = run.load_summary()
+    personal = [s for s in summary["scores"] if s["model_kind"] == "personal"]
+    found = sum(
+        round(s["presence"]["sensitivity"] * s["presence"]["with_tumour"]) for s in personal
+    )
+    total = sum(s["presence"]["with_tumour"] for s in personal)
+    worst = min(personal, key=lambda s: s["dice"]["mean"])
+    text = read(run)
+    assert f'<span class="value">{summary["means"][0]["dice"]["mean"]:.3f}</span>' in text
+    assert f"{found} of {total} scans with a tumour" in text
+    assert f"{worst['site']}: Dice {worst['dice']['mean']:.3f}" in text
+
+
+def test_the_page_loads_nothing_and_runs_nothing(run):
+    page = Page(read(run))
+    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"} == set()
+    loads = [attrs.get(key) for _, attrs in page.tags for key in ("src", "href", "srcset", "data")]
+    assert all(load.startswith("data:") for load in loads if load)
+    style = re.search(r"<style>(.*?)</style>", read(run), re.DOTALL)
+    assert style
+    assert "url(" not in style[1]
+    assert "@import" not in style[1]
+    assert not any("on" + event in attrs for _, attrs in page.tags for event in ("load", "error"))
+
+
+def test_names_are_text_never_markup(tmp_path, make, picture):
+    site = "<script>alert(1)</script>"
+    run = make(
+        tmp_path, sites={site: ('"><b>', "<i>x", 0.7, (9, 3, 10)), "b": ("CT", "a", 0.6, (9, 3, 9))}
+    )
+    picture(run.pictures / "x.png")
+    entry = {"site": site, "case_id": "<u>", "model": "m", "dice": None, "rank": "best"}
+    save_json(run.pictures / "index.json", [entry | {"file": "x.png"}])
+    text = read(run)
+    Page(text)
+    assert "&lt;script&gt;alert(1)" in text
+    assert not re.search(r"<(script|b>b|i>x|u>)", text)
+    assert "https://example.org/&lt;notes&gt;" in text
+
+
+def test_the_same_folder_gives_the_same_bytes(tmp_path, make):
+    first = write_report(make(tmp_path / "a" / "run")).read_bytes()
+    again = write_report(RunFolder(tmp_path / "a" / "run")).read_bytes()
+    assert first == again == write_report(make(tmp_path / "b" / "run")).read_bytes()
+
+
+def test_tables_and_drawings_are_accessible(run):
+    page = Page(read(run))
+    assert ("html", {"lang": "en"}) in page.tags
+    assert all("scope" in attrs for tag, attrs in page.tags if tag == "th")
+    drawings = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert all("aria-hidden" in a or (a["role"] == "img" and a["aria-label"]) for a in drawings)
+    assert sum(attrs.get("class") == "chart" for attrs in drawings) == 9
+
+
+def test_an_unfinished_run_shows_its_curves(run):
+    for path in (run.summary, run.cases, run.config, run.environment):
+        path.unlink()
+    text = read(run)
+    Page(text)
+    assert "This run is not finished" in text
+    assert "us-breast ends at" in text
+    assert 'class="tiles"' not in text
+
+
+def test_no_round_yet_is_calm(run):
+    for path in (run.summary, run.cases, run.rounds):
+        path.unlink()
+    assert "No round is recorded." in read(run)
+
+
+def test_undefined_scores_are_dashes(run):
+    summary = run.load_summary()
+    empty = {"mean": None, "low": None, "high": None, "n": 0}
+    for score in summary["scores"]:
+        score |= dict.fromkeys(("dice", "iou", "hd95", "nsd", "volume_error"), empty)
+        score["presence"] = {"auc": None, "sensitivity": None, "specificity": None}
+    summary["means"] = []
+    summary["sites"]["us-breast"] |= {"chosen": None, "alpha": None, "organ": None}
+    save_json(run.summary, summary)
+    text = read(run)
+    Page(text)
+    row = next(row for row in Page(text).rows if "us-breast" in row and "Personal" in row)
+    assert row.split("Personalised")[1].startswith("|–|–|–|–|–|–")
+    assert "None" not in text
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
+
+
+def test_a_summary_with_the_least_is_enough(tmp_path):
+    run = RunFolder(tmp_path)
+    save_json(run.summary, {"sites": {"a": {"modality": "CT"}}, "scores": [{"model": "server:CT"}]})
+    Page(read(run))
+
+
+def test_pictures_are_embedded_by_site_best_first(run, picture):
+    entries = []
+    for rank, dice in (("worst", 0.125), ("best", 0.875)):
+        picture(run.pictures / f"{rank}.png")
+        entries.append(
+            {"site": "us-ovary", "case_id": f"c-{rank}", "model": "personal:us-ovary"}
+            | {"dice": dice, "rank": rank, "file": f"{rank}.png"}
+        )
+    entries.append(entries[0] | {"file": "gone.png"})
+    save_json(run.pictures / "index.json", entries)
+    text = read(run)
+    assert text.count("data:image/png;base64,") == 2
+    assert text.index("Best case</b>, c-best") < text.index("Worst case</b>, c-worst")
+    assert "Dice 0.875, personalised model" in text
+    assert "pictures = true" not in text
+
+
+def test_without_pictures_the_report_says_how_to_allow_them(run):
+    text = read(run)
+    assert "<code>pictures = true</code>" in text
+    assert "<code>--pictures</code>" in text
+
+
+def test_a_picture_outside_its_folder_is_refused(run, picture):
+    picture(run.path / "secret.png")
+    entry = {"site": "a", "case_id": "c", "model": "m", "dice": 0.5, "rank": "best"}
+    save_json(run.pictures / "index.json", [entry | {"file": "../secret.png"}])
+    with pytest.raises(FlamesError, match="outside"):
+        write_report(run)
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(FlamesError, match="not a run folder"):
+        write_report(RunFolder(tmp_path))
+    with pytest.raises(FlamesError, match="not a run folder"):
+        write_report(RunFolder(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("name", ["summary", "config", "environment"])
+def test_a_broken_record_is_named(run, name):
+    save_text(getattr(run, name), "{ no")
+    with pytest.raises(FlamesError, match="cannot be read"):
+        write_report(run)
+
+
+def test_a_newer_schema_is_refused(run):
+    save_json(run.summary, run.load_summary() | {"schema_version": 99})
+    with pytest.raises(FlamesError, match="schema 99"):
+        write_report(run)
+
+
+def test_no_torch_is_loaded_and_the_command_prints_the_path(run):
+    code = (
+        "import sys, json; from pathlib import Path; from flames.cli.report import report;"
+        "early = [m for m in ('jinja2', 'torch') if m in sys.modules];"
+        f"report(Path({str(run.path)!r}));"
+        "late = [m for m in ('torch', 'monai', 'matplotlib') if m in sys.modules];"
+        "print(json.dumps([early, late]))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    path, loaded = out.stdout.splitlines()
+    assert path == str(run.report)
+    assert json.loads(loaded) == [[], []]
+
+
+def test_the_report_needs_only_the_records(run, tmp_path):
+    moved = tmp_path / "elsewhere" / "run"
+    moved.mkdir(parents=True)
+    for path in (run.config, run.environment, run.rounds, run.cases, run.summary):
+        shutil.copy(path, moved)
+    assert read(RunFolder(moved)) == read(run)
