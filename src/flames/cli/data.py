@@ -1,0 +1,147 @@
+"""``flames data``: images become a site store, and a store is looked over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from flames.data.prepare import Added, StoreRequest
+    from flames.data.store import SiteStore
+
+data = typer.Typer(
+    name="data", help="Prepare images, and check them.", rich_markup_mode=None, no_args_is_help=True
+)
+
+
+@data.command()
+def add(
+    source: Annotated[Path, typer.Argument(help="Folder with the images; only read.")],
+    dest: Annotated[Path, typer.Argument(help="Folder of the site store to make.")],
+    source_format: Annotated[
+        str, typer.Option("--format", help="busi, kaggle3m, msd, otu2d or pairs.")
+    ],
+    site: Annotated[str, typer.Option(help="Name of the site, such as the hospital.")],
+    modality: Annotated[str, typer.Option(help="US, MR or CT.")],
+    organ: Annotated[str, typer.Option(help="What is imaged, such as breast.")],
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only cases with hospital=, category= or patient=, as hospital=CS,DU."),
+    ] = None,
+    channel: Annotated[
+        int | None, typer.Option(help="Channel of images with several, from 0.")
+    ] = None,
+    tumour_labels: Annotated[
+        str | None, typer.Option(help="Label values that are tumour, as 1,2,3; else all but 0.")
+    ] = None,
+    other_labels: Annotated[
+        str | None, typer.Option(help="Label values that are known and not tumour.")
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="Glob of the images, for pairs.")] = None,
+    masks: Annotated[str | None, typer.Option(help="Glob of the masks, for pairs.")] = None,
+    ct_window: Annotated[str, typer.Option(help="Hounsfield units shown, low,high.")] = "-200,300",
+    unknown_spacing: Annotated[
+        bool, typer.Option("--unknown-spacing", help="The headers' spacing is a placeholder.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+) -> None:
+    """Make a site store of a folder of images with tumour masks.
+
+    A stopped run goes on where it was when given again.
+    """
+    from flames.data.prepare import StoreRequest
+    from flames.data.sources import SourceOptions, parse_where
+
+    options = SourceOptions(
+        channel=channel,
+        tumour_labels=_integers(tumour_labels, "--tumour-labels"),
+        other_labels=_integers(other_labels, "--other-labels"),
+        images=images,
+        masks=masks,
+        unknown_spacing=unknown_spacing,
+    )
+    request = StoreRequest(
+        source_format=source_format,
+        site=site,
+        modality=modality,  # type: ignore[arg-type]
+        organ=organ,
+        where=parse_where(where or []),
+        options=options,
+        ct_window=_window(ct_window),
+        seed=seed,
+    )
+    _print_added(_with_progress(source, dest, request, workers))
+
+
+def _with_progress(source: Path, dest: Path, request: StoreRequest, workers: int) -> Added:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from flames.data.prepare import add_store
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(f"Preparing {request.site}", total=None)
+        return add_store(
+            source,
+            dest,
+            request,
+            workers=workers,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def _integers(text: str | None, option: str) -> tuple[int, ...]:
+    from flames.errors import FlamesError
+
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise FlamesError(
+            f"{option} {text!r} is not whole numbers", f"write it as {option} 1,2,3"
+        ) from error
+
+
+def _window(text: str) -> tuple[float, float]:
+    from flames.errors import FlamesError
+
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise FlamesError(
+            f"--ct-window {text!r} is not two numbers", "write it as --ct-window -200,300"
+        ) from error
+    return low, high
+
+
+def _print_added(added: Added) -> None:
+    from rich.console import Console
+
+    out = Console(highlight=False)
+    store = added.store
+    if added.prepared == 0:
+        out.print(f"Nothing new: {store.path} already holds these {added.kept} cases.")
+    else:
+        again = f", {added.kept} were ready" if added.kept else ""
+        out.print(f"Prepared {added.prepared} cases{again}: {store.path}")
+    for note in added.notes:
+        out.print(f"Note: {note}.")
+    out.print(_split_line(store))
+
+
+def _split_line(store: SiteStore) -> str:
+    from flames.data.store import SPLITS
+
+    parts = []
+    for name in SPLITS:
+        cases = store.split(name)
+        groups = len({case.group for case in cases})
+        tumours = sum(case.has_tumour for case in cases)
+        parts.append(f"{name} {len(cases)} ({groups} groups, {tumours} with tumour)")
+    return f"{store.site}, {store.modality} {store.organ}: " + ", ".join(parts)

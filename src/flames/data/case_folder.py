@@ -1,0 +1,219 @@
+"""One source becomes one case folder, whole or not at all; many do so in parallel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from flames.data.cases import Case, read_case
+from flames.data.normalise import intensity_window, looks_like_hu
+from flames.data.sources import Source, SourceOptions
+from flames.data.store import CaseRecord, Modality, arrays_digest
+from flames.errors import FlamesError
+
+PREPARE_VERSION = 1
+"""Raised when the same bytes and settings give other arrays or records."""
+NOT_HU = (
+    "CT without any value at or below -200 is not in Hounsfield units: "
+    "its window comes from its own voxels, not from the CT window"
+)
+
+
+@dataclass(frozen=True)
+class CaseJob:
+    """All that one process needs to prepare one case."""
+
+    source: Source
+    folder: Path
+    """The source folder, to which file names in the record are relative."""
+    cases: Path
+    modality: Modality
+    options: SourceOptions
+    ct_window: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job; plain values, so that it travels between processes."""
+
+    case_id: str
+    source_sha256: str = ""
+    record: CaseRecord | None = None
+    kept: bool = False
+    note: str | None = None
+    error: tuple[str, str] | None = None
+    """What was found, and the remedy."""
+    fatal: bool = False
+    """True where no other case can go better, as on a full disk."""
+
+
+def prepare_all(
+    jobs: list[CaseJob],
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    digest_only: bool = False,
+) -> list[Outcome]:
+    """Return the outcome of every job, in the order of ``jobs``.
+
+    Raises:
+        FlamesError: A job failed in a way that all others would, or a process died.
+    """
+    work = digest_case if digest_only else prepare_case
+    done: dict[str, Outcome] = {}
+    for outcome in _outcomes(work, jobs, workers):
+        if outcome.fatal and outcome.error is not None:
+            raise FlamesError(*outcome.error)
+        done[outcome.case_id] = outcome
+        if progress is not None:
+            progress(len(done), len(jobs))
+    return [done[job.source.case_id] for job in jobs]
+
+
+def prepare_case(job: CaseJob) -> Outcome:
+    """Return the record of ``job``, whose folder is then whole on disk."""
+    case_id = job.source.case_id
+    target = job.cases / case_id
+    try:
+        digest = source_digest(job)
+        record = _kept(target, digest)
+        if record is not None:
+            return Outcome(case_id, digest, record, kept=True, note=_note(job, record))
+        case = read_case(job.source, job.options)
+        record = _record(job, case, digest)
+    except FlamesError as error:
+        return Outcome(case_id, error=(error.found, error.remedy))
+    try:
+        _write(target, case, record)
+    except OSError as error:
+        shutil.rmtree(_partial(target), ignore_errors=True)
+        return Outcome(
+            case_id,
+            error=(
+                f"cannot write {target}: {error.strerror or error}",
+                "free some space or choose another folder, then give the same command again: "
+                "it goes on from here",
+            ),
+            fatal=True,
+        )
+    return Outcome(case_id, digest, record, note=_note(job, record))
+
+
+def digest_case(job: CaseJob) -> Outcome:
+    """Return only the digest of the job's source files and settings."""
+    try:
+        return Outcome(job.source.case_id, source_digest(job))
+    except FlamesError as error:
+        return Outcome(job.source.case_id, error=(error.found, error.remedy))
+
+
+def source_digest(job: CaseJob) -> str:
+    """Return the SHA-256 of the files' bytes and of all that decides what they become."""
+    facts = asdict(job.source)
+    facts["images"], facts["masks"] = _names(job, job.source.images), _names(job, job.source.masks)
+    facts |= {
+        "options": {k: v for k, v in asdict(job.options).items() if k not in ("images", "masks")},
+        "modality": job.modality,
+        "ct_window": job.ct_window if job.modality == "CT" else None,
+        "version": PREPARE_VERSION,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for path in (*job.source.images, *job.source.masks):
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise FlamesError(
+                f"cannot read {path}: {error.strerror}", "check that the file is there and readable"
+            ) from error
+    return digest.hexdigest()
+
+
+def clear_partials(cases: Path) -> None:
+    """Take away the case folders that a stopped run left half written."""
+    for path in cases.glob(".*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _outcomes(
+    work: Callable[[CaseJob], Outcome], jobs: list[CaseJob], workers: int
+) -> Iterable[Outcome]:
+    if workers <= 1 or len(jobs) <= 1:
+        yield from map(work, jobs)
+        return
+    # Spawned, not forked: the caller may hold threads, and every system does it alike.
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"))
+    try:
+        for future in as_completed([pool.submit(work, job) for job in jobs]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise FlamesError(
+            "a process that prepared cases died, perhaps of too little memory",
+            "give the same command again with --workers 1: it goes on from here",
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _record(job: CaseJob, case: Case, digest: str) -> CaseRecord:
+    source, affine = job.source, case.affine
+    return CaseRecord(
+        case_id=source.case_id,
+        patient_id=source.patient_id,
+        group=source.patient_id or source.case_id,
+        shape=case.image.shape,
+        spacing=case.spacing,
+        spacing_unit="mm" if case.spacing_known else "px",
+        affine=None if affine is None else tuple(tuple(float(v) for v in row) for row in affine),
+        slice_axis=case.slice_axis,
+        intensity=intensity_window(case.image, job.modality, job.ct_window),
+        tumour_voxels=int(case.label.sum(dtype=np.int64)),
+        hospital=source.hospital,
+        category=source.category,
+        sources=tuple(_names(job, (*source.images, *source.masks))),
+        source_sha256=digest,
+        arrays_sha256=arrays_digest(case.image, case.label),
+    )
+
+
+def _write(target: Path, case: Case, record: CaseRecord) -> None:
+    folder = _partial(target)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    np.save(folder / "image.npy", case.image, allow_pickle=False)
+    np.save(folder / "label.npy", case.label, allow_pickle=False)
+    (folder / "case.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    if target.exists():
+        shutil.rmtree(target)
+    folder.replace(target)
+
+
+def _kept(target: Path, digest: str) -> CaseRecord | None:
+    try:
+        record = CaseRecord.model_validate_json((target / "case.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record if record.source_sha256 == digest else None
+
+
+def _note(job: CaseJob, record: CaseRecord) -> str | None:
+    if job.modality != "CT":
+        return None
+    image = np.load(job.cases / record.case_id / "image.npy", mmap_mode="r")
+    return None if looks_like_hu(image) else NOT_HU
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
+
+
+def _names(job: CaseJob, paths: Iterable[Path]) -> list[str]:
+    return [path.relative_to(job.folder).as_posix() for path in paths]

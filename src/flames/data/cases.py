@@ -1,0 +1,150 @@
+"""One source becomes one case: image and label on the same grid, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flames.data.pictures import read_mask, read_picture, read_values
+from flames.data.sources import Source, SourceOptions
+from flames.data.volumes import check_same_place, load_nifti, slice_axis, to_ras, voxel_sizes
+from flames.errors import FlamesError
+
+KEPT_DTYPES = ("uint8", "int16", "uint16")
+SLICES_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Columns of a slice run to the patient's left, rows to the back: the radiological view."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Image and label of one case, with their geometry."""
+
+    image: np.ndarray
+    """``(H, W)`` or ``(X, Y, Z)``: uint8, int16, uint16 or float32."""
+    label: np.ndarray
+    """uint8, 1 where there is tumour."""
+    spacing: tuple[float, ...]
+    """In array-axis order; 1 where it is not known."""
+    affine: np.ndarray | None
+    """Array index to RAS, for volumes."""
+    slice_axis: int | None
+    spacing_known: bool
+
+
+def read_case(source: Source, options: SourceOptions) -> Case:
+    """Return the case that ``source`` describes.
+
+    Raises:
+        FlamesError: A file is damaged, image and mask do not fit together, the image holds a value
+            that is not finite, or the label one that was not said.
+    """
+    read = {"picture": _read_picture, "slices": _read_slices, "nifti": _read_nifti}
+    case = read[source.reader](source, options)
+    if not np.isfinite(case.image).all():
+        raise FlamesError(
+            f"{source.images[0]} holds values that are not finite (NaN or infinity)",
+            "replace them by the value of the background, or take the case away",
+        )
+    return case
+
+
+def kept_dtype(image: np.ndarray) -> np.ndarray:
+    """Return ``image`` as it is stored: small integers as they are, all else as float32."""
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
+    if image.dtype == bool or image.dtype == np.int8:
+        return image.astype(np.int16)
+    return image if image.dtype.name in KEPT_DTYPES else image.astype(np.float32)
+
+
+def tumour_where(values: np.ndarray, options: SourceOptions, path: Path) -> np.ndarray:
+    """Return 1 where ``values`` is tumour: one of the labels said, or every value but 0.
+
+    Raises:
+        FlamesError: A value is not a whole number, or was not said.
+    """
+    present = np.unique(values)
+    if not np.isfinite(present).all() or not np.array_equal(present, np.rint(present)):
+        raise FlamesError(
+            f"{path} holds label values that are not whole numbers",
+            "give a label map, not probabilities",
+        )
+    if not options.tumour_labels:
+        return (values != 0).astype(np.uint8)
+    known = {0, *options.tumour_labels, *options.other_labels}
+    strange = [int(v) for v in present if int(v) not in known]
+    if strange:
+        raise FlamesError(
+            f"{path} holds label {', '.join(map(str, strange[:10]))}, known are "
+            f"{', '.join(map(str, sorted(known)))}",
+            "add it to --tumour-labels, or to --other-labels when it is not tumour",
+        )
+    return np.isin(values, options.tumour_labels).astype(np.uint8)
+
+
+def _read_picture(source: Source, options: SourceOptions) -> Case:
+    image = read_picture(source.images[0], source.channel)
+    label = np.zeros(image.shape, np.uint8)
+    for path in source.masks:
+        label |= _mask(path, image, source, options)
+    return Case(
+        kept_dtype(image),
+        np.zeros_like(label) if source.no_tumour else label,
+        spacing=(1.0, 1.0),
+        affine=None,
+        slice_axis=None,
+        spacing_known=False,
+    )
+
+
+def _read_slices(source: Source, options: SourceOptions) -> Case:
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    for image_path, mask_path in zip(source.images, source.masks, strict=True):
+        image = read_picture(image_path, source.channel)
+        if images and image.shape != images[0].shape:
+            raise FlamesError(
+                f"{image_path} is {_size(image)}, the first slice {_size(images[0])}",
+                "slices of a patient must have one size",
+            )
+        images.append(image)
+        labels.append(_mask(mask_path, image, source, options))
+    # Rows are Y and columns X, so that a volume reads (X, Y, Z) as a NIfTI does.
+    volume, affine = to_ras(np.stack([i.T for i in images], axis=2), SLICES_AFFINE)
+    label, _ = to_ras(np.stack([i.T for i in labels], axis=2), SLICES_AFFINE)
+    return Case(kept_dtype(volume), label, (1.0, 1.0, 1.0), affine, 2, spacing_known=False)
+
+
+def _read_nifti(source: Source, options: SourceOptions) -> Case:
+    image_path, label_path = source.images[0], source.masks[0]
+    image, affine = load_nifti(image_path, source.channel)
+    values, label_affine = load_nifti(label_path)
+    check_same_place((image_path, image, affine), (label_path, values, label_affine))
+    known = not options.unknown_spacing
+    spacing = voxel_sizes(affine) if known else (1.0, 1.0, 1.0)
+    return Case(
+        kept_dtype(image),
+        tumour_where(values, options, label_path),
+        spacing,
+        affine,
+        slice_axis(spacing),
+        spacing_known=known,
+    )
+
+
+def _mask(path: Path, image: np.ndarray, source: Source, options: SourceOptions) -> np.ndarray:
+    if options.tumour_labels:
+        mask = tumour_where(read_values(path), options, path)
+    else:
+        mask = read_mask(path, any_colour=source.any_colour)
+    if mask.shape != image.shape:
+        raise FlamesError(
+            f"{path} is {_size(mask)}, its image {_size(image)} (rows x columns)",
+            "give a mask of the image's size",
+        )
+    return mask
+
+
+def _size(array: np.ndarray) -> str:
+    return " x ".join(str(n) for n in array.shape)

@@ -1,0 +1,106 @@
+"""Any folder: one glob names the images, one the masks, and what the wildcards match pairs them.
+
+With ``--images 'img/*.png' --masks 'gt/*_seg.png'``, ``img/7.png`` goes with ``gt/7_seg.png``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from flames.data.msd import NIFTI, nifti_stem
+from flames.data.sources import (
+    Source,
+    SourceOptions,
+    check_folder,
+    missing_mask,
+    natural,
+    safe_case_id,
+    tcga_hospital,
+)
+from flames.errors import FlamesError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *NIFTI)
+
+
+def find_pairs(folder: Path, options: SourceOptions) -> list[Source]:
+    """Return one source an image that the globs pair with a mask.
+
+    Raises:
+        FlamesError: A glob is missing or matches nothing, or an image or mask is left over.
+    """
+    check_folder(folder)
+    if not options.images or not options.masks:
+        raise FlamesError(
+            "the format pairs needs to know where images and masks are",
+            "add --images 'images/*.png' --masks 'masks/*.png', relative to SOURCE",
+        )
+    masks = _matches(folder, options.masks, "--masks")
+    images = _matches(folder, options.images, "--images", leave_out=set(masks.values()))
+    for key, path in images.items():
+        if key not in masks:
+            raise missing_mask(path, f"{options.masks} with {key!r}")
+    for key in sorted(masks.keys() - images.keys()):
+        raise FlamesError(
+            f"{masks[key]} has no image: {options.images} with {key!r} is not there",
+            "add the image, or take the mask away",
+        )
+    return [_source(key, images[key], masks[key], options.channel) for key in images]
+
+
+def wildcard_part(pattern: str, name: str) -> str:
+    """Return what the wildcards of ``pattern`` match in ``name``.
+
+    >>> wildcard_part("gt/*_seg.png", "gt/7_seg.png")
+    '7'
+    """
+    pieces = re.split(r"(\*\*/|\*|\?)", pattern)
+    regex = {"**/": "((?:.*/)?)", "*": "([^/]*)", "?": "([^/])"}
+    match = re.fullmatch("".join(regex.get(p, re.escape(p)) for p in pieces), name)
+    parts = match.groups() if match else ()
+    return "_".join(part.strip("/") for part in parts if part) or Path(name).stem
+
+
+def _matches(
+    folder: Path, pattern: str, option: str, leave_out: set[Path] | None = None
+) -> dict[str, Path]:
+    try:
+        paths = sorted(folder.glob(pattern), key=natural)
+    except (ValueError, NotImplementedError) as error:
+        raise FlamesError(
+            f"{option} {pattern!r} cannot be searched: {error}", "give it relative to SOURCE"
+        ) from error
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path in (leave_out or set()) or not path.name.lower().endswith(SUFFIXES):
+            continue
+        key = wildcard_part(pattern, path.relative_to(folder).as_posix())
+        if key in found:
+            raise FlamesError(
+                f"{option} {pattern!r} finds both {found[key]} and {path} for {key!r}",
+                "make the pattern tell them apart",
+            )
+        found[key] = path
+    if not found:
+        raise FlamesError(
+            f"{option} {pattern!r} finds no image in {folder}",
+            f"quote the pattern; known endings: {', '.join(SUFFIXES)}",
+        )
+    return found
+
+
+def _source(key: str, image: Path, mask: Path, channel: int | None) -> Source:
+    volume = image.name.lower().endswith(NIFTI)
+    if volume != mask.name.lower().endswith(NIFTI):
+        raise FlamesError(
+            f"{image} and its mask {mask} are not both pictures or both NIfTI",
+            "convert one of them",
+        )
+    return Source(
+        safe_case_id(key),
+        (image,),
+        (mask,),
+        "nifti" if volume else "picture",
+        hospital=tcga_hospital(nifti_stem(image)),
+        channel=channel,
+    )

@@ -1,0 +1,227 @@
+"""A source folder becomes a site store: checked, prepared in parallel, grouped and split once.
+
+Every case is prepared in ``cases/.CASE.partial`` and renamed when whole, so a run that was stopped
+goes on where it was. ``store.json`` and then ``splits.json`` come last: before that there is no
+store.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import flames
+from flames.data.case_folder import CaseJob, Outcome, clear_partials, prepare_all
+from flames.data.duplicates import duplicate_groups
+from flames.data.formats import find_sources
+from flames.data.normalise import CT_WINDOW
+from flames.data.sources import SourceOptions, check_folder, select
+from flames.data.splits import FRACTIONS, check_fractions, split_cases
+from flames.data.store import STORE_SCHEMA, CaseRecord, Modality, SiteStore, StoreInfo
+from flames.errors import FlamesError, nearest
+from flames.files import save_text
+
+MODALITIES: tuple[Modality, ...] = ("US", "MR", "CT")
+
+
+@dataclass(frozen=True)
+class StoreRequest:
+    """What a store is to be: whose, of what, prepared and split how."""
+
+    source_format: str
+    site: str
+    modality: Modality
+    organ: str
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Values that pass, by ``hospital``, ``category`` or ``patient``; empty is every case."""
+    options: SourceOptions = field(default_factory=SourceOptions)
+    ct_window: tuple[float, float] = CT_WINDOW
+    fractions: tuple[float, float, float] = FRACTIONS
+    seed: int = 0
+
+    def settings(self) -> dict[str, Any]:
+        """Return what ``store.json`` keeps of how the numbers came about."""
+        said = {k: v for k, v in asdict(self.options).items() if v not in (None, (), False)}
+        found: dict[str, Any] = {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()}
+        if self.modality == "CT":
+            found["ct_window"] = list(self.ct_window)
+        if self.where:
+            found["where"] = {key: list(values) for key, values in sorted(self.where.items())}
+        return found
+
+
+@dataclass(frozen=True)
+class Added:
+    """What `add_store` did."""
+
+    store: SiteStore
+    prepared: int
+    """Cases prepared now."""
+    kept: int
+    """Cases that were already prepared from the same bytes with the same settings."""
+    notes: tuple[str, ...]
+    """What a person should know, each said once."""
+
+
+def add_store(
+    source: Path,
+    dest: Path,
+    request: StoreRequest,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Added:
+    """Prepare the cases of ``source`` as the site store ``dest``, or find that nothing is new.
+
+    Args:
+        source: Folder laid out as ``request.source_format`` says; only read.
+        dest: The store, new, empty, or begun before by the same call.
+        request: What the store is to be.
+        workers: Processes; 1 stays in this one.
+        progress: Called with cases done and cases in all.
+
+    Raises:
+        FlamesError: Something in the source is damaged or does not fit, ``dest`` is another store
+            or another folder, the source changed since ``dest`` was split, or the disk is full.
+    """
+    source, dest = Path(source), Path(dest)
+    _check_request(request)
+    sources = select(find_sources(source, request.source_format, request.options), request.where)
+    old = _check_dest(source, dest, request)
+    jobs = [CaseJob(s, source, dest / "cases", request.modality, request.options, request.ct_window)
+            for s in sources]  # fmt: skip
+    if old is not None:
+        return _compare(old, jobs, request, workers, progress)
+    outcomes = prepare_all(jobs, workers, progress)
+    _refuse_errors(outcomes, len(jobs))
+    records = _grouped([o.record for o in outcomes if o.record is not None], dest)
+    splits = split_cases(records, seed=request.seed, fractions=request.fractions)
+    info = StoreInfo(
+        schema_version=STORE_SCHEMA,
+        site=request.site,
+        modality=request.modality,
+        organ=request.organ,
+        source_format=request.source_format,
+        settings=request.settings(),
+        flames_version=flames.__version__,
+        cases=tuple(records),
+    )
+    _clear_strays(dest, {record.case_id for record in records})
+    save_text(dest / "store.json", info.model_dump_json(indent=2) + "\n")
+    save_text(dest / "splits.json", splits.model_dump_json(indent=2) + "\n")
+    kept = sum(o.kept for o in outcomes)
+    notes = tuple(dict.fromkeys(o.note for o in outcomes if o.note))
+    return Added(SiteStore.open(dest), len(records) - kept, kept, notes)
+
+
+def _check_request(request: StoreRequest) -> None:
+    if request.modality not in MODALITIES:
+        raise FlamesError(
+            f"modality {request.modality!r} is not a code that flames knows",
+            nearest(str(request.modality), MODALITIES),
+        )
+    for name in ("site", "organ"):
+        if not getattr(request, name).strip():
+            raise FlamesError(f"the {name} has no name", f"say --{name} NAME")
+    low, high = request.ct_window
+    if not low < high:
+        raise FlamesError(
+            f"the CT window {low:g} to {high:g} is empty", "write it as --ct-window -200,300"
+        )
+    check_fractions(request.fractions)
+
+
+def _check_dest(source: Path, dest: Path, request: StoreRequest) -> SiteStore | None:
+    """Return the whole store at ``dest``, or None where one can be made or goes on."""
+    check_folder(source)
+    if source.resolve() == dest.resolve():
+        raise FlamesError(f"SOURCE and DEST are both {dest}", "choose a new folder as DEST")
+    if not dest.exists():
+        return None
+    check_folder(dest)
+    names = {path.name for path in dest.iterdir()}
+    if (dest / "splits.json").exists():
+        store = SiteStore.open(dest)
+        _same(store.info, request, dest)
+        return store
+    if names and "cases" not in names:
+        raise FlamesError(
+            f"{dest} has files and is not a site store", "choose a new or an empty folder as DEST"
+        )
+    return None
+
+
+def _same(info: StoreInfo, request: StoreRequest, dest: Path) -> None:
+    for name in ("site", "modality", "organ", "source_format"):
+        there, asked = getattr(info, name), getattr(request, name)
+        if there != asked:
+            raise FlamesError(
+                f"{dest} is the store of {name} {there!r}, not {asked!r}",
+                "choose a new folder as DEST: a store is one site's, of one modality and organ",
+            )
+
+
+def _compare(
+    old: SiteStore,
+    jobs: list[CaseJob],
+    request: StoreRequest,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> Added:
+    before = {case.case_id: case.source_sha256 for case in old.info.cases}
+    outcomes = prepare_all(jobs, workers, progress, digest_only=True)
+    _refuse_errors(outcomes, len(jobs))
+    now = {o.case_id: o.source_sha256 for o in outcomes}
+    changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if changed:
+        how = "is new" if changed[0] not in before else "is gone" if changed[0] not in now else (
+            "changed, or is prepared with other settings")  # fmt: skip
+        raise FlamesError(
+            f"{old.path} is split already, and since then case {changed[0]!r} {how} "
+            f"({len(changed)} such cases)",
+            "a split never changes under a running study: "
+            "choose a new folder as DEST, or bring the source and settings back",
+        )
+    if (old.splits.seed, old.splits.fractions) != (request.seed, request.fractions):
+        raise FlamesError(
+            f"{old.path} is split with seed {old.splits.seed} and shares {old.splits.fractions}",
+            "choose a new folder as DEST for another split",
+        )
+    return Added(old, 0, len(before), ())
+
+
+def _refuse_errors(outcomes: list[Outcome], total: int) -> None:
+    errors = [o.error for o in outcomes if o.error is not None]
+    if not errors:
+        return
+    found, remedy = errors[0]
+    if len(errors) > 1:
+        others = "\n  ".join(e[0] for e in errors[1:10])
+        found = f"{len(errors)} of {total} cases cannot be prepared:\n  {found}\n  {others}"
+        found += f"\n  and {len(errors) - 10} more" if len(errors) > 10 else ""
+    raise FlamesError(found, f"{remedy}; then give the same command again, it goes on from here")
+
+
+def _grouped(records: list[CaseRecord], dest: Path) -> list[CaseRecord]:
+    """Return the records with their groups: patients, or near-duplicate pictures."""
+    alone = [r for r in records if r.patient_id is None and len(r.shape) == 2]
+    groups = duplicate_groups(
+        {r.case_id: np.load(dest / "cases" / r.case_id / "image.npy") for r in alone}
+    )
+    return [
+        r.model_copy(update={"group": r.patient_id or groups.get(r.case_id, r.case_id)})
+        for r in records
+    ]
+
+
+def _clear_strays(dest: Path, wanted: set[str]) -> None:
+    """Take away cases that a stopped run of another selection left behind."""
+    clear_partials(dest / "cases")
+    for path in (dest / "cases").iterdir():
+        if path.name not in wanted and (path / "case.json").exists():
+            shutil.rmtree(path)

@@ -1,0 +1,170 @@
+"""What a source format finds: one light description a case, nothing of it read yet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from flames.errors import FlamesError, nearest
+
+Reader = Literal["picture", "slices", "nifti"]
+WHERE_KEYS = ("hospital", "category", "patient")
+_TCGA = re.compile(r"TCGA[_-]([A-Z0-9]{2})[_-]")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What a user may say about a source; every one of them changes numbers."""
+
+    channel: int | None = None
+    """Channel of an image with several; None is the format's own choice, or none."""
+    tumour_labels: tuple[int, ...] = ()
+    """Label values that are tumour; empty means every value but 0."""
+    other_labels: tuple[int, ...] = ()
+    """Label values that are known and are not tumour."""
+    images: str | None = None
+    """Glob of the images, for ``pairs``."""
+    masks: str | None = None
+    """Glob of the masks, for ``pairs``."""
+    unknown_spacing: bool = False
+    """True where the spacing in the headers is a placeholder: it becomes 1 px."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One case as its source lays it out."""
+
+    case_id: str
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    """Every mask that outlines tumour; their union is the label, none is no tumour."""
+    reader: Reader
+    patient_id: str | None = None
+    hospital: str | None = None
+    category: str | None = None
+    no_tumour: bool = False
+    """True where the mask outlines something that is not a tumour."""
+    any_colour: bool = False
+    """True where every colour but black is inside, not only the brighter half."""
+    channel: int | None = None
+    """Channel to read from the image, where it has several."""
+
+
+def safe_case_id(name: str) -> str:
+    """Return ``name`` with only the characters that a case folder may have.
+
+    >>> safe_case_id("benign (4)")
+    'benign-4'
+    """
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")
+
+
+def tcga_hospital(name: str) -> str | None:
+    """Return the tissue source site in a TCGA name, or None.
+
+    >>> tcga_hospital("TCGA_CS_4942_19970222")
+    'CS'
+    """
+    match = _TCGA.search(name)
+    return match.group(1) if match else None
+
+
+def files_with(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Return the visible files of ``folder`` with one of the suffixes, in natural order.
+
+    Raises:
+        FlamesError: ``folder`` is missing or is not a folder.
+    """
+    check_folder(folder)
+    endings = tuple(suffixes)
+    found = [
+        path
+        for path in folder.iterdir()
+        if path.name.lower().endswith(endings) and not path.name.startswith(".")
+    ]
+    return sorted(found, key=natural)
+
+
+def natural(path: Path | str) -> list[tuple[int, int, str]]:
+    """Return a sort key that puts ``slice_2`` before ``slice_10``."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what is not a folder.
+
+    Raises:
+        FlamesError: ``folder`` is missing or is a file.
+    """
+    if not folder.exists():
+        raise FlamesError(f"there is no folder {folder}", "check the path of SOURCE")
+    if not folder.is_dir():
+        raise FlamesError(f"{folder} is a file, not a folder", "give the folder that holds it")
+
+
+def missing_mask(image: Path, expected: Path | str) -> FlamesError:
+    """Return the error for an image without its mask."""
+    return FlamesError(
+        f"{image} has no mask: {expected} is not there",
+        "add the mask (all black where there is no tumour), or take the image away",
+    )
+
+
+def parse_where(filters: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return ``hospital=CS,DU`` and the like as a mapping.
+
+    >>> parse_where(["hospital=CS,DU"])
+    {'hospital': ('CS', 'DU')}
+
+    Raises:
+        FlamesError: A filter has no ``=``, or its key is not one of `WHERE_KEYS`.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for text in filters:
+        key, equals, values = text.partition("=")
+        if not equals or not values:
+            raise FlamesError(f"--where {text!r} is not KEY=VALUE", "write it as hospital=CS")
+        if key not in WHERE_KEYS:
+            raise FlamesError(f"--where does not know {key!r}", nearest(key, WHERE_KEYS))
+        found[key] = found.get(key, ()) + tuple(values.split(","))
+    return found
+
+
+def select(sources: Iterable[Source], where: Mapping[str, tuple[str, ...]]) -> list[Source]:
+    """Return the sources that pass every filter, by ``case_id``.
+
+    Raises:
+        FlamesError: A filter leaves nothing, or two sources want one ``case_id``.
+    """
+    kept = list(sources)
+    for key, values in where.items():
+        there = sorted({str(_field(s, key)) for s in kept if _field(s, key) is not None})
+        kept = [s for s in kept if _field(s, key) in values]
+        if not kept:
+            raise FlamesError(
+                f"--where {key}={','.join(values)} leaves no case",
+                f"the source has {key}: {', '.join(there[:20]) or 'none recorded'}",
+            )
+    _check_unique(kept)
+    return sorted(kept, key=lambda s: natural(s.case_id))
+
+
+def _field(source: Source, key: str) -> str | None:
+    value = source.patient_id if key == "patient" else getattr(source, key)
+    return None if value is None else str(value)
+
+
+def _check_unique(sources: list[Source]) -> None:
+    seen: dict[str, Source] = {}
+    for source in sources:
+        # Case folders on a disk that ignores case would fall together too.
+        other = seen.setdefault(source.case_id.lower(), source)
+        if other is not source:
+            raise FlamesError(
+                f"{other.images[0]} and {source.images[0]} would both be case {source.case_id!r}",
+                "rename one of them",
+            )

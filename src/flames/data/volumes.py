@@ -1,0 +1,119 @@
+"""NIfTI files and stacks of slices become volumes ``(X, Y, Z)`` in the orientation nearest RAS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import voxel_sizes as _voxel_sizes
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from flames.data.pictures import reading
+from flames.errors import FlamesError
+
+PLACE_TOLERANCE = 0.1
+"""Share of a voxel by which the corners of image and label may lie apart."""
+CLEARLY_THICKER = 1.2
+
+
+def load_nifti(path: Path, channel: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return a volume nearest RAS with its affine.
+
+    Args:
+        path: The file; with four dimensions, channels come last.
+        channel: Which channel, where there are several.
+
+    Raises:
+        FlamesError: The file is damaged, has no usable affine, is not a volume, or ``channel`` does
+            not fit.
+    """
+    with reading(path):
+        image: Any = nib.load(path)
+        volume = np.asanyarray(image.dataobj)
+        affine = np.asarray(image.affine, dtype=float)
+    if volume.dtype.kind not in "biuf":
+        raise FlamesError(
+            f"{path} holds values of type {volume.dtype}, not plain numbers",
+            "convert it to one number a voxel",
+        )
+    volume = _one_channel(path, volume, channel)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise FlamesError(
+            f"{path} has an affine that cannot be inverted", "mend the header's sform or qform"
+        )
+    return to_ras(volume, affine)
+
+
+def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the volume with axes flipped and swapped to the nearest RAS, and its new affine."""
+    orientation = io_orientation(affine)
+    moved = apply_orientation(volume, orientation)
+    new = affine @ inv_ornt_aff(orientation, volume.shape)
+    return np.ascontiguousarray(moved), new
+
+
+def voxel_sizes(affine: np.ndarray) -> tuple[float, ...]:
+    """Return the spacing in array-axis order, in the affine's unit, rounded to a nanometre."""
+    return tuple(round(float(s), 6) for s in _voxel_sizes(affine))
+
+
+def slice_axis(spacing: tuple[float, ...]) -> int:
+    """Return the axis across slices: the clearly thickest, else the last.
+
+    >>> slice_axis((5.0, 0.9, 0.9)), slice_axis((1.0, 1.0, 1.1))
+    (0, 2)
+    """
+    order = sorted(range(3), key=lambda axis: spacing[axis])
+    thick = spacing[order[2]] > CLEARLY_THICKER * spacing[order[1]]
+    return order[2] if thick else 2
+
+
+def check_same_place(
+    image: tuple[Path, np.ndarray, np.ndarray], label: tuple[Path, np.ndarray, np.ndarray]
+) -> None:
+    """Refuse a label that lies elsewhere than its image; both as path, volume, affine.
+
+    Raises:
+        FlamesError: Sizes differ, or a corner is more than `PLACE_TOLERANCE` of a voxel away.
+    """
+    if image[1].shape != label[1].shape:
+        raise FlamesError(
+            f"{label[0]} is {_size(label[1])}, its image {_size(image[1])}",
+            "give the label on the grid of the image",
+        )
+    ends = np.array(image[1].shape) - 1
+    corners = np.array([[*(np.array(c) * ends), 1] for c in np.ndindex(2, 2, 2)])
+    apart = np.abs((image[2] - label[2])[:3] @ corners.T)
+    apart_mm = float(np.sqrt((apart**2).sum(axis=0)).max())
+    if apart_mm > PLACE_TOLERANCE * min(_voxel_sizes(image[2])):
+        raise FlamesError(
+            f"{label[0]} lies up to {apart_mm:.3g} mm from its image: their affines differ",
+            "resample the label to the image, or mend its header",
+        )
+
+
+def _one_channel(path: Path, volume: np.ndarray, channel: int | None) -> np.ndarray:
+    if volume.ndim == 4 and volume.shape[3] == 1:
+        volume = volume[..., 0]
+    if volume.ndim == 4:
+        if channel is None:
+            raise FlamesError(
+                f"{path} has {volume.shape[3]} channels", "say which with --channel, from 0"
+            )
+        if not 0 <= channel < volume.shape[3]:
+            raise FlamesError(
+                f"{path} has channels 0 to {volume.shape[3] - 1}, not {channel}",
+                "correct --channel",
+            )
+        return volume[..., channel]
+    if volume.ndim != 3 or 0 in volume.shape:
+        raise FlamesError(f"{path} is {_size(volume)}, not a volume", "give volumes only")
+    if channel not in (None, 0):
+        raise FlamesError(f"{path} has one channel, not channel {channel}", "drop --channel")
+    return volume
+
+
+def _size(array: np.ndarray) -> str:
+    return " x ".join(str(n) for n in array.shape)
