@@ -59,7 +59,7 @@ def test_every_score_of_a_site_stands_in_its_row(run):
     assert f"|{score['nsd']['mean']:.3f}" in row
     assert "|0.93|" in row
     assert f"|{score['missed']} / 32|{score['false_alarm']} / 8" in row
-    assert "started from a mixture, α = 0.66" in row
+    assert "started from a mixture, α\u00a0=\u00a00.66" in row
 
 
 def test_the_server_model_beside_a_site_is_that_of_its_modality(run):
@@ -73,6 +73,24 @@ def test_the_server_model_beside_a_site_is_that_of_its_modality(run):
     summary["scores"] = [s for s in summary["scores"] if s["model"] != "server:US"]
     save_json(run.summary, summary)
     assert any("0.111" in row for row in Page(read(run)).rows if row.startswith("|Server|"))
+
+
+def test_the_difference_is_paired_by_case(run):
+    rows = [row for row in run.load_cases() if row["site"] == "ct-liver" and row["dice"]]
+    dice = {(row["model_kind"], row["case_id"]): float(row["dice"]) for row in rows}
+    ids = {i for k, i in dice if k == "personal"} & {i for k, i in dice if k == "server"}
+    mean = sum(dice["personal", i] - dice["server", i] for i in ids) / len(ids)
+    row = next(row for row in Page(read(run)).rows if f"{mean:+.3f} [".replace("-", "−") in row)
+    assert row.endswith(f"|over {len(ids)} cases that both models have a Dice for")
+
+
+def test_a_kind_of_model_that_does_not_exist_has_no_rows(run):
+    summary = run.load_summary()
+    summary["scores"] = [s for s in summary["scores"] if s["model_kind"] == "personal"]
+    save_json(run.summary, summary)
+    rows = Page(read(run)).rows
+    assert any("|Personalised|" in row for row in rows)
+    assert not any(row.startswith(("|Server|–", "|Difference")) for row in rows)
 
 
 def test_the_head_says_what_was_run(run):

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from flames.reports.numbers import DASH, is_number
 from flames.reports.records import Records, modality_of
 from flames.reports.svg import Dot, Line, forest_plot, line_chart, swatch
+from flames.reports.tables import shown_kinds
 
 
 def sites_figure(records: Records) -> Markup:
@@ -18,7 +19,7 @@ def sites_figure(records: Records) -> Markup:
     dots = []
     for site, fields in records.sites().items():
         note = " · ".join([modality_of(fields), str(fields.get("organ") or DASH)])
-        for kind in ("personal", "server"):
+        for kind in shown_kinds(records):
             score = records.score(site, kind)
             found = cases.get((str(score.get("model")), site), [])
             dots.append(Dot(site, note, kind, score.get("dice") or {}, found))
@@ -45,10 +46,12 @@ def _panel(records: Records, modality: str, sites: list[str]) -> dict[str, Any]:
         ("Validation Dice", [*_lines(records, sites, _validation), *server], (0.0, 1.0)),
         ("α, share of own weights", _lines(records, sites, lambda r: r.get("alpha")), (0.0, 1.0)),
     ]
+    numbers = [r["round"] for r in records.rounds if is_number(r.get("round"))]
+    rounds = (min(numbers, default=1), max(numbers, default=1))
     drawn = [
         {"title": title, "svg": svg}
         for title, lines, bounds in charts
-        if (svg := line_chart(lines, title=f"{title}, {modality}", bounds=bounds))
+        if (svg := line_chart(lines, title=f"{title}, {modality}", rounds=rounds, bounds=bounds))
     ]
     legend = [{"name": site, "swatch": swatch(index)} for index, site in enumerate(sites)]
     legend += [{"name": line.name, "swatch": swatch(0, thick=True)} for line in server]
@@ -67,9 +70,10 @@ def _lines(
 
 
 def _validation(record: dict[str, Any]) -> Any:
-    """Return the validation Dice of what the site started from, else of the best it tried."""
+    """Return the validation Dice after training, else of the start, else of the best tried."""
     tried = {k: v for k, v in (record.get("validation") or {}).items() if is_number(v)}
-    return tried.get(record.get("chosen"), max(tried.values(), default=None))
+    known = [tried[key] for key in ("trained", record.get("chosen")) if key in tried]
+    return known[0] if known else max(tried.values(), default=None)
 
 
 def _server_points(records: Records, group: str) -> list[tuple[float, float]]:

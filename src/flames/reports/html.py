@@ -9,14 +9,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flames import __version__
 from flames.files import save_text
+from flames.reports.differences import mean_difference
 from flames.reports.figures import curve_panels, sites_figure
 from flames.reports.gallery import load_gallery
-from flames.reports.numbers import DASH, is_number, whole
+from flames.reports.numbers import DASH, is_number, signed, whole
 from flames.reports.records import Records, load_records, modality_of
 from flames.reports.tables import (
     cost_rows,
     mean_rows,
     server_rows,
+    shown_kinds,
     site_rows,
     tile_rows,
     time_shares,
@@ -59,6 +61,8 @@ def _content(records: Records) -> dict[str, Any]:
         "forest": sites_figure(records),
         "sites": site_rows(records),
         "means": mean_rows(records),
+        "kinds": shown_kinds(records),
+        "difference": signed(mean_difference(records)),
         "tolerances": _tolerances(records),
         "servers": server_rows(records),
         "panels": curve_panels(records),
@@ -79,7 +83,7 @@ def _facts(records: Records) -> list[tuple[str, str]]:
     packages = environment.get("packages") or environment.get("versions") or {}
     version = environment.get("flames") or dict(packages).get("flames") or DASH
     date = next((environment[key] for key in _DATES if environment.get(key)), DASH)
-    network = records.setting("network") or DASH
+    network = records.setting("network") or records.setting("model") or DASH
     parameters = records.summary.get("parameters")
     size = f" ({whole(parameters)} parameters)" if is_number(parameters) else ""
     seed = records.setting("seed")

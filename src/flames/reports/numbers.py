@@ -61,6 +61,21 @@ def interval(score: Mapping[str, Any] | None, digits: int = 3) -> str:
     return f"[{decimal(score['low'], digits)}, {decimal(score['high'], digits)}]"
 
 
+def signed(score: Mapping[str, Any] | None, digits: int = 3) -> str:
+    """Return a difference with its sign and interval; nothing when it is undefined.
+
+    >>> signed({"mean": 0.0514, "low": -0.01, "high": 0.112})
+    '+0.051 [−0.010, +0.112]'
+    >>> signed({"mean": None})
+    ''
+    """
+    ends = [(score or {}).get(key) for key in ("mean", "low", "high")]
+    if not all(is_number(end) for end in ends):
+        return ""
+    mean, low, high = (("+" if end > 0 else "") + decimal(end, digits) for end in ends)
+    return f"{mean} [{low}, {high}]"
+
+
 def duration(seconds: Any) -> str:
     """Return a time that a person can take in.
 

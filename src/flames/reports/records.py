@@ -68,12 +68,11 @@ class Records:
         return next((found[name] for name in wanted if name in found), {})
 
     def setting(self, key: str) -> Any:
-        """Return a setting: from the summary, the top of the configuration, or one table down.
+        """Return a setting from the summary, else the configuration, else None.
 
-        A table of that name gives its own ``name``; an unknown setting is None.
+        A table of the configuration, such as ``[strategy]``, gives its ``name``.
         """
-        tables = [table for table in self.config.values() if isinstance(table, dict)]
-        for place in (self.summary, self.config, *tables):
+        for place in (self.summary, self.config):
             value = place.get(key)
             if isinstance(value, dict):
                 value = value.get("name")

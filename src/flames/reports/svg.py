@@ -43,17 +43,20 @@ class Dot:
 
 
 def line_chart(
-    lines: Sequence[Line], *, title: str, bounds: tuple[float, float] | None = None
+    lines: Sequence[Line],
+    *,
+    title: str,
+    rounds: tuple[float, float],
+    bounds: tuple[float, float] | None = None,
 ) -> Markup:
     """Return curves against rounds; ``bounds`` fixes the vertical axis. No points, no drawing."""
     lines = [line for line in lines if line.points]
     if not lines:
         return Markup("")
-    xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
-    x_ticks = ticks(min(xs), max(xs), whole=True)
+    x_ticks = ticks(*rounds, whole=True)
     y_ticks = ticks(*(bounds or (min(ys), max(ys))))
-    x_span = (min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
+    x_span = (rounds[0], max(rounds[1], rounds[0] + 1))
     y_span = (y_ticks[0], y_ticks[-1])
 
     def place(x: float, y: float) -> tuple[float, float]:

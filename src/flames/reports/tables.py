@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flames.reports.differences import site_differences
 from flames.reports.numbers import (
     DASH,
     decimal,
@@ -12,6 +13,7 @@ from flames.reports.numbers import (
     interval,
     is_number,
     megabytes,
+    signed,
     whole,
     wilson,
 )
@@ -34,8 +36,15 @@ def tile_rows(records: Records) -> list[dict[str, str]]:
     return tiles
 
 
+def shown_kinds(records: Records) -> dict[str, str]:
+    """Return the kinds of model to show: those with a score, or both before there is any."""
+    scored = {score.get("model_kind") for score in records.scores}
+    return {kind: label for kind, label in KINDS.items() if kind in scored} or KINDS
+
+
 def site_rows(records: Records) -> list[dict[str, Any]]:
     """Return one entry a site: what it is, its cases, what it chose, and its models' scores."""
+    differences = site_differences(records)
     return [
         {
             "site": site,
@@ -47,8 +56,10 @@ def site_rows(records: Records) -> list[dict[str, Any]]:
             "chosen": choice(fields),
             "models": [
                 {"kind": kind, "label": label, **score_cells(records.score(site, kind))}
-                for kind, label in KINDS.items()
+                for kind, label in shown_kinds(records).items()
             ],
+            "difference": signed(differences.get(site)),
+            "pairs": whole(differences.get(site, {}).get("n")),
         }
         for site, fields in records.sites().items()
     ]
@@ -150,7 +161,11 @@ def choice(fields: dict[str, Any]) -> str:
         return DASH
     name = CHOSEN.get(chosen, str(chosen))
     alpha = fields.get("alpha")
-    return f"{name}, α = {decimal(alpha, 2)}" if chosen == "mixture" and is_number(alpha) else name
+    return (
+        f"{name}, α\u00a0=\u00a0{decimal(alpha, 2)}"
+        if chosen == "mixture" and is_number(alpha)
+        else name
+    )
 
 
 def server_name(model: str) -> str:
@@ -195,10 +210,10 @@ def _mean_tile(records: Records, kind: str) -> dict[str, str]:
         (m for m in means if m.get("model_kind") == kind and m.get("group") == "all sites"), {}
     )
     dice = mean.get("dice") or {}
-    label = f"Mean Dice, {KINDS[kind].lower()} models"
+    label = f"Dice, {KINDS[kind].lower()} models"
     if not is_number(dice.get("mean")):
         return {"label": label, "value": DASH, "note": "not scored in this run"}
-    note = f"95 % interval {interval(dice)}, over {_count(mean.get('sites'), 'site')}"
+    note = f"mean over {_count(mean.get('sites'), 'site')}; 95 % interval {interval(dice)}"
     return {"label": label, "value": decimal(dice["mean"]), "note": note}
 
 

@@ -6,12 +6,12 @@ STRATEGIES = {
     "flames": (
         "Hospitals that use the same imaging modality share what their models learned, across "
         "organs, and never across modalities; each hospital keeps a model of its own, mixed with "
-        "its peers' in a share tuned on its validation cases, and the server keeps one model a "
+        "its peers’ in a share tuned on its validation cases, and the server keeps one model a "
         "modality, averaged by number of cases."
     ),
     "paper": (
         "The recipe as published: inside a modality each hospital's model is mixed with its "
-        "peers' in a fixed share that depends only on how many hospitals there are, and the "
+        "peers’ in a fixed share that depends only on how many hospitals there are, and the "
         "server's model of a modality is the plain mean of theirs."
     ),
     "modality": (
@@ -53,7 +53,7 @@ MEANINGS = [
         "Dice and IoU",
         "Overlap of the predicted and the drawn tumour: 0 is none, 1 is perfect. Dice is twice "
         "the shared volume over the sum of both; IoU is the shared volume over their union, "
-        "and always the lower of the two. Higher is better.",
+        "and never the higher of the two. Higher is better.",
     ),
     (
         "HD95",
@@ -88,10 +88,17 @@ MEANINGS = [
     ),
     (
         "Intervals",
-        "Numbers in brackets are 95 % bootstrap intervals over test cases. They say how much the "
-        "mean could move with other cases from the same hospitals; they say nothing about other "
-        "hospitals, nor about training again with another seed. When two intervals overlap, the "
-        "difference may still be real and may not: it takes a paired comparison to tell.",
+        "Numbers in brackets are 95 % bootstrap intervals over test cases; cases of one patient "
+        "are drawn together. They say how much the mean could move with other patients of the "
+        "same hospitals; they say nothing about other hospitals, nor about training again with "
+        "another seed. The intervals of the pooled sensitivity and specificity at the top are "
+        "Wilson’s, for a proportion.",
+    ),
+    (
+        "Difference",
+        "Two intervals that overlap do not tell whether two models differ. The difference is "
+        "taken case by case (personalised minus server), then averaged; where its interval "
+        "leaves out 0, chance in the choice of patients hardly explains it.",
     ),
     (
         "Means",
