@@ -9,7 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.fft import irfftn, rfftn
 from scipy.special import expit
+
+OUTLINE_STEPS = 1024
+"""Directions in which the outline of a blob is worked out."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +55,28 @@ def smooth_noise(rng: np.random.Generator, grid: Grid, grain: float) -> np.ndarr
     White noise is filtered with a Gaussian in the Fourier domain, so that coarse noise costs no
     more than fine noise. Opposite borders continue each other.
     """
-    white = np.fft.rfftn(rng.standard_normal(grid.shape))
+    white = rfftn(rng.standard_normal(grid.shape, dtype=np.float32))
     steps = (1.0, 1.0, grid.slice_gap)
     squares = [
-        (np.fft.fftfreq(n, step) if axis < 2 else np.fft.rfftfreq(n, step)) ** 2
+        (np.fft.fftfreq(n, step) if axis < 2 else np.fft.rfftfreq(n, step)).astype(np.float32) ** 2
         for axis, (n, step) in enumerate(zip(grid.shape, steps, strict=True))
     ]
     radius2 = squares[0][:, None, None] + squares[1][None, :, None] + squares[2][None, None, :]
-    noise = np.fft.irfftn(
+    noise = irfftn(
         white * np.exp(-2 * (np.pi * grain) ** 2 * radius2), s=grid.shape, axes=(0, 1, 2)
     )
     noise -= noise.mean()
-    return noise / max(float(noise.std()), 1e-12)
+    return noise / max(float(noise.std()), 1e-6)
 
 
 def frame(grid: Grid, rng: np.random.Generator, bend: float = 0.0) -> Frame:
     """Return coordinates from the image's centre, displaced smoothly by about ``bend`` pixels."""
-    axes = [np.arange(n) - (n - 1) / 2 for n in grid.shape]
+    axes = [np.arange(n, dtype=np.float32) - (n - 1) / 2 for n in grid.shape]
     axes[2] = axes[2] * grid.slice_gap
     x, y, z = np.meshgrid(*axes, indexing="ij")
     if bend:
-        x = x + bend * smooth_noise(rng, grid, 12)
-        y = y + bend * smooth_noise(rng, grid, 12)
+        x = x + bend * smooth_noise(rng, grid, 16)
+        y = y + bend * smooth_noise(rng, grid, 16)
     return Frame(x, y, z)
 
 
@@ -90,18 +94,20 @@ def blob(
     The radius in the plane is multiplied by ``1 + Σ_k lobes[k]·cos((k+2)·θ + phases[k])``.
     """
     dx, dy = where.x - centre[0], where.y - centre[1]
-    cos, sin = np.cos(turn), np.sin(turn)
+    cos, sin = float(np.cos(turn)), float(np.sin(turn))
     u, v = (cos * dx + sin * dy) / radii[0], (cos * dy - sin * dx) / radii[1]
-    edge = np.ones_like(u)
+    edge: np.ndarray = np.ones_like(u)
     if lobes:
-        angle = np.arctan2(v, u)
+        turns = np.linspace(-np.pi, np.pi, OUTLINE_STEPS + 1)
+        outline = np.ones_like(turns)
         for order, (size, phase) in enumerate(zip(lobes, phases, strict=True), start=2):
-            if size:
-                edge += size * np.cos(order * angle + phase)
+            outline += size * np.cos(order * turns + phase)
+        step = (np.arctan2(v, u) + np.pi) * (OUTLINE_STEPS / (2 * np.pi))
+        edge = outline.astype(np.float32)[np.rint(step).astype(np.intp)]
     height = np.abs(where.z - centre[2]) / radii[2]
     edge *= np.sqrt(np.clip(1 - height**2, 0, None))
     beyond = np.clip(height - 1, 0, None) * radii[2]
-    return (np.hypot(u, v) - edge) * np.sqrt(radii[0] * radii[1]) + beyond
+    return (np.hypot(u, v) - edge) * float(radii[0] * radii[1]) ** 0.5 + beyond
 
 
 def inside(distance: np.ndarray, softness: float = 0.7) -> np.ndarray:

@@ -64,7 +64,7 @@ HOSPITALS: dict[str, Hospital] = {
         (0.80, 0.80, 0.80),
         ultrasound.ovary,
         partial(
-            ultrasound.acquire, curved=True, gain=-11, dynamic_range=66, lateral=1.3, compound=2
+            ultrasound.acquire, curved=True, gain=-15, dynamic_range=60, lateral=1.3, compound=2
         ),
         mix=(1, 6, 3),
         radius=(9, 18),

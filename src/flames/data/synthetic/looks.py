@@ -42,19 +42,19 @@ class Look:
 
 TUMOURS: dict[Modality, dict[str, Look]] = {
     "US": {
-        "solid": Look(-15, texture=3.5, softness=1.2, lobes=0.10, spikes=0.10, loss=0.45),
+        "solid": Look(-15, texture=3.5, softness=1.2, lobes=0.10, spikes=0.07, loss=0.45),
         "cystic": Look(-9, texture=3.5, core=-38, lobes=0.16, loss=-0.10, softness=1.0),
         "halo": Look(-4, texture=5.0, grain=2.2, rim=-14, lobes=0.12, loss=0.10),
     },
     "MR": {
         "bright": Look(0.88, texture=0.15, lobes=0.16, softness=1.0),
         "ring": Look(0.70, texture=0.08, rim=0.34, core=0.32, lobes=0.14),
-        "infiltrating": Look(0.70, texture=0.15, grain=2.0, softness=2.0, lobes=0.12, spikes=0.10),
+        "infiltrating": Look(0.70, texture=0.15, grain=2.0, softness=2.0, lobes=0.12, spikes=0.07),
     },
     "CT": {
         "lobulated": Look(52, texture=20, lobes=0.16, softness=1.1),
         "necrotic": Look(66, texture=10, rim=42, core=22, lobes=0.12, softness=1.0),
-        "spiculated": Look(78, texture=24, grain=2.0, softness=1.4, lobes=0.08, spikes=0.14),
+        "spiculated": Look(78, texture=24, grain=2.0, softness=1.4, lobes=0.08, spikes=0.09),
     },
 }
 """Tumours by modality and name."""
@@ -113,7 +113,7 @@ def paint(
     distance = blob(
         where, spot.centre, radii, turn=rng.uniform(0, np.pi), lobes=lobes, phases=phases
     )
-    body = np.full(scene.grid.shape, float(look.level))
+    body = np.full(scene.grid.shape, look.level, np.float32)
     if look.core is not None:
         depth = 0.32 * spot.radius * (1 + 0.35 * smooth_noise(rng, scene.grid, 3))
         blend(body, look.core, inside(distance + depth, 0.8))
@@ -126,10 +126,10 @@ def paint(
 
 
 def _outline(look: Look, rng: np.random.Generator) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    sizes = [look.lobes * rng.uniform(0.2, 1.0) for _ in range(4)]
-    sizes += [0.0] * 4 + [look.spikes * rng.uniform(0.3, 1.0) for _ in range(4)]
-    phases = rng.uniform(0, 2 * np.pi, len(sizes))
-    return tuple(sizes), tuple(float(phase) for phase in phases)
+    sizes = [look.lobes * rng.uniform(0.2, 1.0) * fade for fade in (1.0, 0.8, 0.5, 0.4)]
+    sizes += [look.spikes * rng.uniform(0.0, 1.0) for _ in range(9)]
+    phases = rng.uniform(0, 2 * np.pi, len(sizes)).tolist()
+    return tuple(sizes), tuple(phases)
 
 
 def _gap(one: Spot, other: Spot) -> float:

@@ -16,7 +16,7 @@ from flames.data.synthetic.fields import (
     smooth_noise,
 )
 
-FLUID, FAT, GREY, WHITE, MUSCLE, BONE = 1.0, 0.80, 0.58, 0.42, 0.28, 0.05
+FLUID, FAT, GREY, WHITE, MUSCLE, BONE = 1.0, 0.80, 0.62, 0.38, 0.28, 0.05
 
 
 def brain(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
@@ -26,7 +26,7 @@ def brain(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
     long, wide = rng.uniform(0.82, 0.90) * half, rng.uniform(0.68, 0.76) * half
     tall = 4.5 * long / 2
     head = blob(where, (0.0, 0.0, 0.0), (wide, long, tall))
-    level = np.zeros(grid.shape)
+    level = np.zeros(grid.shape, np.float32)
     blend(level, FAT, inside(head))
     blend(level, BONE, inside(head + 3))
     blend(level, FLUID, inside(head + 5.5))
@@ -52,7 +52,7 @@ def limb(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
     size = rng.uniform(0.80, 0.90) * half
     skin = blob(where, (0.0, 0.0, 0.0), (size, size * rng.uniform(0.85, 1.0), 400.0))
     fascia = skin + rng.uniform(5, 10)
-    level = np.zeros(grid.shape)
+    level = np.zeros(grid.shape, np.float32)
     blend(level, 0.35, inside(skin))
     blend(level, FAT + 0.03 * smooth_noise(rng, grid, 4), inside(skin + 1.5))
     long_grid = Grid(grid.shape, grid.slice_gap / 4)
@@ -68,7 +68,7 @@ def limb(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
         at = (far * np.cos(angle), far * np.sin(angle), 0.0)
         radius = rng.uniform(1.3, 2.8)
         vessel = inside(blob(where, at, (radius, radius, 400.0)), 0.5)
-        blend(level, rng.choice([0.05, 1.0]), vessel)
+        blend(level, float(rng.choice([0.05, 1.0])), vessel)
     host = (fascia < -0.22 * half) & (bone > 0.12 * half)
     return _scene(grid, level, host=host, within=(skin < -2) & (bone > 0)), where
 
@@ -115,11 +115,11 @@ def _ventricle(
     level: np.ndarray, where: Frame, rng: np.random.Generator, side: float, half: float
 ) -> None:
     wide = rng.uniform(0.05, 0.09) * half
-    for along, turn in ((0.18, 0.35), (-0.2, -0.35)):
-        at = (side * (0.12 + 0.02 * (along < 0)) * half, along * half, 1.0)
+    for along, turn in ((0.18, -0.35), (-0.2, 0.35)):
+        at = (side * 0.13 * half, along * half, 1.0)
         horn = blob(where, at, (wide, 0.24 * half, 14.0), turn=side * turn)
         blend(level, FLUID, inside(horn, 0.6))
 
 
 def _scene(grid: Grid, level: np.ndarray, host: np.ndarray, within: np.ndarray) -> Scene:
-    return Scene(grid, level, host, within, np.zeros(grid.shape))
+    return Scene(grid, level, host, within, np.zeros(grid.shape, np.float32))

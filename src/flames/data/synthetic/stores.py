@@ -6,11 +6,13 @@ import shutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 
 from flames import __version__
+from flames.data.normalise import CT_WINDOW, intensity_window
 from flames.data.store import (
     SPLITS,
     CaseRecord,
@@ -31,7 +33,6 @@ CASES = 52
 FEWEST_CASES = 12
 FRACTIONS = (5 / 13, 2 / 13, 6 / 13)
 TUMOUR_FREE = 0.2
-CT_WINDOW = (-200.0, 300.0)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def plan_patients(hospital: Hospital, cases: int, rng: np.random.Generator) -> l
     for side, images in zip(SPLITS, counts, strict=True):
         pairs = max(1, images // 10) if images > 3 else 0
         people = images - pairs
-        free = max(1, round(TUMOUR_FREE * people))
+        free = ceil(TUMOUR_FREE * people)
         looks = list(TUMOURS[hospital.modality])
         mix = hospital.mix if side == "train" else (1,) * len(looks)
         drawn: list[str | None] = [*_deal(looks, mix, people - free), *[None] * free]
@@ -197,18 +198,11 @@ def _record(
         spacing_unit="mm",
         affine=affine,
         slice_axis=2 if hospital.is_volume else None,
-        intensity=_window(image, hospital.modality),
+        intensity=intensity_window(image, hospital.modality, CT_WINDOW),
         tumour_voxels=int(label.sum()),
         category=patient.look or "none",
         arrays_sha256=arrays_digest(image, label),
     )
-
-
-def _window(image: np.ndarray, modality: Modality) -> tuple[float, float]:
-    if modality == "CT":
-        return CT_WINDOW
-    low, high = np.percentile(image, (0.5, 99.5))
-    return float(low), float(high)
 
 
 def _write_records(

@@ -47,7 +47,7 @@ def liver(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
     left = blob(where, (0.0, 0.34 * half, 4.0), (0.42 * half, 0.2 * half, 24), turn=0.15)
     organ = np.maximum(np.minimum(right, left), cavity + 1.5)
     blend(level, rng.uniform(100, 115) + 4 * smooth_noise(rng, grid, 5), inside(organ))
-    tree = ridges(smooth_noise(rng, grid, 6), 0.13) * (smooth_noise(rng, grid, 5) > 0)
+    tree = ridges(smooth_noise(rng, grid, 6), 0.2) * (smooth_noise(rng, grid, 5) > 0)
     blend(level, BLOOD, tree * inside(organ + 4))
     _tube(level, where, (-0.06 * half, -0.16 * half), 0.075 * half, BLOOD + 15)
     _tube(level, where, (0.14 * half, -0.1 * half), 0.085 * half, 128.0)
@@ -60,7 +60,7 @@ def lung(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
     half = grid.shape[0] / 2
     level, cavity = _trunk(where, rng, grid)
     blend(level, 30.0, inside(cavity))
-    lungs = np.full(grid.shape, np.inf)
+    lungs = np.full(grid.shape, np.inf, np.float32)
     for side in (-1.0, 1.0):
         one = blob(where, (side * 0.43 * half, 0.02 * half, 0.0), (0.33 * half, 0.52 * half, 60))
         lungs = np.minimum(lungs, np.maximum(one, cavity + 1.0))
@@ -123,7 +123,7 @@ def _trunk(where: Frame, rng: np.random.Generator, grid: Grid) -> tuple[np.ndarr
     skin = blob(where, (0.0, 0.0, 0.0), (wide, deep, LONG))
     fat = rng.uniform(3, 6)
     cavity = skin + fat + 5.5
-    level = np.full(grid.shape, AIR)
+    level = np.full(grid.shape, AIR, np.float32)
     blend(level, FAT, inside(skin))
     blend(level, MUSCLE + 6 * smooth_noise(rng, grid, 2), inside(skin + fat))
     angle = np.arctan2(where.y / deep, where.x / wide)
@@ -135,8 +135,10 @@ def _trunk(where: Frame, rng: np.random.Generator, grid: Grid) -> tuple[np.ndarr
 
 def _spine(level: np.ndarray, where: Frame, half: float) -> None:
     body = blob(where, (0.0, -0.42 * half, 0.0), (0.15 * half, 0.12 * half, LONG))
-    arch = blob(where, (0.0, -0.58 * half, 0.0), (0.13 * half, 0.10 * half, LONG))
-    blend(level, BONE - 200, inside(np.minimum(body, arch)))
+    arch = blob(where, (0.0, -0.56 * half, 0.0), (0.10 * half, 0.085 * half, LONG))
+    process = blob(where, (0.0, -0.68 * half, 0.0), (0.03 * half, 0.09 * half, LONG))
+    wings = blob(where, (0.0, -0.55 * half, 0.0), (0.22 * half, 0.03 * half, LONG))
+    blend(level, BONE - 200, inside(np.minimum(np.minimum(body, arch), np.minimum(process, wings))))
     blend(level, MARROW, inside(body + 2))
     blend(level, 35.0, inside(arch + 2))
 
@@ -148,4 +150,4 @@ def _tube(
 
 
 def _scene(grid: Grid, level: np.ndarray, host: np.ndarray, within: np.ndarray) -> Scene:
-    return Scene(grid, level, host, within, np.zeros(grid.shape))
+    return Scene(grid, level, host, within, np.zeros(grid.shape, np.float32))

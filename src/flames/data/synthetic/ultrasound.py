@@ -33,13 +33,13 @@ def breast(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
     fat_ends, gland_ends = rng.uniform(0.20, 0.30), rng.uniform(0.68, 0.80)
     level = -12 + 1.5 * smooth_noise(rng, grid, 3)
     level += 11 * ridges(smooth_noise(rng, grid, 9), 0.07)
-    streaks = smooth_noise(rng, Grid(grid.shape), 2.5)
-    gland = 3 * streaks + 2 * smooth_noise(rng, grid, 8)
+    gland = 3 * smooth_noise(rng, grid, 2.5) + 2 * smooth_noise(rng, grid, 8)
     lobules = inside((rng.uniform(1.0, 1.3) - smooth_noise(rng, grid, 7)) * 8)
     blend(gland, -13.0, lobules)
     size = grid.shape[0]
     blend(level, gland, inside((fat_ends - depth) * size, 1.2))
-    muscle = -9 + 4 * np.sin(where.x * 1.3 + 0.08 * where.y + rng.uniform(0, 6))
+    fibres = Grid(grid.shape)
+    muscle = -10 + 4 * np.sin(where.x * 1.5 + 2.5 * smooth_noise(rng, fibres, 7))
     blend(level, muscle, inside((gland_ends - depth) * size, 0.8))
     for border in (fat_ends, gland_ends):
         level += 8 * ridges((depth - border) * size, 0.9)
@@ -47,14 +47,17 @@ def breast(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
     level += 16 * ridges((depth - wall) * size, 1.0)
     blend(level, -22.0, inside((wall + 0.02 - depth) * size, 1.5))
     blend(level, 5.0, inside((depth - 0.045) * size, 0.7))
-    return _scene(grid, level, (depth > fat_ends - 0.02) & (depth < gland_ends - 0.08)), where
+    central = np.abs(where.y) < 0.40 * grid.shape[1]
+    return _scene(
+        grid, level, (depth > fat_ends - 0.02) & (depth < gland_ends - 0.08) & central
+    ), where
 
 
 def ovary(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
     """Return bladder, uterus, ovary with follicles, vessel and bowel, in dB around pelvic fat."""
     where = frame(grid, rng, bend=3.0)
     height, width, _ = grid.shape
-    side = rng.choice([-1.0, 1.0])
+    side = float(rng.choice([-1.0, 1.0]))
     level = -3 + 3 * smooth_noise(rng, grid, 5) + 7 * ridges(smooth_noise(rng, grid, 12), 0.06)
     scene = _scene(grid, level, np.abs(where.x - 0.12 * height) < 0.24 * height)
     scene.host &= np.abs(where.y) < 0.30 * width
@@ -62,7 +65,7 @@ def ovary(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
     turn = rng.uniform(-0.4, 0.4)
     blend(
         level,
-        -8 + 2 * smooth_noise(rng, grid, 3),
+        -10 + 2 * smooth_noise(rng, grid, 3),
         inside(blob(where, uterus, (0.15 * height, 0.22 * width, 9.0), turn=turn)),
     )
     stripe = inside(blob(where, uterus, (0.025 * height, 0.13 * width, 9.0), turn=turn))
@@ -176,4 +179,4 @@ def _bowel(scene: Scene, where: Frame, rng: np.random.Generator) -> None:
 
 
 def _scene(grid: Grid, level: np.ndarray, host: np.ndarray) -> Scene:
-    return Scene(grid, level, host, np.ones(grid.shape, bool), np.zeros(grid.shape))
+    return Scene(grid, level, host, np.ones(grid.shape, bool), np.zeros(grid.shape, np.float32))
