@@ -81,7 +81,7 @@ def test_the_difference_is_paired_by_case(run):
     ids = {i for k, i in dice if k == "personal"} & {i for k, i in dice if k == "server"}
     mean = sum(dice["personal", i] - dice["server", i] for i in ids) / len(ids)
     row = next(row for row in Page(read(run)).rows if f"{mean:+.3f} [".replace("-", "−") in row)
-    assert row.endswith(f"|over {len(ids)} cases that both models have a Dice for")
+    assert row.endswith(f"over the {len(ids)} cases with a Dice from both")
 
 
 def test_a_kind_of_model_that_does_not_exist_has_no_rows(run):

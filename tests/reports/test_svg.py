@@ -26,9 +26,8 @@ def test_rounds_are_marked_at_whole_numbers_from_the_first_to_within_the_last(la
 
 
 def test_a_point_lies_where_its_numbers_say():
-    svg = line_chart(
-        [Line("a", [(1, 0.0), (3, 1.0), (5, 0.25)])], title="t", rounds=(1, 5), bounds=(0, 1)
-    )
+    line = Line("a", [(1, 0.0), (3, 1.0), (5, 0.25)])
+    svg = line_chart([line], title="t", rounds=(1, 5), bounds=(0, 1))
     # 340 wide less 40 and 10, 200 high less 12 and 30: a quarter up is 170 − 158/4 = 130.5
     assert 'points="40.0,170.0 185.0,12.0 330.0,130.5"' in svg
 

@@ -131,7 +131,7 @@ def _tolerances(records: Records) -> list[str]:
         for row in records.cases
         if row.get("nsd_tolerance")
     }
-    return [f"{value:g} {unit}".strip() for value, unit in sorted(found)]
+    return [f"{value:g}\u00a0{unit}".strip() for value, unit in sorted(found)]
 
 
 def _flat(content: dict[str, Any], before: str = "") -> Any:

@@ -69,8 +69,9 @@ def signed(score: Mapping[str, Any] | None, digits: int = 3) -> str:
     >>> signed({"mean": None})
     ''
     """
-    ends = [(score or {}).get(key) for key in ("mean", "low", "high")]
-    if not all(is_number(end) for end in ends):
+    found = [(score or {}).get(key) for key in ("mean", "low", "high")]
+    ends = [end for end in found if is_number(end)]
+    if len(ends) < len(found):
         return ""
     mean, low, high = (("+" if end > 0 else "") + decimal(end, digits) for end in ends)
     return f"{mean} [{low}, {high}]"

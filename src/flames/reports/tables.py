@@ -161,11 +161,9 @@ def choice(fields: dict[str, Any]) -> str:
         return DASH
     name = CHOSEN.get(chosen, str(chosen))
     alpha = fields.get("alpha")
-    return (
-        f"{name}, α\u00a0=\u00a0{decimal(alpha, 2)}"
-        if chosen == "mixture" and is_number(alpha)
-        else name
-    )
+    if chosen != "mixture" or not is_number(alpha):
+        return name
+    return f"{name}, α\u00a0=\u00a0{decimal(alpha, 2)}"
 
 
 def server_name(model: str) -> str:
@@ -210,9 +208,9 @@ def _mean_tile(records: Records, kind: str) -> dict[str, str]:
         (m for m in means if m.get("model_kind") == kind and m.get("group") == "all sites"), {}
     )
     dice = mean.get("dice") or {}
-    label = f"Dice, {KINDS[kind].lower()} models"
+    label = f"Dice, {KINDS[kind].lower()}"
     if not is_number(dice.get("mean")):
-        return {"label": label, "value": DASH, "note": "not scored in this run"}
+        return {"label": label, "value": DASH, "note": "no such model was scored"}
     note = f"mean over {_count(mean.get('sites'), 'site')}; 95 % interval {interval(dice)}"
     return {"label": label, "value": decimal(dice["mean"]), "note": note}
 
