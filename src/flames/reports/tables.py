@@ -103,7 +103,7 @@ def score_cells(score: dict[str, Any]) -> dict[str, str]:
     return {
         **_overlap_cells(score),
         "distance_unit": str(score.get("distance_unit") or ""),
-        "volume_unit": str(score.get("volume_unit") or ""),
+        "volume_unit": str(score.get("volume_unit") or "").replace("mm2", "mm²"),
         "auc": decimal(presence.get("auc"), 2),
         "sensitivity": decimal(presence.get("sensitivity"), 2),
         "specificity": decimal(presence.get("specificity"), 2),
