@@ -213,12 +213,12 @@ def _surface_distances(
 
 
 def _crop(prediction: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both masks in the box around them, with one empty voxel on every side."""
+    """Return both masks in the box around them; outside of it nothing is tumour."""
     either = prediction | label
     axes = range(either.ndim)
     hits = [np.flatnonzero(either.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
     box = tuple(slice(h[0], h[-1] + 1) if h.size else slice(0, 0) for h in hits)
-    return np.pad(prediction[box], 1), np.pad(label[box], 1)
+    return prediction[box], label[box]
 
 
 def _volume_of_one(spacing: tuple[float, ...], unit: SpacingUnit) -> tuple[float, VolumeUnit]:
