@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from flames.data.check import Check
     from flames.data.prepare import Added, StoreRequest
     from flames.data.store import SiteStore
 
@@ -145,3 +146,72 @@ def _split_line(store: SiteStore) -> str:
         tumours = sum(case.has_tumour for case in cases)
         parts.append(f"{name} {len(cases)} ({groups} groups, {tumours} with tumour)")
     return f"{store.site}, {store.modality} {store.organ}: " + ", ".join(parts)
+
+
+@data.command()
+def check(
+    store: Annotated[Path, typer.Argument(help="A site store.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for check.json and pictures; these show patients' images."),
+    ] = None,
+) -> None:
+    """Look over a site store: sizes, intensities, near-duplicates and suspicious masks.
+
+    Ends with 1 when the store must not be used as it is.
+    """
+    from flames.data.check import check_store
+    from flames.data.store import SiteStore
+
+    opened = SiteStore.open(store)
+    found = check_store(opened)
+    _print_check(found)
+    if out is not None:
+        from flames.data.check_pictures import draw_check
+
+        for path in draw_check(found, opened, out):
+            typer.echo(str(path))
+    if not found.sound:
+        raise typer.Exit(1)
+
+
+def _print_check(found: Check) -> None:
+    from statistics import median
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from flames.data.store import SPLITS
+
+    out = Console(highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, title=f"{found.site}: {found.modality} {found.organ}")
+    table.add_column("")
+    for name in SPLITS:
+        table.add_column(name, justify="right")
+    sides = [found.side(name) for name in SPLITS]
+    sizes = [[c.tumour_size for c in side if c.tumour_share > 0] for side in sides]
+    rows: dict[str, list[str]] = {
+        "cases": [str(len(side)) for side in sides],
+        "with tumour": [str(len(size)) for size in sizes],
+        f"tumour size, median ({found.size_unit})": [
+            f"{median(size):,.4g}" if size else "-" for size in sizes
+        ],
+        "with near-duplicates": [str(sum(c.near_duplicates > 0 for c in side)) for side in sides],
+        "smallest shape": [_shape(min(c.shape for c in side)) for side in sides],
+        "largest shape": [_shape(max(c.shape for c in side)) for side in sides],
+    }
+    for label, values in rows.items():
+        table.add_row(label, *values)
+    out.print(table)
+    for finding in found.findings:
+        names = ", ".join(finding.cases[:5])
+        more = f" and {len(finding.cases) - 5} more" if len(finding.cases) > 5 else ""
+        word = "Problem" if finding.problem else "Look"
+        out.print(f"{word}: {len(finding.cases)} cases: {finding.text}: {names}{more}")
+    if not found.findings:
+        out.print("Nothing looks wrong.")
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape)
