@@ -67,7 +67,8 @@ def load_slices(store: SiteStore, split: Split, image_size: int) -> Slices:
         raise FlamesError(
             f"{store.path} has no {split} case", "prepare the site with more cases or other seed"
         )
-    key = f"{SLICES_VERSION} {image_size} {[(r.case_id, r.arrays_sha256, r.intensity) for r in records]}"
+    contents = [(r.case_id, r.arrays_sha256, r.intensity) for r in records]
+    key = f"{SLICES_VERSION} {image_size} {contents}"
     folder = store.path / "cache" / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not folder.exists():
         _derive(store, records, image_size, folder)

@@ -55,6 +55,10 @@ class Strategy:
     """Server models by group: a modality, ``"all"``, or none for `local`."""
     download: Callable[[str, Updates], Download]
     """What a client receives, given its name and the updates of its round."""
+    group_of: Callable[[str], str | None]
+    """The server model that serves clients of a modality; None where the server has none."""
+    personal: bool = False
+    """Whether each client ends with weights of its own, rather than its group's model."""
     selects: bool = True
     """Whether validation chooses the round that is kept; the published recipe keeps the last."""
     keeps_optimizer: bool = True

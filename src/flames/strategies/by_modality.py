@@ -27,7 +27,9 @@ def by_modality(inner: Strategy, name: str) -> Strategy:
     def download(client: str, updates: Updates) -> Download:
         return inner.download(client, _of(updates[client].modality, updates))
 
-    return replace(inner, name=name, models=models, download=download)
+    return replace(
+        inner, name=name, models=models, download=download, group_of=lambda modality: modality
+    )
 
 
 def _of(modality: str, updates: Updates) -> Updates:

@@ -13,7 +13,7 @@ def fedavg() -> Strategy:
 
     With one client it is local training. McMahan et al., AISTATS 2017, algorithm 1.
     """
-    return Strategy("fedavg", models=_models, download=_download)
+    return Strategy("fedavg", models=_models, download=_download, group_of=lambda _: "all")
 
 
 def case_weighted_mean(updates: Updates) -> dict[str, np.ndarray]:

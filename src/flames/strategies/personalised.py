@@ -31,6 +31,8 @@ def personalised(alpha: float | None = None) -> Strategy:
         "flames",
         models=lambda updates: {"all": case_weighted_mean(updates)},
         download=download,
+        group_of=lambda _: "all",
+        personal=True,
         keeps_statistics=True,
     )
 
@@ -55,6 +57,8 @@ def published() -> Strategy:
         "paper",
         models=lambda updates: {"all": _plain_mean(updates)},
         download=download,
+        group_of=lambda _: "all",
+        personal=True,
         selects=False,
         keeps_optimizer=False,
         schedule=lambda server_round, rounds: 10 if server_round == 2 and rounds > 1 else 1,

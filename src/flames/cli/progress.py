@@ -1,0 +1,64 @@
+"""What a person sees of a run while it goes on: one moving line, and one line a round and site."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from flames.federation.simulation import Event
+
+
+class RunProgress:
+    """Shows the events of a run; without a terminal it prints lines only."""
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        """Prepare to show on ``console``; ``quiet`` shows nothing."""
+        self.console = console
+        self.quiet = quiet
+        self.started = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(30),
+            TextColumn("{task.completed}/{task.total} {task.fields[text]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+        )
+        self.task = self.bar.add_task("starting", total=1, text="")
+
+    def __enter__(self) -> RunProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        if self.quiet:
+            return
+        if event.stage == "round":
+            seconds = time.monotonic() - self.started
+            closing = event.server_round > event.rounds
+            title = "closing" if closing else f"round {event.server_round}/{event.rounds}"
+            self.bar.console.print(
+                f"{seconds:7.0f} s  {title:<12}{event.text}", highlight=False, markup=False
+            )
+            return
+        title = f"round {event.server_round}/{event.rounds} {event.client}"
+        self.bar.update(
+            self.task,
+            description=title if event.stage == "train" else f"scoring {event.client}",
+            completed=event.done,
+            total=event.total,
+            text=event.text,
+        )

@@ -1,0 +1,310 @@
+"""A hospital's side: it trains on its own store and returns weights, counts and scores.
+
+Nothing here knows where it runs. A client gets a `Task`, answers with a `Reply`, and keeps what it
+needs for the next round in a folder of its own, one subfolder a round, renamed into place when the
+round is complete: a client killed at any moment does its round again from where it began, and one
+asked twice for the same round answers with what it did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from flames.config import RunConfig
+from flames.data.batches import training_batches
+from flames.data.slices import Slices, load_slices
+from flames.data.store import SiteStore, Split
+from flames.errors import FlamesError
+from flames.files import save_json
+from flames.inference.predict import validation_dice
+from flames.models import make_model
+from flames.models.precision import Precision
+from flames.models.weights import (
+    load_arrays,
+    model_arrays,
+    optimizer_arrays,
+    save_arrays,
+    set_model_arrays,
+    set_optimizer_arrays,
+)
+from flames.strategies import Download, Strategy
+from flames.strategies.mixture import Candidate, candidates, keep_statistics
+from flames.training.loop import Progress, make_optimizer, train
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the server asks of a client in one round."""
+
+    server_round: int
+    """From 1; one more than the last round asks only to receive the last weights."""
+    steps: range
+    """Numbers of the optimiser steps to do, out of `total_steps`."""
+    total_steps: int
+    download: Download
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What leaves the hospital besides its weights: counts, scores and times, no image."""
+
+    client: str
+    modality: str
+    num_examples: int
+    validation: dict[str, float]
+    """Mean validation Dice of what was tried: own, model, mixture."""
+    alpha: float | None
+    chosen: str | None
+    """What the client began the round with."""
+    best: float
+    """Validation Dice of the weights it would keep today."""
+    best_round: int
+    loss: float | None
+    learning_rate: float
+    seconds: dict[str, float]
+    validation_cases: int
+
+
+class Client:
+    """One client over one store, or over several of one modality when sites are pooled."""
+
+    def __init__(
+        self,
+        name: str,
+        stores: Sequence[SiteStore],
+        *,
+        config: RunConfig,
+        strategy: Strategy,
+        precision: Precision,
+        folder: Path,
+    ) -> None:
+        """Open nothing yet; ``folder`` is the client's own, on its own disk."""
+        self.name = name
+        self.stores = tuple(stores)
+        self.modality = stores[0].modality
+        self.config = config
+        self.strategy = strategy
+        self.precision = precision
+        self.folder = folder
+
+    @cached_property
+    def num_examples(self) -> int:
+        """Return the number of training cases."""
+        return sum(len(store.split("train")) for store in self.stores)
+
+    def answer(self, task: Task, progress: Progress | None = None) -> tuple[Reply, Arrays]:
+        """Return reply and weights of one round, done now or found on disk from before.
+
+        Raises:
+            FlamesError: The site has nothing to train on, the loss is not finite, or the disk is
+                full; the client's folder then still holds its last complete round.
+        """
+        place = self._round_folder(task.server_round)
+        digest = _digest(task)
+        if place.exists():
+            known = json.loads((place / "reply.json").read_text(encoding="utf-8"))
+            if known.pop("task") == digest:
+                return Reply(**known), load_arrays(place / "weights.safetensors")
+            shutil.rmtree(place)
+        partial = place.with_name(f".{place.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        for old in range(1, task.server_round - 1):
+            shutil.rmtree(self._round_folder(old), ignore_errors=True)
+        reply, weights = self._train(task, partial, progress)
+        save_json(partial / "reply.json", {"task": digest} | asdict(reply))
+        partial.rename(place)
+        return reply, weights
+
+    def kept_weights(self, server_round: int) -> Arrays:
+        """Return the personal weights that the client kept after a round."""
+        return load_arrays(self._round_folder(server_round) / "kept.safetensors")
+
+    def _train(self, task: Task, place: Path, progress: Progress | None) -> tuple[Reply, Arrays]:
+        started = time.perf_counter()
+        before = self._round_folder(task.server_round - 1)
+        network = self.precision.place(make_model(self._start_model()))
+        tried = self._try(network, task.download, before)
+        chosen = max(tried, key=lambda candidate: candidate.score)
+        set_model_arrays(network, chosen.arrays)
+        validated = time.perf_counter() - started
+        training = self.config.training
+        optimizer = make_optimizer(network, training)
+        if self.strategy.keeps_optimizer and (before / "optimizer.safetensors").exists():
+            set_optimizer_arrays(optimizer, load_arrays(before / "optimizer.safetensors"))
+        scores = {c.name: c.score for c in tried if math.isfinite(c.score)}
+        loss, train_seconds, data_seconds = None, 0.0, 0.0
+        if len(task.steps):
+            seed = derive_seed(self.config.seed, self.name, task.server_round)
+            torch.manual_seed(seed)
+            batches = training_batches(
+                self._slices("train"),
+                modality=self.modality,
+                batch_size=training.batch_size,
+                tumour_fraction=self.config.data.tumour_fraction,
+                augmented=self.config.data.augment,
+                seed=seed,
+            )
+            result = train(
+                network,
+                optimizer,
+                batches,
+                config=training,
+                precision=self.precision,
+                steps=task.steps,
+                total_steps=task.total_steps,
+                progress=progress,
+            )
+            loss, train_seconds, data_seconds = result.loss, result.seconds, result.data_seconds
+            save_arrays(place / "optimizer.safetensors", optimizer_arrays(optimizer))
+        weights = model_arrays(network)
+        save_arrays(place / "weights.safetensors", weights)
+        again = time.perf_counter()
+        own = self._score(network) if len(task.steps) else chosen.score
+        validated += time.perf_counter() - again
+        best, best_round = self._keep(
+            [*tried, Candidate("own", weights, None, own)], place, before, task.server_round
+        )
+        reply = Reply(
+            client=self.name,
+            modality=self.modality,
+            num_examples=self.num_examples,
+            validation={k: round(v, 6) for k, v in scores.items()} | {"trained": round(own, 6)},
+            alpha=chosen.alpha,
+            chosen=chosen.name,
+            best=round(best, 6),
+            best_round=best_round,
+            loss=loss,
+            learning_rate=float(optimizer.param_groups[0]["lr"]),
+            seconds={"train": train_seconds, "validate": validated, "data": data_seconds},
+            validation_cases=sum(len(store.split("val")) for store in self.stores),
+        )
+        return reply, weights
+
+    def _try(self, network: nn.Module, download: Download, before: Path) -> list[Candidate]:
+        """Return what the client could begin with, each scored on validation cases.
+
+        A single way to begin is scored too, so that the server can choose its best round, except
+        in recipes that select nothing.
+        """
+        own: Arrays | None = None
+        own_score = math.nan
+        if before.exists():
+            own = load_arrays(before / "weights.safetensors")
+            reply = json.loads((before / "reply.json").read_text(encoding="utf-8"))
+            own_score = reply["validation"].get("trained", math.nan)
+        found = []
+        ways = candidates(download, own, count=self.config.strategy.alpha_candidates)
+        for way in ways:
+            arrays = way.arrays
+            if self.strategy.keeps_statistics and own is not None:
+                arrays = keep_statistics(arrays, own)
+            if way.name == "own":
+                score = own_score
+            elif not self.strategy.selects and len(ways) == 1:
+                score = 0.0
+            else:
+                set_model_arrays(network, arrays)
+                score = self._score(network)
+            found.append(Candidate(way.name, arrays, way.alpha, score))
+        return found
+
+    def _keep(
+        self, tried: Iterable[Candidate], place: Path, before: Path, server_round: int
+    ) -> tuple[float, int]:
+        """Write the personal weights that validation prefers so far; return their score and round.
+
+        A recipe that selects nothing keeps what the server sent last.
+        """
+        personal = [c for c in tried if math.isfinite(c.score)]
+        if not self.strategy.selects:
+            save_arrays(place / "kept.safetensors", personal[0].arrays)
+            return personal[-1].score, server_round
+        best = max(personal, key=lambda candidate: candidate.score)
+        if before.exists():
+            reply = json.loads((before / "reply.json").read_text(encoding="utf-8"))
+            if reply["best"] >= round(best.score, 6):
+                save_arrays(place / "kept.safetensors", load_arrays(before / "kept.safetensors"))
+                return float(reply["best"]), int(reply["best_round"])
+        save_arrays(place / "kept.safetensors", best.arrays)
+        return best.score, server_round
+
+    def _score(self, network: nn.Module) -> float:
+        return validation_dice(
+            network,
+            self._slices("val"),
+            at_most=self.config.training.validation_images,
+            precision=self.precision,
+            batch_size=self.config.evaluation.batch_size,
+        )
+
+    def _slices(self, split: Split) -> list[Slices]:
+        size = self.config.data.image_size
+        return [load_slices(store, split, size) for store in self.stores]
+
+    def _start_model(self) -> Any:
+        return self.config.model.model_copy(update={"pretrained": False, "weights": None})
+
+    def _round_folder(self, server_round: int) -> Path:
+        return self.folder / f"round-{server_round:04d}"
+
+
+def derive_seed(*parts: object) -> int:
+    """Return a seed that depends on every part and on nothing else."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def check_update(arrays: Arrays, like: Arrays, client: str) -> None:
+    """Refuse an update whose names, shapes or numbers cannot be of this run.
+
+    Raises:
+        FlamesError: An array is missing, new, of another shape or dtype, or not finite.
+    """
+    for name in sorted(set(arrays) ^ set(like)):
+        raise FlamesError(
+            f"the update of {client} and the server's model differ in array {name!r}",
+            "let every client run the same version and configuration",
+        )
+    for name, array in arrays.items():
+        if array.shape != like[name].shape or array.dtype != like[name].dtype:
+            raise FlamesError(
+                f"array {name!r} of {client} is {array.dtype}{array.shape}, expected "
+                f"{like[name].dtype}{like[name].shape}",
+                "let every client run the same version and configuration",
+            )
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise FlamesError(
+                f"the update of {client} holds NaN or infinity in {name!r}",
+                "lower training.learning-rate, or look for damaged images with 'flames data check'",
+            )
+
+
+def _digest(task: Task) -> str:
+    digest = hashlib.sha256()
+    download = task.download
+    digest.update(
+        f"{task.server_round} {task.steps} {task.total_steps} {download.use} {download.alpha} "
+        f"{download.peers} {download.own_share}".encode()
+    )
+    for name in sorted(download.arrays or ()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(download.arrays[name]).tobytes())  # type: ignore[index]
+    return digest.hexdigest()
+
+
+ClientProgress = Callable[[str, int, int, float], None]

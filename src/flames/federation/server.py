@@ -1,0 +1,227 @@
+"""The consortium's side: it asks clients, keeps one model a modality, and sees no image.
+
+Nothing here knows where clients run. A round is: a `Task` for every client, a `Reply` and weights
+from each, then `close_round`. After each round everything that the next one needs is on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flames.config import RunConfig
+from flames.federation.client import Reply, Task, check_update
+from flames.files import save_json
+from flames.models.weights import LazyArrays, load_arrays, save_arrays
+from flames.strategies import Download, Strategy, Update
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A client as the server knows it."""
+
+    name: str
+    modality: str
+    sites: int
+    """Sites behind it: 1, or more where a modality is pooled."""
+
+
+class Server:
+    """The rounds of one federation, from its start or from where a killed one stopped."""
+
+    def __init__(
+        self,
+        members: list[Member],
+        *,
+        config: RunConfig,
+        strategy: Strategy,
+        start: Arrays,
+        folder: Path,
+    ) -> None:
+        """Continue from the last complete round in ``folder``; ``start`` are the first weights."""
+        self.members = {member.name: member for member in members}
+        self.config = config
+        self.strategy = strategy
+        self.start = start
+        self.folder = folder
+        self.finished = max((int(p.name[6:]) for p in folder.glob("round-*")), default=0)
+        self._received: dict[str, Reply] = {}
+        self._bytes: dict[str, int] = {}
+        self._sends: dict[str, bool] = {}
+
+    @property
+    def last_round(self) -> int:
+        """Return the number of the closing round, in which clients only receive and choose."""
+        return self.config.rounds + 1
+
+    def task(self, client: str) -> Task:
+        """Return what ``client`` is asked in the round after the last finished one."""
+        server_round = self.finished + 1
+        total = self.config.rounds * self.config.training.local_steps * self.members[client].sites
+        download = self._download(client)
+        self._sends[client] = download.arrays is not None
+        return Task(server_round, self._steps(server_round, total), total, download)
+
+    def accept(self, reply: Reply, arrays: Arrays) -> None:
+        """Check and store one client's update.
+
+        Raises:
+            FlamesError: Its arrays are not of this run, or not finite.
+        """
+        check_update(arrays, self.start, reply.client)
+        place = self._partial() / "updates" / f"{reply.client}.safetensors"
+        self._bytes[reply.client] = save_arrays(place, arrays)
+        self._received[reply.client] = reply
+
+    def close_round(self) -> list[dict[str, Any]]:
+        """Finish the round on disk; return its records for ``rounds.jsonl``."""
+        server_round = self.finished + 1
+        partial = self._partial()
+        previous = self._folder(self.finished)
+        records = [self._site_record(name, server_round) for name in sorted(self._received)]
+        records += self._keep_best(server_round, previous, partial)
+        save_json(
+            partial / "replies.json", {n: asdict(r) for n, r in sorted(self._received.items())}
+        )
+        save_json(partial / "records.json", self._history() + records)
+        partial.rename(self._folder(server_round))
+        shutil.rmtree(previous, ignore_errors=True)
+        self.finished = server_round
+        self._received, self._bytes = {}, {}
+        return records
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the records of all finished rounds."""
+        return self._history()
+
+    def replies(self) -> dict[str, Reply]:
+        """Return the replies of the last finished round, by client."""
+        content = json.loads(
+            (self._folder(self.finished) / "replies.json").read_text(encoding="utf-8")
+        )
+        return {name: Reply(**reply) for name, reply in content.items()}
+
+    def best_models(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return the server's models by group, each from the round that validation preferred."""
+        folder = self._folder(self.finished) / "best"
+        return {path.stem: load_arrays(path) for path in sorted(folder.glob("*.safetensors"))}
+
+    def _download(self, client: str) -> Download:
+        if self.finished == 0:
+            return Download(self.start, use="replace")
+        return self.strategy.download(client, self._updates())
+
+    def _steps(self, server_round: int, total: int) -> range:
+        rounds = self.config.rounds
+        if server_round > rounds:
+            return range(total, total)
+        schedule = self.strategy.schedule or (lambda _round, _rounds: 1)
+        parts = [schedule(number, rounds) for number in range(1, rounds + 1)]
+        edges = [round(total * sum(parts[:n]) / sum(parts)) for n in range(rounds + 1)]
+        return range(edges[server_round - 1], edges[server_round])
+
+    def _updates(self) -> dict[str, Update]:
+        folder = self._folder(self.finished)
+        replies = self.replies()
+        return {
+            name: Update(
+                name,
+                reply.modality,
+                LazyArrays(folder / "updates" / f"{name}.safetensors"),
+                reply.num_examples,
+            )
+            for name, reply in replies.items()
+        }
+
+    def _keep_best(self, server_round: int, previous: Path, partial: Path) -> list[dict[str, Any]]:
+        """Score the models that clients received this round; keep the better ones."""
+        if self.finished == 0:
+            return []
+        if (previous / "best").exists():
+            shutil.copytree(previous / "best", partial / "best", dirs_exist_ok=True)
+        updates = self._updates()
+        models: dict[str, dict[str, np.ndarray]] | None = None
+        records = []
+        for group, members in self._groups().items():
+            score = self._group_score(members)
+            known = self._last_best(group)
+            last = server_round == self.last_round
+            takes = last if not self.strategy.selects else known is None or score > known
+            if takes:
+                models = models if models is not None else self.strategy.models(updates)
+                save_arrays(partial / "best" / f"{group}.safetensors", models[group])
+            best = score if takes or known is None else known
+            records.append(
+                {
+                    "kind": "server",
+                    "round": server_round - 1,
+                    "group": group,
+                    "sites": members,
+                    "validation": score if self.strategy.selects else None,
+                    "best": best if self.strategy.selects else None,
+                }
+            )
+        return records
+
+    def _groups(self) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = {}
+        for name in sorted(self._received):
+            group = self.strategy.group_of(self._received[name].modality)
+            if group is not None:
+                groups.setdefault(group, []).append(name)
+        return groups
+
+    def _group_score(self, members: list[str]) -> float:
+        """Return the mean of the clients' scores of their group's model, weighted by cases."""
+        replies = [self._received[name] for name in members]
+        scored = [r for r in replies if "model" in r.validation]
+        weight = sum(r.num_examples for r in scored)
+        total = sum(r.num_examples * r.validation["model"] for r in scored)
+        return round(total / weight, 6) if weight else 0.0
+
+    def _last_best(self, group: str) -> float | None:
+        found = [
+            r["best"] for r in self._history() if r["kind"] == "server" and r["group"] == group
+        ]
+        return found[-1] if found else None
+
+    def _site_record(self, name: str, server_round: int) -> dict[str, Any]:
+        reply = self._received[name]
+        total = self.config.rounds * self.config.training.local_steps * self.members[name].sites
+        validation = dict(reply.validation)
+        return {
+            "kind": "site",
+            "round": server_round,
+            "site": name,
+            "modality": reply.modality,
+            "steps": self._steps(server_round, total).stop,
+            "loss": reply.loss,
+            "learning_rate": reply.learning_rate,
+            "num_examples": reply.num_examples,
+            "validation": validation,
+            "alpha": reply.alpha,
+            "chosen": reply.chosen,
+            "best": reply.best,
+            "best_round": reply.best_round,
+            "seconds": reply.seconds,
+            "bytes_up": self._bytes[name],
+            "bytes_down": self._bytes[name] if self._sends[name] else 0,
+        }
+
+    def _history(self) -> list[dict[str, Any]]:
+        path = self._folder(self.finished) / "records.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    def _folder(self, server_round: int) -> Path:
+        return self.folder / f"round-{server_round:04d}"
+
+    def _partial(self) -> Path:
+        return self.folder / f".round-{self.finished + 1:04d}.partial"

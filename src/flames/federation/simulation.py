@@ -1,0 +1,218 @@
+"""A whole federation in one process: the same clients and server, one after the other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flames.config import RunConfig, dump_config, load_config
+from flames.data.store import SPLITS, SiteStore
+from flames.errors import FlamesError
+from flames.federation.client import Client, derive_seed
+from flames.federation.environment import describe_environment
+from flames.federation.outcome import save_models, score_run
+from flames.federation.server import Member, Server
+from flames.files import save_json, save_text
+from flames.models import make_model
+from flames.models.precision import choose_precision
+from flames.models.weights import load_arrays, model_arrays, save_arrays
+from flames.runs import RunFolder, save_lines
+from flames.strategies import STRATEGIES, Strategy
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress of a run, for whoever shows it."""
+
+    stage: str
+    """``train``, ``round`` or ``score``."""
+    server_round: int
+    rounds: int
+    client: str = ""
+    done: int = 0
+    total: int = 0
+    text: str = ""
+
+
+OnEvent = Callable[[Event], None]
+
+
+def simulate(
+    config: RunConfig, out: Path, *, resume: bool = False, on_event: OnEvent = lambda _: None
+) -> RunFolder:
+    """Run the federation of ``config`` into ``out`` and return its finished run folder.
+
+    Args:
+        config: What to run.
+        out: A new folder, or with ``resume`` one that a killed run left.
+        resume: Continue after the last finished round; the end is bit-equal to an unbroken run.
+        on_event: Called as the run goes on.
+
+    Raises:
+        FlamesError: A store is bad, sites share a patient's images across splits, the folder
+            belongs to another run, or training failed.
+    """
+    run = RunFolder(out)
+    stores = open_stores(config)
+    _claim(run, config, stores, resume)
+    if run.summary.exists():
+        return run
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    strategy = make_strategy(config)
+    precision = choose_precision(config.training.precision)
+    clients = {
+        name: Client(
+            name,
+            [stores[site] for site in sites],
+            config=config,
+            strategy=strategy,
+            precision=precision,
+            folder=run.state / "clients" / name,
+        )
+        for name, sites in client_sites(config, stores).items()
+    }
+    server = Server(
+        [Member(c.name, c.modality, len(c.stores)) for c in clients.values()],
+        config=config,
+        strategy=strategy,
+        start=_start_arrays(config, run),
+        folder=run.state / "server",
+    )
+    save_lines(run.rounds, server.records())
+    for server_round in range(server.finished + 1, server.last_round + 1):
+        _one_round(server, clients, server_round, on_event)
+        save_lines(run.rounds, server.records())
+    save_models(run, config, server, clients, stores)
+    score_run(
+        run,
+        config,
+        stores,
+        precision,
+        personal=strategy.personal,
+        on_progress=lambda text, done, total: on_event(
+            Event("score", config.rounds, config.rounds, text, done, total)
+        ),
+    )
+    return run
+
+
+def open_stores(config: RunConfig) -> dict[str, SiteStore]:
+    """Return every site's store by name, verified.
+
+    Raises:
+        FlamesError: A store is missing or changed, or a test case of one site is a training case
+            of another.
+    """
+    stores = {site.name: SiteStore.open(site.store) for site in config.sites}
+    sides: dict[str, tuple[str, str]] = {}
+    for name, store in stores.items():
+        store.verify()
+        for side in SPLITS:
+            for case in store.split(side):
+                other, other_side = sides.setdefault(case.arrays_sha256, (name, side))
+                if other != name and "test" in {side, other_side} and side != other_side:
+                    raise FlamesError(
+                        f"case {case.case_id!r} is {side} at {name} and {other_side} at {other}",
+                        "leave one of the two stores out: a test case must be new to every site",
+                    )
+    return stores
+
+
+def make_strategy(config: RunConfig) -> Strategy:
+    """Return the configured strategy."""
+    alpha = config.strategy.alpha
+    return STRATEGIES[config.strategy.name](None if alpha == "tuned" else float(alpha))
+
+
+def client_sites(config: RunConfig, stores: dict[str, SiteStore]) -> dict[str, list[str]]:
+    """Return the sites behind each client: itself, or its whole modality for `central`."""
+    if config.strategy.name != "central":
+        return {name: [name] for name in stores}
+    pooled: dict[str, list[str]] = {}
+    for name, store in stores.items():
+        pooled.setdefault(f"central-{store.modality}", []).append(name)
+    return pooled
+
+
+def _one_round(
+    server: Server, clients: dict[str, Client], server_round: int, on_event: OnEvent
+) -> None:
+    rounds = server.config.rounds
+    for name, client in clients.items():
+        task = server.task(name)
+
+        def progress(
+            done: int, loss: float, name: str = name, total: int = len(task.steps)
+        ) -> None:
+            on_event(Event("train", server_round, rounds, name, done, total, f"loss {loss:.3f}"))
+
+        server.accept(*client.answer(task, progress))
+    for record in server.close_round():
+        on_event(Event("round", server_round, rounds, text=_sentence(record)))
+
+
+def _sentence(record: dict[str, object]) -> str:
+    def number(value: object) -> str:
+        return f"{value:.3f}" if isinstance(value, float) else "–"
+
+    if record["kind"] == "server":
+        return f"{record['group']:>24}  server model of round {record['round']}: validation " + (
+            number(record["validation"])
+        )
+    scores = record["validation"]
+    assert isinstance(scores, dict)
+    parts = ", ".join(f"{key} {number(value)}" for key, value in scores.items())
+    return f"{record['site']:>24}  loss {number(record['loss'])}  {parts}"
+
+
+def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resume: bool) -> None:
+    """Make the folder this run's own, or check that it already is."""
+    if run.config.exists():
+        if not resume:
+            raise FlamesError(
+                f"{run.path} already holds a run",
+                "add --resume to continue it, or name a new --out",
+            )
+        if load_config(run.config) != config:
+            raise FlamesError(
+                f"{run.path} was started with another configuration",
+                f"restore what {run.config} says, or name a new --out",
+            )
+    elif run.path.exists() and any(run.path.iterdir()):
+        raise FlamesError(f"{run.path} is not empty and holds no run", "name a new --out")
+    environment = describe_environment(stores)
+    if run.environment.exists():
+        known = json.loads(run.environment.read_text(encoding="utf-8"))
+        if known["stores"] != environment["stores"]:
+            raise FlamesError(
+                f"a store changed since {run.path} was started", "start a new run with a new --out"
+            )
+    else:
+        save_json(run.environment, environment)
+    if not run.splits.exists():
+        save_json(
+            run.splits,
+            {
+                name: {side: [case.case_id for case in store.split(side)] for side in SPLITS}
+                for name, store in stores.items()
+            },
+        )
+    if not run.config.exists():
+        save_text(run.config, dump_config(config))
+    for partial in run.state.glob("*/.round-*.partial"):
+        shutil.rmtree(partial)
+
+
+def _start_arrays(config: RunConfig, run: RunFolder) -> dict[str, np.ndarray]:
+    path = run.state / "start.safetensors"
+    if not path.exists():
+        torch.manual_seed(derive_seed(config.seed, "start"))
+        save_arrays(path, model_arrays(make_model(config.model)))
+    return load_arrays(path)

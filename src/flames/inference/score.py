@@ -1,0 +1,134 @@
+"""Score models on the test cases of stores, one case in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from flames.config import ModelConfig
+from flames.data.store import CaseRecord, SiteStore, Split
+from flames.errors import FlamesError
+from flames.inference.predict import predict_case
+from flames.metrics.cases import score_case
+from flames.metrics.presence import presence_score
+from flames.models import make_model
+from flames.models.precision import Precision
+from flames.models.weights import load_arrays, load_metadata, set_model_arrays
+
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with its weights, and what it needs to know of its images."""
+
+    name: str
+    """Such as ``server:US`` or ``personal:site-a``."""
+    kind: str
+    """``server`` or ``personal``."""
+    modality: str
+    """The modality it was trained on, or ``all``."""
+    image_size: int
+    network: nn.Module
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How cases are predicted and judged."""
+
+    batch_size: int
+    flip: bool
+    nsd_tolerance: float
+    split: Split = "test"
+
+
+@dataclass(frozen=True)
+class ScoredCase:
+    """One row of ``cases.csv``, and the masks for a picture of it."""
+
+    row: dict[str, Any]
+    case: CaseRecord
+    prediction: np.ndarray
+    """Bool, in the case's shape."""
+
+
+def load_model(path: Path, precision: Precision) -> TrainedModel:
+    """Return a model from its file alone: its metadata says which network it is.
+
+    Raises:
+        FlamesError: The file is damaged, or was not written by a FLAMES run.
+    """
+    metadata = load_metadata(path)
+    try:
+        config = ModelConfig.model_validate_json(metadata["network"])
+        image_size = int(metadata["image_size"])
+        name, kind, modality = metadata["name"], metadata["kind"], metadata["modality"]
+    except (KeyError, ValueError) as error:
+        raise FlamesError(
+            f"{path} does not say which network it is: {error}",
+            "name a model file that 'flames run' wrote",
+        ) from error
+    start = config.model_copy(update={"pretrained": False, "weights": None})
+    network = make_model(start)
+    set_model_arrays(network, load_arrays(path))
+    return TrainedModel(name, kind, modality, image_size, precision.place(network))
+
+
+def score_store(
+    model: TrainedModel,
+    store: SiteStore,
+    *,
+    site: str,
+    precision: Precision,
+    options: ScoreOptions,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[ScoredCase]:
+    """Yield each case of the split with its scores, volumes scored as volumes.
+
+    Raises:
+        FlamesError: The store's modality is not the model's.
+    """
+    if model.modality not in ("all", store.modality):
+        raise FlamesError(
+            f"model {model.name} was trained on {model.modality}, {store.path} holds "
+            f"{store.modality}",
+            f"score it on stores of {model.modality}",
+        )
+    for done, case in enumerate(store.split(options.split)):
+        probs = predict_case(
+            model.network,
+            store,
+            case,
+            image_size=model.image_size,
+            precision=precision,
+            batch_size=options.batch_size,
+            flip=options.flip,
+        )
+        prediction = probs > THRESHOLD
+        score = score_case(
+            prediction,
+            np.asarray(store.label(case.case_id)),
+            spacing=case.spacing,
+            spacing_unit=case.spacing_unit,
+            presence_score=presence_score(probs, slice_axis=case.slice_axis),
+            nsd_tolerance=options.nsd_tolerance,
+        )
+        row = {
+            "model": model.name,
+            "model_kind": model.kind,
+            "site": site,
+            "modality": store.modality,
+            "organ": store.organ,
+            "hospital": case.hospital,
+            "case_id": case.case_id,
+            "group": case.group,
+            **score.as_row(),
+        }
+        yield ScoredCase(row, case, prediction)
+        if progress is not None:
+            progress(done + 1)

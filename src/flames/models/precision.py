@@ -1,0 +1,59 @@
+"""How numbers are kept while a network trains: what the processor does fastest, and safely."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Device, dtype and memory layout of a run's arithmetic; weights always stay float32."""
+
+    device: torch.device
+    dtype: torch.dtype
+    channels_last: bool
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which forward passes run."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Return ``model`` on the device, in the layout."""
+        model = model.to(self.device)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return model.to(memory_format=layout)  # type: ignore[call-overload]
+
+    def move(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images on the device, in the layout."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return images.to(self.device, memory_format=layout)
+
+    def describe(self) -> str:
+        """Return such as ``cpu bfloat16 channels-last``."""
+        layout = " channels-last" if self.channels_last else ""
+        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}{layout}"
+
+
+def choose_precision(wanted: str = "auto") -> Precision:
+    """Return bfloat16 on a GPU and on processors with bfloat16 units, float32 elsewhere.
+
+    Args:
+        wanted: ``auto``, ``float32`` or ``bfloat16``. On a processor without bfloat16 units the
+            latter works, but slower than float32.
+    """
+    if torch.cuda.is_available():
+        half = torch.float32 if wanted == "float32" else torch.bfloat16
+        return Precision(torch.device("cuda"), half, channels_last=half == torch.bfloat16)
+    fast = wanted == "bfloat16" or (wanted == "auto" and _cpu_has_bfloat16())
+    dtype = torch.bfloat16 if fast else torch.float32
+    return Precision(torch.device("cpu"), dtype, channels_last=fast)
+
+
+def _cpu_has_bfloat16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

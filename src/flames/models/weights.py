@@ -1,0 +1,127 @@
+"""Weights and optimiser state as safetensors: no file here can carry code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import nn
+from torch.optim import Optimizer
+
+from flames.errors import FlamesError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class LazyArrays(Mapping[str, np.ndarray]):
+    """Named arrays of a safetensors file, read one at a time when asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """Open nothing yet; remember the file and its names."""
+        self.path = path
+        self._names = tuple(_open(path).keys())
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        with _open(self.path) as file:
+            return file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def model_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    """Return real copies of a network's weights and buffers, by name."""
+    return {
+        name: tensor.detach().cpu().contiguous().numpy().copy()
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def set_model_arrays(model: nn.Module, arrays: Arrays) -> None:
+    """Copy ``arrays`` into ``model``.
+
+    Raises:
+        FlamesError: Names or shapes are not this network's.
+    """
+    state = {name: torch.from_numpy(np.array(arrays[name])) for name in arrays}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise FlamesError(
+            f"these weights are not of this network: {str(error).splitlines()[-1].strip()}",
+            "use the network that the weights' metadata names",
+        ) from error
+
+
+def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, Any] | None = None) -> int:
+    """Write arrays whole, then rename; return the bytes written.
+
+    Metadata values that are not text are written as JSON.
+    """
+    words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
+    content = save({name: np.ascontiguousarray(arrays[name]) for name in arrays}, metadata=words)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise FlamesError(
+            f"cannot write {path}: {error.strerror}",
+            "free some space, then continue the run with --resume",
+        ) from error
+    return len(content)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return all arrays of a safetensors file.
+
+    Raises:
+        FlamesError: The file is missing or damaged.
+    """
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """Return the text that was written beside the arrays."""
+    with _open(path) as file:
+        return dict(file.metadata() or {})
+
+
+def optimizer_arrays(optimizer: Optimizer) -> dict[str, np.ndarray]:
+    """Return the optimiser's moments and counters as named arrays."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": np.asarray(torch.as_tensor(value).cpu().numpy())
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def set_optimizer_arrays(optimizer: Optimizer, arrays: Arrays) -> None:
+    """Continue from moments and counters that `optimizer_arrays` returned."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key in arrays:
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = torch.from_numpy(np.array(arrays[key]))
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="np")
+    except (OSError, SafetensorError) as error:
+        raise FlamesError(
+            f"cannot read weights from {path}: {error}", "name a whole safetensors file"
+        ) from error

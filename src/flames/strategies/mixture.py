@@ -1,0 +1,81 @@
+"""What a client may begin a round with, and how it forms its own mixture.
+
+Savoia, Prezioso, Piccialli: FLAMES, Expert Systems 42(8), 2025, 10.1111/exsy.70090.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from flames.strategies.arrays import Arrays, interpolate
+from flames.strategies.base import Download
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One set of weights a client could use, and how well it does on validation cases."""
+
+    name: str
+    """``own``, ``model`` (the group's) or ``mixture``."""
+    arrays: Arrays
+    alpha: float | None
+    """Own share where it is a mixture."""
+    score: float = math.nan
+    """Mean validation Dice; NaN before it is measured."""
+
+
+def candidates(download: Download, own: Arrays | None, *, count: int) -> list[Candidate]:
+    """Return every way to begin that a download allows, unscored.
+
+    - ``keep``: own weights.
+    - ``replace``, or nothing of one's own yet: what was sent.
+    - ``mix`` with a fixed α: that mixture alone.
+    - ``mix`` with α to tune: own weights, the group's model ``s·own + (1 − s)·peers`` at the own
+      share s by cases, and mixtures at ``count`` values of α evenly over [1/n, 1).
+
+    Raises:
+        ValueError: The download needs weights that are not there.
+    """
+    if download.use == "keep" and own is not None:
+        return [Candidate("own", own, None)]
+    if download.arrays is None:
+        raise ValueError("the server sent no weights to a client that has none")
+    if download.use == "replace" or own is None:
+        return [Candidate("model", download.arrays, None)]
+    if download.alpha is not None:
+        mixed = interpolate(own, download.arrays, download.alpha)
+        return [Candidate("mixture", mixed, download.alpha)]
+    return [
+        Candidate("model", interpolate(own, download.arrays, download.own_share), None),
+        *(
+            Candidate("mixture", interpolate(own, download.arrays, alpha), alpha)
+            for alpha in alphas(download.peers + 1, count)
+        ),
+        Candidate("own", own, None),
+    ]
+
+
+def alphas(clients: int, count: int) -> list[float]:
+    """Return ``count`` own shares evenly over [1/n, 1), 1/n first; 1 is own weights alone.
+
+    >>> alphas(2, 2)
+    [0.5, 0.75]
+    """
+    low = 1 / clients
+    return [low + (1 - low) * step / count for step in range(count)]
+
+
+def keep_statistics(arrays: Arrays, own: Arrays) -> dict[str, np.ndarray]:
+    """Return ``arrays`` with the client's own batch-norm statistics. Li et al., FedBN, ICLR 2021.
+
+    Networks without batch norm come back unchanged.
+    """
+    return {
+        name: own[name] if name.endswith(STATISTICS) else array for name, array in arrays.items()
+    }
+
+
+STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
