@@ -8,6 +8,7 @@ import typer
 
 from flames import __version__
 from flames.cli.data import data
+from flames.cli.data_make import make
 from flames.cli.evaluate import evaluate
 from flames.cli.report import report
 from flames.cli.run import run
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+data.command()(make)
 app.add_typer(data, name="data")
 app.command()(run)
 app.command()(evaluate)

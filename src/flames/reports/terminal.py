@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flames.reports.numbers import DASH, estimate, whole
+from flames.reports.numbers import DASH, decimal, estimate, whole
 from flames.reports.records import load_records
 from flames.runs import RunFolder
 
@@ -29,5 +32,25 @@ def print_summary(run: RunFolder, console: Console) -> None:
             Text(str(fields.get("organ") or DASH)),
             whole((fields.get("cases") or {}).get("test")),
             *(Text(estimate(records.score(site, k).get("dice"))) for k in ("personal", "server")),
+        )
+    console.print(table)
+
+
+def print_scores(summary: Mapping[str, Any], console: Console) -> None:
+    """Print a line a model and site: Dice, and how well tumour presence is told."""
+    table = Table(title="Scores, mean [95 % interval]", box=box.SIMPLE_HEAD)
+    for name in ("Model", "Site"):
+        table.add_column(name, overflow="fold")
+    for name in ("Cases", "Dice", "AUC", "Sensitivity", "Specificity", "Missed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for score in summary["scores"]:
+        presence = score["presence"]
+        table.add_row(
+            Text(score["model"]),
+            Text(score["site"]),
+            whole(score["cases"]),
+            Text(estimate(score["dice"])),
+            *(decimal(presence[key]) for key in ("auc", "sensitivity", "specificity")),
+            whole(score["missed"]),
         )
     console.print(table)

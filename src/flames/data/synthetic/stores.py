@@ -27,7 +27,7 @@ from flames.data.store import (
 from flames.data.synthetic.hospitals import HOSPITALS, Hospital, draw, find_hospital
 from flames.data.synthetic.looks import TUMOURS
 from flames.errors import FlamesError
-from flames.files import save_json
+from flames.files import save_json, save_text
 
 CASES = 52
 FEWEST_CASES = 12
@@ -103,6 +103,8 @@ def make_federation(
 ) -> list[Path]:
     """Write the six made-up hospitals as ``dest/SITE`` and return the stores' folders.
 
+    Beside them lies ``federation.toml``, ready to run.
+
     Args:
         dest: Folder that will hold the stores.
         seed: Decides every pixel.
@@ -123,7 +125,18 @@ def make_federation(
         paths.append(path)
         if made is not None:
             made(path)
+    save_text(Path(dest) / "federation.toml", _federation_text(seed))
     return paths
+
+
+def _federation_text(seed: int) -> str:
+    sites = "".join(f'\n[[sites]]\nname = "{site}"\nstore = "{site}"\n' for site in HOSPITALS)
+    return (
+        "# Six made-up hospitals: 'flames run federation.toml --out RUN' trains them together.\n"
+        f'name = "made-up hospitals"\nseed = {seed}\nrounds = 6\n\n'
+        "[data]\nimage-size = 96\n\n"
+        "[training]\nlocal-steps = 25\nlearning-rate = 0.002\n" + sites
+    )
 
 
 def plan_patients(hospital: Hospital, cases: int, rng: np.random.Generator) -> list[Patient]:

@@ -1,0 +1,216 @@
+"""Whatever is wrong with a source: the error names the file and a remedy, and no store comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest_data import save, save_nifti, speckle, square
+
+from flames.data.prepare import StoreRequest, add_store
+from flames.data.sources import SourceOptions
+from flames.errors import FlamesError
+
+Spoil = Callable[[Path], Path]
+
+
+def _truncate(path: Path, share: float = 0.6) -> Path:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    return path
+
+
+def _benign(root: Path, name: str) -> Path:
+    return root / "Dataset_BUSI_with_GT" / "benign" / name
+
+
+def _no_mask(root: Path) -> Path:
+    _benign(root, "benign (2)_mask.png").unlink()
+    return _benign(root, "benign (2).png")
+
+
+def _no_image(root: Path) -> Path:
+    _benign(root, "benign (2).png").unlink()
+    return _benign(root, "benign (2)_mask.png")
+
+
+def _other_size(root: Path) -> Path:
+    return save(_benign(root, "benign (2)_mask.png"), square((40, 47)))
+
+
+def _photograph(root: Path) -> Path:
+    return save(_benign(root, "benign (2)_mask.png"), speckle(3))
+
+
+def _truncated_png(root: Path) -> Path:
+    return _truncate(_benign(root, "benign (2).png"))
+
+
+def _truncated_mask(root: Path) -> Path:
+    return _truncate(_benign(root, "benign (2)_mask.png"))
+
+
+def _text(root: Path) -> Path:
+    _benign(root, "benign (2).png").write_text("not a picture")
+    return _benign(root, "benign (2).png")
+
+
+PICTURES: dict[str, tuple[Spoil, str]] = {
+    "no mask": (_no_mask, "has no mask"),
+    "no image": (_no_image, "has no image"),
+    "other size": (_other_size, "40 x 47, its image 40 x 48"),
+    "photograph as mask": (_photograph, "not a mask of two values"),
+    "truncated": (_truncated_png, "truncated"),
+    "truncated mask": (_truncated_mask, "truncated"),
+    "text": (_text, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_spoiled_picture(busi: Path, tmp_path: Path, name: str) -> None:
+    spoil, said = PICTURES[name]
+    _refused(busi, tmp_path / "store", "busi", "US", spoil(busi), said)
+
+
+def test_truncated_jpg(tmp_path: Path) -> None:
+    root = tmp_path / "otu"
+    for i in range(3):
+        save(root / "images" / f"{i}.JPG", speckle(i, (64, 64)))
+        save(root / "annotations" / f"{i}.PNG", square((64, 64)))
+    path = _truncate(root / "images" / "1.JPG")
+    _refused(root, tmp_path / "store", "otu2d", "US", path, "truncated")
+
+
+def test_damaged_classes(tmp_path: Path) -> None:
+    root = tmp_path / "otu"
+    save(root / "images" / "1.JPG", speckle(1))
+    save(root / "annotations" / "1.PNG", square())
+    (root / "classes.tsv").write_text("1 Teratoma\n")
+    _refused(root, tmp_path / "store", "otu2d", "US", root / "classes.tsv", "line 1")
+
+
+def _volume(root: Path, **changes: object) -> Path:
+    image = np.ones((12, 10, 6), np.float32)
+    if "value" in changes:
+        image[3, 3, 3] = changes["value"]
+    shape = changes.get("shape", image.shape)
+    return save_nifti(root / "imagesTr" / "TCGA_CS_2.nii.gz", np.resize(image, shape))
+
+
+def _label(root: Path, label: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    return save_nifti(root / "labelsTr" / "TCGA_CS_2.nii.gz", label, affine)
+
+
+def _shifted_affine() -> np.ndarray:
+    affine = np.diag([2.0, 2.0, 5.0, 1.0])
+    affine[0, 3] = 1.0
+    return affine
+
+
+def _flat_affine(root: Path) -> Path:
+    import gzip
+
+    path = root / "imagesTr" / "TCGA_CS_2.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[280:328] = bytes(48)
+    path.write_bytes(gzip.compress(bytes(content)))
+    return path
+
+
+ONES = np.ones((12, 10, 6), np.uint8)
+VOLUMES: dict[str, tuple[Spoil, str]] = {
+    "no label": (lambda r: _without_label(r), "has no mask"),
+    "other size": (lambda r: _label(r, ONES[:, :, :5]), "12 x 10 x 5, its image 12 x 10 x 6"),
+    "other place": (lambda r: _label(r, ONES, _shifted_affine()), "1 mm from its image"),
+    "flat affine": (_flat_affine, "cannot be inverted"),
+    "truncated": (lambda r: _truncate(r / "imagesTr" / "TCGA_CS_2.nii.gz"), "cannot be read"),
+    "NaN": (lambda r: _volume(r, value=np.nan), "NaN"),
+    "infinity": (lambda r: _volume(r, value=np.inf), "not finite"),
+    "two dimensions": (lambda r: _volume(r, shape=(12, 10)), "not a volume"),
+    "four dimensions": (lambda r: _volume(r, shape=(12, 10, 6, 2)), "has 2 channels"),
+    "probabilities": (lambda r: _label(r, ONES * np.float32(0.5)), "not whole numbers"),
+    "NaN in label": (lambda r: _label(r, ONES * np.float32("nan")), "not whole numbers"),
+    "unsaid label": (lambda r: _label(r, ONES * 7), "holds label 7"),
+}
+
+
+def _without_label(root: Path) -> Path:
+    (root / "labelsTr" / "TCGA_CS_2.nii.gz").unlink()
+    return root / "imagesTr" / "TCGA_CS_2.nii.gz"
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_spoiled_volume(msd: Path, tmp_path: Path, name: str) -> None:
+    spoil, said = VOLUMES[name]
+    options = SourceOptions(tumour_labels=(1, 2))
+    _refused(msd, tmp_path / "store", "msd", "MR", spoil(msd), said, options)
+
+
+def test_a_patient_lacks_a_slice(kaggle3m: Path, tmp_path: Path) -> None:
+    folder = kaggle3m / "kaggle_3m" / "TCGA_CS_1_19970222"
+    (folder / "TCGA_CS_1_19970222_5.tif").unlink()
+    _refused(kaggle3m, tmp_path / "store", "kaggle3m", "MR", folder, "no slice 5")
+
+
+def test_a_slice_lacks_its_mask(kaggle3m: Path, tmp_path: Path) -> None:
+    folder = kaggle3m / "kaggle_3m" / "TCGA_CS_1_19970222"
+    (folder / "TCGA_CS_1_19970222_5_mask.tif").unlink()
+    slice_5 = folder / "TCGA_CS_1_19970222_5.tif"
+    _refused(kaggle3m, tmp_path / "store", "kaggle3m", "MR", slice_5, "has no mask")
+
+
+def test_a_slice_of_another_size(kaggle3m: Path, tmp_path: Path) -> None:
+    path = kaggle3m / "kaggle_3m" / "TCGA_CS_1_19970222" / "TCGA_CS_1_19970222_5.tif"
+    save(path, np.zeros((8, 7, 3), np.uint8))
+    save(path.with_name(f"{path.stem}_mask.tif"), np.zeros((8, 7), np.uint8))
+    _refused(kaggle3m, tmp_path / "store", "kaggle3m", "MR", path, "must have one size")
+
+
+def test_pairs_left_over(tmp_path: Path) -> None:
+    root = tmp_path / "pairs"
+    save(root / "i" / "1.png", speckle(1))
+    save(root / "m" / "1.png", square())
+    extra = save(root / "m" / "2.png", square())
+    options = SourceOptions(images="i/*.png", masks="m/*.png")
+    _refused(root, tmp_path / "store", "pairs", "US", extra, "has no image", options)
+    extra.unlink()
+    extra = save(root / "i" / "3.png", speckle(1))
+    _refused(root, tmp_path / "store", "pairs", "US", extra, "has no mask", options)
+    with pytest.raises(FlamesError, match="--images"):
+        add_store(root, tmp_path / "store", StoreRequest("pairs", "a", "US", "b"))
+
+
+def test_every_spoiled_case_is_named_at_once(busi: Path, tmp_path: Path) -> None:
+    first, second = _truncated_png(busi), _truncate(_benign(busi, "benign (4).png"))
+    with pytest.raises(FlamesError, match="2 of 12 cases") as caught:
+        add_store(busi, tmp_path / "store", StoreRequest("busi", "a", "US", "breast"))
+    assert first.name in caught.value.found
+    assert second.name in caught.value.found
+
+
+def _refused(
+    root: Path,
+    dest: Path,
+    source_format: str,
+    modality: str,
+    path: Path,
+    said: str,
+    options: SourceOptions | None = None,
+) -> None:
+    request = StoreRequest(
+        source_format,
+        "a",
+        modality,
+        "b",
+        options=options or SourceOptions(),  # type: ignore[arg-type]
+    )
+    with pytest.raises(FlamesError) as caught:
+        add_store(root, dest, request)
+    assert said in caught.value.found
+    assert path.name in caught.value.found
+    assert caught.value.remedy
+    assert not (dest / "store.json").exists()
+    assert not (dest / "splits.json").exists()
+    assert not list(dest.glob("cases/.*"))

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest_data import save, save_nifti, speckle, square
+
+from flames.data.cases import read_case
+from flames.data.formats import FORMATS, find_sources
+from flames.data.sources import Source, SourceOptions, parse_where, select
+from flames.errors import FlamesError
+
+NONE = SourceOptions()
+
+
+def found(folder: Path, source_format: str, options: SourceOptions = NONE) -> dict[str, Source]:
+    return {s.case_id: s for s in find_sources(folder, source_format, options)}
+
+
+def test_busi_unions_masks_and_keeps_normal_images(busi: Path) -> None:
+    sources = found(busi, "busi")
+    assert len(sources) == 12
+    case = read_case(sources["benign-1"], NONE)
+    assert case.label.sum() == 10 * 10 + 4 * 4
+    assert case.image.dtype == np.uint8
+    normal = sources["normal-2"]
+    assert normal.category == "normal"
+    assert read_case(normal, NONE).label.sum() == 0
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "1", "P", "LA"])
+def test_masks_of_any_mode_read_alike(tmp_path: Path, mode: str) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "benign"
+    save(folder / "a.png", speckle(1))
+    Image.fromarray(square()).convert(mode).save(folder / "a_mask.png")
+    assert read_case(found(tmp_path, "busi")["a"], NONE).label.sum() == 100
+
+
+def test_otu2d_takes_every_colour_but_black_and_no_normal_ovary(tmp_path: Path) -> None:
+    from PIL import Image
+
+    root = tmp_path / "OTU_2d"
+    colours = np.zeros((40, 48, 3), np.uint8)
+    colours[3:5, 3:6] = (0, 0, 64)
+    colours[10:12, 3:6] = (128, 0, 0)
+    for number in (1, 2):
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(speckle(number)).save(root / "images" / f"{number}.JPG")
+    save(root / "annotations" / "1.PNG", colours)
+    (root / "annotations").mkdir(exist_ok=True)
+    Image.fromarray(colours).quantize().save(root / "annotations" / "2.PNG")
+    assert read_case(found(tmp_path, "otu2d")["2"], NONE).label.sum() == 12
+    (root / "classes.tsv").write_text("1\tTeratoma\n2\tOvary_Normal\n")
+    sources = found(tmp_path, "otu2d")
+    assert sources["1"].category == "Teratoma"
+    assert read_case(sources["1"], NONE).label.sum() == 12
+    assert read_case(sources["2"], NONE).label.sum() == 0
+
+
+def test_kaggle3m_stacks_the_middle_channel_by_number(kaggle3m: Path) -> None:
+    source = found(kaggle3m, "kaggle3m")["TCGA_CS_0_19970222"]
+    assert (source.hospital, source.patient_id) == ("CS", "TCGA_CS_0_19970222")
+    case = read_case(source, NONE)
+    assert case.image.shape == (9, 8, 11)
+    assert case.label.sum(axis=(0, 1)).tolist() == [0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]
+    # Row 0, column 8 of slice n: last column is leftmost in RAS, first row is foremost.
+    assert case.image[0, 7].tolist() == [50 + n for n in range(1, 12)]
+    assert (case.spacing, case.spacing_known, case.slice_axis) == ((1.0, 1.0, 1.0), False, 2)
+    other = found(kaggle3m, "kaggle3m", SourceOptions(channel=0))["TCGA_CS_0_19970222"]
+    assert (read_case(other, NONE).image == 200).all()
+
+
+def test_msd_turns_volumes_to_ras_and_keeps_places(tmp_path: Path) -> None:
+    affine = np.array([[0, -2.0, 0, 9], [0, 0, 3.0, -4], [1.0, 0, 0, 2], [0, 0, 0, 1]])
+    volume = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+    label = (volume == 37).astype(np.uint8)
+    save_nifti(tmp_path / "imagesTr" / "A_0000.nii.gz", volume, affine)
+    save_nifti(tmp_path / "labelsTr" / "A.nii.gz", label, affine)
+    source = found(tmp_path, "msd")["A"]
+    case = read_case(source, NONE)
+    assert case.affine is not None
+    assert "".join(nib.aff2axcodes(case.affine)) == "RAS"
+    assert case.image.shape == (5, 6, 4)
+    assert case.spacing == (2.0, 3.0, 1.0)
+    assert case.slice_axis == 1
+    there = np.argwhere(case.label)[0]
+    assert case.image[tuple(there)] == 37
+    before = affine @ [*np.argwhere(label)[0], 1]
+    np.testing.assert_allclose(case.affine @ [*there, 1], before)
+
+
+def test_msd_unknown_spacing_becomes_one_pixel(msd: Path) -> None:
+    case = read_case(found(msd, "msd")["TCGA_CS_1"], SourceOptions(unknown_spacing=True))
+    assert (case.spacing, case.spacing_known, case.slice_axis) == ((1.0, 1.0, 1.0), False, 2)
+
+
+def test_msd_channels_as_fourth_axis_or_as_files(tmp_path: Path) -> None:
+    volume = np.zeros((4, 5, 6, 2), np.float32)
+    volume[..., 1] = 7
+    save_nifti(tmp_path / "imagesTr" / "A.nii", volume)
+    save_nifti(tmp_path / "labelsTr" / "A.nii", np.ones((4, 5, 6), np.uint8))
+    for channel in (0, 1):
+        for name in ("B",):
+            path = tmp_path / "imagesTr" / f"{name}_000{channel}.nii.gz"
+            save_nifti(path, np.full((4, 5, 6), channel + 3, np.uint16))
+    save_nifti(tmp_path / "labelsTr" / "B.nii.gz", np.ones((4, 5, 6), np.uint8))
+    options = SourceOptions(channel=1)
+    sources = found(tmp_path, "msd", options)
+    assert (read_case(sources["A"], options).image == 7).all()
+    assert (read_case(sources["B"], options).image == 4).all()
+    with pytest.raises(FlamesError, match="channels"):
+        found(tmp_path, "msd")
+    with pytest.raises(FlamesError, match="0 to 1, not 5"):
+        read_case(Source("A", sources["A"].images, sources["A"].masks, "nifti", channel=5), NONE)
+
+
+def test_tumour_labels_choose(tmp_path: Path) -> None:
+    label = np.zeros((4, 5, 6), np.uint8)
+    label[0, 0, :4] = (1, 1, 2, 3)
+    save_nifti(tmp_path / "imagesTr" / "A.nii.gz", np.ones((4, 5, 6), np.int16))
+    save_nifti(tmp_path / "labelsTr" / "A.nii.gz", label)
+    source = found(tmp_path, "msd")["A"]
+    assert read_case(source, NONE).label.sum() == 4
+    options = SourceOptions(tumour_labels=(1, 3), other_labels=(2,))
+    assert read_case(source, options).label.sum() == 3
+    with pytest.raises(FlamesError, match="holds label 3, known are 0, 1, 2"):
+        read_case(source, SourceOptions(tumour_labels=(1, 2)))
+
+
+def test_pairs_go_by_what_the_wildcards_match(tmp_path: Path) -> None:
+    for name in ("7", "70"):
+        save(tmp_path / "img" / f"{name}.png", speckle(int(name)))
+        save(tmp_path / "img" / f"{name}_seg.png", square(side=int(name) % 9 + 1))
+    options = SourceOptions(images="img/*.png", masks="img/*_seg.png")
+    sources = found(tmp_path, "pairs", options)
+    assert {k: read_case(s, options).label.sum() for k, s in sources.items()} == {"7": 64, "70": 64}
+    assert sources["7"].masks[0].name == "7_seg.png"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [("uint8", "uint8"), ("int16", "int16"), ("uint16", "uint16"), ("float64", "float32"),
+     ("int32", "float32"), (">i2", "int16")],
+)  # fmt: skip
+def test_small_integers_are_kept(tmp_path: Path, dtype: str, kept: str) -> None:
+    save_nifti(tmp_path / "imagesTr" / "A.nii.gz", np.full((4, 5, 6), 9, dtype))
+    save_nifti(tmp_path / "labelsTr" / "A.nii.gz", np.ones((4, 5, 6), np.uint8))
+    image = read_case(found(tmp_path, "msd")["A"], NONE).image
+    assert image.dtype == np.dtype(kept)
+    assert image.dtype.isnative
+    assert (image == 9).all()
+
+
+def test_where_keeps_what_is_asked(msd: Path, busi: Path) -> None:
+    sources = find_sources(msd, "msd", NONE)
+    assert [s.case_id for s in select(sources, parse_where(["hospital=DU"]))] == ["TCGA_DU_1"]
+    assert len(select(sources, parse_where(["hospital=DU,CS"]))) == 4
+    both = parse_where(["hospital=CS", "patient=TCGA_CS_2"])
+    assert [s.case_id for s in select(sources, both)] == ["TCGA_CS_2"]
+    pictures = find_sources(busi, "busi", NONE)
+    assert len(select(pictures, parse_where(["category=benign"]))) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("hospital", "KEY=VALUE"), ("hospitl=CS", "did you mean 'hospital'"), ("hospital=", "KEY")],
+)
+def test_where_says_what_is_wrong(text: str, said: str) -> None:
+    with pytest.raises(FlamesError, match=said):
+        parse_where([text])
+
+
+def test_where_that_leaves_nothing_says_what_there_is(msd: Path) -> None:
+    with pytest.raises(FlamesError, match="hospital: CS, DU"):
+        select(find_sources(msd, "msd", NONE), {"hospital": ("FG",)})
+
+
+def test_two_files_for_one_case_are_refused(tmp_path: Path) -> None:
+    for name in ("a b", "a-b"):
+        save(tmp_path / "benign" / f"{name}.png", speckle(1))
+        save(tmp_path / "benign" / f"{name}_mask.png", square())
+    with pytest.raises(FlamesError, match="would both be case"):
+        select(find_sources(tmp_path, "busi", NONE), {})
+
+
+@pytest.mark.parametrize("source_format", sorted(FORMATS))
+@pytest.mark.parametrize("kind", ["empty", "file", "absent"])
+def test_a_folder_without_cases_is_refused(tmp_path: Path, source_format: str, kind: str) -> None:
+    folder = tmp_path / "source"
+    if kind == "empty":
+        folder.mkdir()
+    elif kind == "file":
+        folder.write_text("not a folder")
+    options = SourceOptions(images="i/*.png", masks="m/*.png")
+    said = {"empty": "no |finds no", "file": "not a folder", "absent": "there is no folder"}[kind]
+    with pytest.raises(FlamesError, match=said) as caught:
+        find_sources(folder, source_format, options)
+    assert str(folder) in caught.value.found
+    assert caught.value.remedy
+
+
+def test_an_unknown_format_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(FlamesError, match="did you mean 'otu2d'"):
+        find_sources(tmp_path, "otu2", NONE)
