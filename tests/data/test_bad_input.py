@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest_data import save, save_nifti, speckle, square
+from source_folders import save, save_nifti, speckle, square
 
 from flames.data.prepare import StoreRequest, add_store
 from flames.data.sources import SourceOptions
@@ -165,7 +165,9 @@ def test_a_slice_of_another_size(kaggle3m: Path, tmp_path: Path) -> None:
     path = kaggle3m / "kaggle_3m" / "TCGA_CS_1_19970222" / "TCGA_CS_1_19970222_5.tif"
     save(path, np.zeros((8, 7, 3), np.uint8))
     save(path.with_name(f"{path.stem}_mask.tif"), np.zeros((8, 7), np.uint8))
-    _refused(kaggle3m, tmp_path / "store", "kaggle3m", "MR", path, "must have one size")
+    _refused(
+        kaggle3m, tmp_path / "store", "kaggle3m", "MR", path, "is 8 x 7, the first slice 8 x 9"
+    )
 
 
 def test_pairs_left_over(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest_data import save, save_nifti, speckle, square
+from source_folders import save, save_nifti, speckle, square
 
 from flames.data.cases import read_case
 from flames.data.formats import FORMATS, find_sources

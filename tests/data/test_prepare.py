@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest_data import save, speckle, square
+from source_folders import save, speckle, square
 
 from flames.data import case_folder
 from flames.data.case_folder import NOT_HU

@@ -303,7 +303,7 @@ def _digest(task: Task) -> str:
     )
     for name in sorted(download.arrays or ()):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(download.arrays[name]).tobytes())  # type: ignore[index]
+        digest.update(np.asarray(download.arrays[name], order="C").tobytes())  # type: ignore[index]
     return digest.hexdigest()
 
 

@@ -68,7 +68,7 @@ def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, Any] | None =
     Metadata values that are not text are written as JSON.
     """
     words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
-    content = save({name: np.ascontiguousarray(arrays[name]) for name in arrays}, metadata=words)
+    content = save({name: np.asarray(arrays[name], order="C") for name in arrays}, metadata=words)
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
