@@ -204,9 +204,10 @@ def test_too_few_groups_leave_no_store(msd: Path, tmp_path: Path) -> None:
 
 def test_near_duplicates_share_a_group(busi: Path, tmp_path: Path) -> None:
     folder = busi / "Dataset_BUSI_with_GT" / "malignant"
-    noise = np.random.default_rng(0).normal(0, 6, (40, 48))
-    copy = np.clip(speckle(10) + noise, 0, 255).astype(np.uint8)
-    save(folder / "malignant (9).png", copy[:, ::-1])
+    coarse = np.kron(speckle(50, (10, 12)), np.ones((4, 4)))
+    noisy = np.clip(coarse + np.random.default_rng(0).normal(0, 6, (40, 48)), 0, 255)
+    save(folder.parent / "benign" / "benign (1).png", coarse.astype(np.uint8))
+    save(folder / "malignant (9).png", noisy.astype(np.uint8)[:, ::-1])
     save(folder / "malignant (9)_mask.png", square())
     store = add_store(busi, tmp_path / "store", BUSI).store
     assert store.cases["malignant-9"].group == store.cases["benign-1"].group == "benign-1"

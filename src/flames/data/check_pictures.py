@@ -32,6 +32,8 @@ def draw_check(check: Check, store: SiteStore, folder: Path) -> list[Path]:
     Raises:
         FlamesError: The disk is full or the folder cannot be written.
     """
+    if folder.exists() and not folder.is_dir():
+        raise FlamesError(f"cannot write into {folder}: it is a file", "choose another --out")
     files = [folder / name for name in ("check.json", "check.png", "contact-sheet.png")]
     save_json(files[0], check.as_json())
     _save(histograms(check), files[1])

@@ -46,7 +46,7 @@ class StoreRequest:
 
     def settings(self) -> dict[str, Any]:
         """Return what ``store.json`` keeps of how the numbers came about."""
-        said = {k: v for k, v in asdict(self.options).items() if v not in (None, (), False)}
+        said = {k: v for k, v in asdict(self.options).items() if v or (v == 0 and v is not False)}
         found: dict[str, Any] = {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()}
         if self.modality == "CT":
             found["ct_window"] = list(self.ct_window)

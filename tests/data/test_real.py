@@ -1,0 +1,71 @@
+"""The public datasets themselves: what their papers and readme say must come out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flames.data.cases import read_case
+from flames.data.duplicates import duplicate_groups
+from flames.data.formats import find_sources
+from flames.data.pictures import read_picture
+from flames.data.prepare import StoreRequest, add_store
+from flames.data.sources import SourceOptions
+
+pytestmark = pytest.mark.real
+NONE = SourceOptions()
+
+
+def test_busi_has_its_images_masks_and_duplicates(real_data: Path) -> None:
+    sources = find_sources(real_data / "busi", "busi", NONE)
+    assert len(sources) == 551
+    images = {s.case_id: read_picture(s.images[0]) for s in sources}
+    groups = duplicate_groups(images)
+    sizes = np.unique(list(groups.values()), return_counts=True)[1]
+    assert 0.1 < sizes[sizes > 1].sum() / 551 < 0.45
+    assert sizes.max() <= 8
+
+
+def test_busi_originals_of_every_mode(real_data: Path) -> None:
+    sources = find_sources(real_data / "busi_originals", "busi", NONE)
+    cases = {s.case_id: read_case(s, NONE) for s in sources}
+    assert len(cases) == 12
+    assert all(c.image.ndim == 2 for c in cases.values())
+    for name, case in cases.items():
+        assert case.label.any() == name.startswith("benign")
+        assert case.label.mean() < 0.5
+    assert len(next(s for s in sources if s.case_id == "benign-195").masks) == 3
+
+
+def test_otu_normal_ovaries_have_no_tumour(real_data: Path) -> None:
+    sources = find_sources(real_data / "otu_2d", "otu2d", NONE)
+    assert len(sources) == 1027
+    assert sum(s.no_tumour for s in sources) == 186
+    for source in sources[::100]:
+        assert read_case(source, NONE).label.any() != source.no_tumour
+
+
+def test_tif_slices_and_nifti_of_one_patient_agree(real_data: Path) -> None:
+    slices = find_sources(real_data / "lgg_originals", "kaggle3m", NONE)
+    one = read_case(slices[0], NONE)
+    volumes = find_sources(real_data / "lgg_flair", "msd", NONE)
+    source = next(s for s in volumes if s.case_id == "TCGA_CS_4942")
+    other = read_case(source, SourceOptions(unknown_spacing=True))
+    np.testing.assert_array_equal(one.image, other.image)
+    np.testing.assert_array_equal(one.label, other.label)
+
+
+def test_a_hospital_becomes_a_store(real_data: Path, tmp_path: Path) -> None:
+    request = StoreRequest(
+        "msd",
+        "mr-brain-fg",
+        "MR",
+        "brain",
+        where={"hospital": ("FG",)},
+        options=SourceOptions(unknown_spacing=True),
+    )
+    store = add_store(real_data / "lgg_flair", tmp_path / "store", request).store
+    assert [len(store.split(s)) for s in ("train", "val", "test")] == [2, 1, 1]
+    assert all(c.spacing_unit == "px" and c.has_tumour for c in store.info.cases)
