@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flames.strategies import Download
+from flames.strategies.mixture import alphas, candidates, keep_statistics
+
+OWN = {"w": np.array([1.0])}
+SENT = {"w": np.array([5.0])}
+
+
+def values(download, own=OWN, count=3):
+    ways = candidates(download, own, count=count)
+    return [(way.name, way.alpha, round(float(way.arrays["w"][0]), 6)) for way in ways]
+
+
+def test_alphas_begin_at_one_over_n_and_stop_short_of_one():
+    assert alphas(4, 3) == [0.25, 0.5, 0.75]
+    assert alphas(3, 2) == pytest.approx([1 / 3, 2 / 3])
+
+
+def test_keep_is_own_weights():
+    assert values(Download(None, use="keep")) == [("own", None, 1.0)]
+
+
+def test_replace_is_what_was_sent():
+    assert values(Download(SENT, use="replace")) == [("model", None, 5.0)]
+
+
+def test_a_client_without_weights_takes_what_was_sent():
+    assert values(Download(SENT, use="mix", peers=1), own=None) == [("model", None, 5.0)]
+
+
+def test_nothing_sent_to_nobody_is_refused():
+    with pytest.raises(ValueError, match="no weights"):
+        candidates(Download(None, use="keep"), None, count=3)
+
+
+def test_tuning_tries_model_mixtures_and_own():
+    download = Download(SENT, use="mix", peers=1, own_share=0.75)
+    assert values(download, count=2) == [
+        ("model", None, 2.0),  # 0.75·1 + 0.25·5
+        ("mixture", 0.5, 3.0),
+        ("mixture", 0.75, 2.0),
+        ("own", None, 1.0),
+    ]
+
+
+def test_fixed_alpha_begins_with_that_mixture():
+    assert values(Download(SENT, use="mix", alpha=0.25, peers=1, own_share=0.5))[0] == (
+        "mixture",
+        0.25,
+        4.0,
+    )
+
+
+def test_statistics_stay_the_clients_own():
+    own = {
+        "conv.weight": np.array([1.0]),
+        "norm.weight": np.array([2.0]),
+        "norm.running_mean": np.array([3.0]),
+        "norm.running_var": np.array([4.0]),
+        "norm.num_batches_tracked": np.array(5),
+    }
+    sent = {name: value * 10 for name, value in own.items()}
+    kept = keep_statistics(sent, own)
+    assert [float(kept[name].item()) for name in own] == [10, 20, 3, 4, 5]
+    assert float(sent["norm.running_mean"][0]) == 30
