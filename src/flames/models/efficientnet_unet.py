@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from flames.errors import FlamesError
 from flames.models.any_size import AnySize
+from flames.models.unet import RARE
 
 # expansion, kernel, stride, output channels, repeats
 STAGES = (
@@ -114,6 +115,7 @@ class EfficientNetUNet(nn.Module):
             self.decoder.append(_decode(channels + skip, out_channels))
             channels = out_channels
         self.head = nn.Conv2d(channels, 1, 1)
+        nn.init.constant_(self.head.bias, RARE)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits ``(B, 1, H/2, W/2)``; sides must be multiples of 32."""

@@ -8,6 +8,8 @@ from torch import nn
 from flames.models.any_size import AnySize
 
 FILTERS = (16, 32, 64, 128, 256)
+RARE = -2.0
+"""First bias of the logits: most pixels show no tumour, which training need not discover."""
 
 
 def unet(*, deep_supervision: bool = False) -> nn.Module:
@@ -32,4 +34,9 @@ def unet(*, deep_supervision: bool = False) -> nn.Module:
         deep_supervision=deep_supervision,
         deep_supr_num=2,
     )
+    for head in [
+        network.output_block,
+        *(network.deep_supervision_heads if deep_supervision else ()),
+    ]:
+        nn.init.constant_(head.conv.conv.bias, RARE)
     return AnySize(network, stride=2**depth)
