@@ -3,9 +3,9 @@
 usage: python experiments/table.py OUT RUN [RUN…]
 
 Writes OUT-dice.csv and OUT-paired.csv, and prints both. Runs of one strategy with several seeds are
-averaged case by case. A difference is flames minus the other strategy on the same test cases, with a
-95 % bootstrap interval over cases (patients where they are known); p-values of the means over sites
-are corrected by Holm's method.
+averaged case by case. A difference is flames minus the other strategy on the same test cases, with
+a 95 % bootstrap interval over cases (patients where they are known); p-values of the means over
+sites are corrected by Holm's method.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -127,13 +128,13 @@ def unfit(squares: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def _derive(store: SiteStore, records: Sequence[CaseRecord], image_size: int, folder: Path) -> None:
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial: Path | None = None
     names: list[str] = []
     total = sum(1 if r.slice_axis is None else r.shape[r.slice_axis] for r in records)
     shape = (total, image_size, image_size)
     try:
-        partial.mkdir(parents=True)
+        folder.parent.mkdir(exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
         images = np.lib.format.open_memmap(
             partial / "images.npy", mode="w+", dtype=np.float16, shape=shape
         )
@@ -152,9 +153,11 @@ def _derive(store: SiteStore, records: Sequence[CaseRecord], image_size: int, fo
         save_text(partial / "cases.json", json.dumps(names))
         partial.rename(folder)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if folder.exists():
+        if folder.exists():  # another run derived the same slices meanwhile
             return
         raise FlamesError(
             f"cannot write {folder}: {error.strerror}", "free some space beside the store"
         ) from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)

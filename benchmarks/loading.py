@@ -1,0 +1,75 @@
+"""Does training ever wait for data, and how much faster is a prepared case than its source?
+
+usage: python benchmarks/loading.py STORE SOURCE_GLOB [--out benchmarks/loading.csv]
+
+Times reading source files, mapping prepared cases, and making augmented training batches of 8 at
+128 pixels, each in this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from glob import glob
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from PIL import Image
+
+from flames.data.batches import training_batches
+from flames.data.slices import load_slices
+from flames.data.store import SiteStore
+from flames.runs import save_csv
+
+
+def read(path: str) -> int:
+    if path.endswith((".nii", ".nii.gz")):
+        return int(np.asarray(nibabel.load(path).dataobj).sum(dtype=np.int64))
+    return int(np.asarray(Image.open(path)).sum(dtype=np.int64))
+
+
+def seconds(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("store", type=Path)
+    parser.add_argument("source")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
+    options = parser.parse_args()
+    files = sorted(glob(options.source, recursive=True))[:40]  # noqa: PTH207
+    store = SiteStore.open(options.store)
+    cases = store.info.cases[:40]
+    source = seconds(lambda: [read(path) for path in files]) / len(files)
+    prepared = seconds(
+        lambda: [int(store.image(c.case_id).sum(dtype=np.int64)) for c in cases]
+    ) / len(cases)
+    table = load_slices(store, "train", 128)
+    batches = training_batches(
+        [table],
+        modality=store.modality,
+        batch_size=8,
+        tumour_fraction=0.67,
+        augmented=True,
+        seed=0,
+    )
+    next(batches)
+    batch = seconds(lambda: [next(batches) for _ in range(50)]) / 50
+    row = {
+        "store": store.site,
+        "source_ms_a_case": round(source * 1e3, 2),
+        "prepared_ms_a_case": round(prepared * 1e3, 3),
+        "speed_ratio": round(source / prepared, 1),
+        "batch_of_8_ms": round(batch * 1e3, 2),
+    }
+    save_csv(options.out, [row])
+    print(options.out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
