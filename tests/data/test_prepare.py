@@ -91,6 +91,17 @@ def test_a_stopped_run_goes_on(busi: Path, tmp_path: Path, monkeypatch: pytest.M
     assert (added.store.info, added.store.splits) == (fresh.info, fresh.splits)
 
 
+def test_what_a_stopped_run_of_other_cases_left_is_taken_away(busi: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "store"
+    add_store(busi, dest, BUSI)
+    (dest / "splits.json").unlink()
+    (dest / "cases" / ".gone.partial").mkdir()
+    (dest / "cases" / "notes").mkdir()
+    add_store(busi, dest, replace(BUSI, where={"category": ("benign",)}))
+    names = sorted(path.name for path in (dest / "cases").iterdir())
+    assert names == ["benign-1", "benign-2", "benign-3", "benign-4", "notes"]
+
+
 def test_a_stopped_run_prepares_again_what_changed(busi: Path, tmp_path: Path) -> None:
     dest = tmp_path / "store"
     add_store(busi, dest, BUSI)

@@ -36,7 +36,7 @@ def split_cases(
     Raises:
         FlamesError: There are fewer than three groups, or the fractions are not shares of 1.
     """
-    cases = sorted(cases, key=lambda case: case.case_id)
+    cases = list(cases)
     check_fractions(fractions)
     groups = _groups(cases, seed)
     if len(groups) < len(SPLITS):
