@@ -87,6 +87,9 @@ class StrategyConfig(Section):
     """Own share in a client's mixture; `tuned` chooses on its validation cases."""
     alpha_candidates: int = Field(3, ge=2, le=9)
     """Values of α tried between 1/n and 1 when tuned."""
+    sharing: float = Field(0.5, ge=0, le=1)
+    """Share of the rounds in which a client begins from a mixture even where its own weights score
+    better on its validation cases; what it keeps is the best of all."""
 
 
 class EvaluationConfig(Section):

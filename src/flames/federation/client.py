@@ -139,7 +139,8 @@ class Client:
         before = self._round_folder(task.server_round - 1)
         network = self.precision.place(make_model(self._start_model()))
         tried = self._try(network, task.download, before)
-        chosen = max(tried, key=lambda candidate: candidate.score)
+        fixed = task.download.alpha is not None
+        chosen = tried[0] if fixed else max(tried, key=lambda candidate: candidate.score)
         set_model_arrays(network, chosen.arrays)
         validated = time.perf_counter() - started
         training = self.config.training
@@ -209,13 +210,13 @@ class Client:
             own_score = reply["validation"].get("trained", math.nan)
         found = []
         ways = candidates(download, own, count=self.config.strategy.alpha_candidates)
-        for way in ways:
+        for way in ways if self.strategy.selects else ways[:1]:
             arrays = way.arrays
             if self.strategy.keeps_statistics and own is not None:
                 arrays = keep_statistics(arrays, own)
             if way.name == "own":
                 score = own_score
-            elif not self.strategy.selects and len(ways) == 1:
+            elif not self.strategy.selects:
                 score = 0.0
             else:
                 set_model_arrays(network, arrays)

@@ -6,6 +6,7 @@ Savoia, Prezioso, Piccialli: FLAMES, Expert Systems 42(8), 2025, 10.1111/exsy.70
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,8 @@ def candidates(download: Download, own: Arrays | None, *, count: int) -> list[Ca
 
     - ``keep``: own weights.
     - ``replace``, or nothing of one's own yet: what was sent.
-    - ``mix`` with a fixed α: that mixture alone.
+    - ``mix`` with a fixed α: that mixture, which the client begins with; then the group's model,
+      whose score tells the server which round to keep.
     - ``mix`` with α to tune: own weights, the group's model ``s·own + (1 − s)·peers`` at the own
       share s by cases, and mixtures at ``count`` values of α evenly over [1/n, 1).
 
@@ -45,17 +47,30 @@ def candidates(download: Download, own: Arrays | None, *, count: int) -> list[Ca
         raise ValueError("the server sent no weights to a client that has none")
     if download.use == "replace" or own is None:
         return [Candidate("model", download.arrays, None)]
+    model = Candidate("model", interpolate(own, download.arrays, download.own_share), None)
     if download.alpha is not None:
         mixed = interpolate(own, download.arrays, download.alpha)
-        return [Candidate("mixture", mixed, download.alpha)]
+        return [Candidate("mixture", mixed, download.alpha), model]
     return [
-        Candidate("model", interpolate(own, download.arrays, download.own_share), None),
+        model,
         *(
             Candidate("mixture", interpolate(own, download.arrays, alpha), alpha)
             for alpha in alphas(download.peers + 1, count)
         ),
         Candidate("own", own, None),
     ]
+
+
+def choose(tried: Sequence[Candidate], *, sharing: bool) -> Candidate:
+    """Return what a round begins with: the best on validation, the first of equals.
+
+    Own weights, just trained on the site's own cases, almost always beat an average of models that
+    have not yet met; a client that only ever took the best would never learn from anyone. So while
+    ``sharing`` they are no choice, unless there is no other. What a client keeps in the end is
+    chosen among all.
+    """
+    others = [candidate for candidate in tried if candidate.name != "own"]
+    return max(others if sharing and others else tried, key=lambda candidate: candidate.score)
 
 
 def alphas(clients: int, count: int) -> list[float]:
