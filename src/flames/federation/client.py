@@ -41,7 +41,7 @@ from flames.models.weights import (
     set_optimizer_arrays,
 )
 from flames.strategies import Download, Strategy
-from flames.strategies.mixture import Candidate, candidates, keep_statistics
+from flames.strategies.mixture import Candidate, candidates, choose, keep_statistics
 from flames.training.loop import Progress, make_optimizer, train
 
 Arrays = Mapping[str, np.ndarray]
@@ -140,7 +140,8 @@ class Client:
         network = self.precision.place(make_model(self._start_model()))
         tried = self._try(network, task.download, before)
         fixed = task.download.alpha is not None
-        chosen = tried[0] if fixed else max(tried, key=lambda candidate: candidate.score)
+        sharing = task.server_round <= 1 + self.config.strategy.sharing * self.config.rounds
+        chosen = tried[0] if fixed else choose(tried, sharing=sharing and len(task.steps) > 0)
         set_model_arrays(network, chosen.arrays)
         validated = time.perf_counter() - started
         training = self.config.training

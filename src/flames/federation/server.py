@@ -180,11 +180,16 @@ class Server:
         return groups
 
     def _group_score(self, members: list[str]) -> float:
-        """Return the mean of the clients' scores of their group's model, weighted by cases."""
-        replies = [self._received[name] for name in members]
-        scored = [r for r in replies if "model" in r.validation]
-        weight = sum(r.num_examples for r in scored)
-        total = sum(r.num_examples * r.validation["model"] for r in scored)
+        """Return the mean of the clients' scores of their group's model, weighted by cases.
+
+        A lone client that keeps its own weights has the group's model in them.
+        """
+        weight, total = 0, 0.0
+        for reply in (self._received[name] for name in members):
+            score = reply.validation.get("model", reply.validation.get("own"))
+            if score is not None:
+                weight += reply.num_examples
+                total += reply.num_examples * score
         return round(total / weight, 6) if weight else 0.0
 
     def _last_best(self, group: str) -> float | None:

@@ -8,7 +8,10 @@ from torch.nn import functional
 
 
 class AnySize(nn.Module):
-    """Pads an image up to a multiple of ``stride``, and crops and rescales the logits back."""
+    """Pads an image up to a multiple of ``stride``, and crops and rescales the logits back.
+
+    A side is at least twice the stride: norms cannot work on a single deepest pixel.
+    """
 
     def __init__(self, network: nn.Module, *, stride: int) -> None:
         """Wrap ``network``, whose input sides must be multiples of ``stride``."""
@@ -22,7 +25,7 @@ class AnySize(nn.Module):
         In training with deep supervision a list comes back, the finest first, all at full size.
         """
         height, width = image.shape[-2:]
-        right, below = -width % self.stride, -height % self.stride
+        right, below = self._missing(width), self._missing(height)
         if right or below:
             image = functional.pad(image, (0, right, 0, below), mode="replicate")
         padded = image.shape[-2:]
@@ -30,6 +33,9 @@ class AnySize(nn.Module):
         if output.dim() == 5:
             return [self._fit(level, padded, height, width) for level in output.unbind(1)]
         return self._fit(output, padded, height, width)
+
+    def _missing(self, side: int) -> int:
+        return max(-side % self.stride, 2 * self.stride - side)
 
     @staticmethod
     def _fit(logits: Tensor, padded: torch.Size, height: int, width: int) -> Tensor:

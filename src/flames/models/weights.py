@@ -39,10 +39,14 @@ class LazyArrays(Mapping[str, np.ndarray]):
 
 
 def model_arrays(model: nn.Module) -> dict[str, np.ndarray]:
-    """Return real copies of a network's weights and buffers, by name."""
+    """Return real copies of a network's weights and buffers, by name, each once.
+
+    A module that a network reaches on two ways, as MONAI's DynUNet does, would be twice in its
+    ``state_dict`` and cross the network twice.
+    """
     return {
         name: tensor.detach().cpu().contiguous().numpy().copy()
-        for name, tensor in model.state_dict().items()
+        for name, tensor in _tensors(model).items()
     }
 
 
@@ -52,14 +56,19 @@ def set_model_arrays(model: nn.Module, arrays: Arrays) -> None:
     Raises:
         FlamesError: Names or shapes are not this network's.
     """
-    state = {name: torch.from_numpy(np.array(arrays[name])) for name in arrays}
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
+    tensors = _tensors(model)
+    wrong = sorted(set(tensors) ^ set(arrays)) or [
+        name for name in arrays if tuple(tensors[name].shape) != arrays[name].shape
+    ]
+    if wrong:
         raise FlamesError(
-            f"these weights are not of this network: {str(error).splitlines()[-1].strip()}",
+            f"these weights are not of this network: array {wrong[0]!r} and {len(wrong) - 1} more "
+            "differ",
             "use the network that the weights' metadata names",
-        ) from error
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(torch.from_numpy(np.array(arrays[name])))
 
 
 def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, Any] | None = None) -> int:
@@ -116,6 +125,10 @@ def set_optimizer_arrays(optimizer: Optimizer, arrays: Arrays) -> None:
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = torch.from_numpy(np.array(arrays[key]))
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
 def _open(path: Path) -> Any:
