@@ -13,8 +13,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from flames.models.weights import (
 )
 from flames.strategies import Download, Strategy
 from flames.strategies.mixture import Candidate, candidates, choose, keep_statistics
-from flames.training.loop import Progress, make_optimizer, train
+from flames.training.loop import Progress, TrainResult, learning_rate, make_optimizer, train
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -71,8 +71,8 @@ class Reply:
     alpha: float | None
     chosen: str | None
     """What the client began the round with."""
-    best: float
-    """Validation Dice of the weights it would keep today."""
+    best: float | None
+    """Validation Dice of the weights it would keep today; None where nothing is selected."""
     best_round: int
     loss: float | None
     learning_rate: float
@@ -139,111 +139,123 @@ class Client:
         before = self._round_folder(task.server_round - 1)
         network = self.precision.place(make_model(self._start_model()))
         tried = self._try(network, task.download, before)
-        fixed = task.download.alpha is not None
-        sharing = task.server_round <= 1 + self.config.strategy.sharing * self.config.rounds
-        chosen = tried[0] if fixed else choose(tried, sharing=sharing and len(task.steps) > 0)
+        chosen = self._choose(tried, task)
         set_model_arrays(network, chosen.arrays)
         validated = time.perf_counter() - started
-        training = self.config.training
-        optimizer = make_optimizer(network, training)
-        if self.strategy.keeps_optimizer and (before / "optimizer.safetensors").exists():
-            set_optimizer_arrays(optimizer, load_arrays(before / "optimizer.safetensors"))
-        scores = {c.name: c.score for c in tried if math.isfinite(c.score)}
-        loss, train_seconds, data_seconds = None, 0.0, 0.0
-        if len(task.steps):
-            seed = derive_seed(self.config.seed, self.name, task.server_round)
-            torch.manual_seed(seed)
-            batches = training_batches(
-                self._slices("train"),
-                modality=self.modality,
-                batch_size=training.batch_size,
-                tumour_fraction=self.config.data.tumour_fraction,
-                augmented=self.config.data.augment,
-                seed=seed,
-            )
-            result = train(
-                network,
-                optimizer,
-                batches,
-                config=training,
-                precision=self.precision,
-                steps=task.steps,
-                total_steps=task.total_steps,
-                progress=progress,
-            )
-            loss, train_seconds, data_seconds = result.loss, result.seconds, result.data_seconds
-            save_arrays(place / "optimizer.safetensors", optimizer_arrays(optimizer))
+        result = self._optimise(network, task, before, place, progress) if task.steps else None
         weights = model_arrays(network)
         save_arrays(place / "weights.safetensors", weights)
         again = time.perf_counter()
-        own = self._score(network) if len(task.steps) else chosen.score
+        trained = Candidate("own", weights, None, self._score(network) if result else chosen.score)
         validated += time.perf_counter() - again
-        best, best_round = self._keep(
-            [*tried, Candidate("own", weights, None, own)], place, before, task.server_round
-        )
+        best, best_round = self._keep([*tried, trained], place, before, task.server_round)
         reply = Reply(
             client=self.name,
             modality=self.modality,
             num_examples=self.num_examples,
-            validation={k: round(v, 6) for k, v in scores.items()} | {"trained": round(own, 6)},
+            validation=_best_by_name([*tried, replace(trained, name="trained")]),
             alpha=chosen.alpha,
             chosen=chosen.name,
-            best=round(best, 6),
+            best=best,
             best_round=best_round,
-            loss=loss,
-            learning_rate=float(optimizer.param_groups[0]["lr"]),
-            seconds={"train": train_seconds, "validate": validated, "data": data_seconds},
+            loss=result.loss if result else None,
+            learning_rate=learning_rate(
+                max(0, task.steps.stop - 1), task.total_steps, self.config.training
+            ),
+            seconds={
+                "train": result.seconds if result else 0.0,
+                "validate": validated,
+                "data": result.data_seconds if result else 0.0,
+            },
             validation_cases=sum(len(store.split("val")) for store in self.stores),
         )
         return reply, weights
+
+    def _optimise(
+        self, network: nn.Module, task: Task, before: Path, place: Path, progress: Progress | None
+    ) -> TrainResult:
+        """Train for the task's steps, the optimiser going on from the round before."""
+        training = self.config.training
+        optimizer = make_optimizer(network, training)
+        if self.strategy.keeps_optimizer and (before / "optimizer.safetensors").exists():
+            set_optimizer_arrays(optimizer, load_arrays(before / "optimizer.safetensors"))
+        seed = derive_seed(self.config.seed, self.name, task.server_round)
+        torch.manual_seed(seed)
+        batches = training_batches(
+            self._slices("train"),
+            modality=self.modality,
+            batch_size=training.batch_size,
+            tumour_fraction=self.config.data.tumour_fraction,
+            augmented=self.config.data.augment,
+            seed=seed,
+        )
+        result = train(
+            network,
+            optimizer,
+            batches,
+            config=training,
+            precision=self.precision,
+            steps=task.steps,
+            total_steps=task.total_steps,
+            progress=progress,
+        )
+        save_arrays(place / "optimizer.safetensors", optimizer_arrays(optimizer))
+        return result
+
+    def _choose(self, tried: list[Candidate], task: Task) -> Candidate:
+        """Return what this round begins with; a fixed α leaves no choice."""
+        if task.download.alpha is not None:
+            return tried[0]
+        sharing = task.server_round <= 1 + self.config.strategy.sharing * self.config.rounds
+        return choose(tried, sharing=sharing and len(task.steps) > 0)
 
     def _try(self, network: nn.Module, download: Download, before: Path) -> list[Candidate]:
         """Return what the client could begin with, each scored on validation cases.
 
         A single way to begin is scored too, so that the server can choose its best round, except
-        in recipes that select nothing.
+        in recipes that select nothing: their scores are NaN.
         """
         own: Arrays | None = None
         own_score = math.nan
         if before.exists():
             own = load_arrays(before / "weights.safetensors")
-            reply = json.loads((before / "reply.json").read_text(encoding="utf-8"))
-            own_score = reply["validation"].get("trained", math.nan)
+            own_score = self._reply(before)["validation"].get("trained", math.nan)
         found = []
         ways = candidates(download, own, count=self.config.strategy.alpha_candidates)
         for way in ways if self.strategy.selects else ways[:1]:
-            arrays = way.arrays
+            arrays, score = way.arrays, math.nan
             if self.strategy.keeps_statistics and own is not None:
                 arrays = keep_statistics(arrays, own)
             if way.name == "own":
                 score = own_score
-            elif not self.strategy.selects:
-                score = 0.0
-            else:
+            elif self.strategy.selects:
                 set_model_arrays(network, arrays)
                 score = self._score(network)
             found.append(Candidate(way.name, arrays, way.alpha, score))
         return found
 
     def _keep(
-        self, tried: Iterable[Candidate], place: Path, before: Path, server_round: int
-    ) -> tuple[float, int]:
+        self, tried: Sequence[Candidate], place: Path, before: Path, server_round: int
+    ) -> tuple[float | None, int]:
         """Write the personal weights that validation prefers so far; return their score and round.
 
         A recipe that selects nothing keeps what the server sent last.
         """
-        personal = [c for c in tried if math.isfinite(c.score)]
         if not self.strategy.selects:
-            save_arrays(place / "kept.safetensors", personal[0].arrays)
-            return personal[-1].score, server_round
-        best = max(personal, key=lambda candidate: candidate.score)
+            save_arrays(place / "kept.safetensors", tried[0].arrays)
+            return None, server_round
+        best = max(tried, key=lambda c: c.score if math.isfinite(c.score) else -1.0)
+        score = round(best.score, 6)
         if before.exists():
-            reply = json.loads((before / "reply.json").read_text(encoding="utf-8"))
-            if reply["best"] >= round(best.score, 6):
+            known = self._reply(before)
+            if known["best"] >= score:
                 save_arrays(place / "kept.safetensors", load_arrays(before / "kept.safetensors"))
-                return float(reply["best"]), int(reply["best_round"])
+                return float(known["best"]), int(known["best_round"])
         save_arrays(place / "kept.safetensors", best.arrays)
-        return best.score, server_round
+        return score, server_round
+
+    def _reply(self, place: Path) -> dict[str, Any]:
+        return dict(json.loads((place / "reply.json").read_text(encoding="utf-8")))
 
     def _score(self, network: nn.Module) -> float:
         return validation_dice(
@@ -296,6 +308,16 @@ def check_update(arrays: Arrays, like: Arrays, client: str) -> None:
             )
 
 
+def _best_by_name(tried: Sequence[Candidate]) -> dict[str, float]:
+    """Return the best score of each kind that was tried and measured."""
+    scores: dict[str, float] = {}
+    for candidate in tried:
+        if math.isfinite(candidate.score):
+            known = scores.get(candidate.name, -math.inf)
+            scores[candidate.name] = round(max(known, candidate.score), 6)
+    return scores
+
+
 def _digest(task: Task) -> str:
     digest = hashlib.sha256()
     download = task.download
@@ -307,6 +329,3 @@ def _digest(task: Task) -> str:
         digest.update(name.encode())
         digest.update(np.asarray(download.arrays[name], order="C").tobytes())  # type: ignore[index]
     return digest.hexdigest()
-
-
-ClientProgress = Callable[[str, int, int, float], None]

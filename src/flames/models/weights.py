@@ -77,7 +77,9 @@ def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, Any] | None =
     Metadata values that are not text are written as JSON.
     """
     words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
-    content = save({name: np.asarray(arrays[name], order="C") for name in arrays}, metadata=words)
+    content = _in_order(
+        save({name: np.asarray(arrays[name], order="C") for name in arrays}, metadata=words)
+    )
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +131,17 @@ def set_optimizer_arrays(optimizer: Optimizer, arrays: Arrays) -> None:
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _in_order(content: bytes) -> bytes:
+    """Return the file with its metadata sorted: safetensors writes it in a random order."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _open(path: Path) -> Any:
