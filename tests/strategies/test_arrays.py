@@ -128,3 +128,22 @@ def test_alpha_one_is_own_bit_for_bit_and_a_copy():
 def test_alpha_outside_zero_to_one_is_refused(alpha):
     with pytest.raises(ValueError, match="alpha"):
         interpolate({"w": np.ones(1)}, {"w": np.ones(1)}, alpha)
+
+
+class Watched(dict):
+    """Arrays that note who was read, in order."""
+
+    def __init__(self, name, arrays, log):
+        super().__init__(arrays)
+        self.name, self.log = name, log
+
+    def __getitem__(self, key):
+        self.log.append((key, self.name))
+        return super().__getitem__(key)
+
+
+def test_one_array_of_all_models_is_read_at_a_time():
+    log: list[tuple[str, str]] = []
+    arrays = {key: np.ones(2) for key in "xyz"}
+    weighted_mean([Watched(name, arrays, log) for name in "ab"], [1, 2])
+    assert log == [(key, name) for key in "xyz" for name in "ab"]

@@ -47,12 +47,11 @@ def test_tuning_tries_model_mixtures_and_own():
     ]
 
 
-def test_fixed_alpha_begins_with_that_mixture():
-    assert values(Download(SENT, use="mix", alpha=0.25, peers=1, own_share=0.5))[0] == (
-        "mixture",
-        0.25,
-        4.0,
-    )
+def test_fixed_alpha_begins_with_that_mixture_and_lets_the_groups_model_be_scored():
+    assert values(Download(SENT, use="mix", alpha=0.25, peers=1, own_share=0.5)) == [
+        ("mixture", 0.25, 4.0),
+        ("model", None, 3.0),
+    ]
 
 
 def test_statistics_stay_the_clients_own():
