@@ -127,6 +127,7 @@ def make_config(site_stores: dict[str, SiteStore]) -> Callable[..., RunConfig]:
             "training": {
                 "local-steps": 2,
                 "batch-size": 2,
+                "learning-rate": 0.02,
                 "precision": "float32",
                 "validation-images": 8,
             },

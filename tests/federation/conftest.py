@@ -1,0 +1,47 @@
+"""One finished small run, and what of a run must repeat bit for bit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from flames.federation.simulation import simulate
+from flames.runs import RunFolder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_network() -> Iterator[None]:
+    """Train a network of a tenth of a second: what is tried here is not its art."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["flames.models.unet"], "FILTERS", (4, 8, 16))
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, make_config) -> RunFolder:
+    """Return a run of two ultrasound sites and a lone MR site."""
+    return simulate(make_config(), tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture(scope="module")
+def two_sites(tmp_path_factory: pytest.TempPathFactory, make_config) -> RunFolder:
+    """Return an unbroken run of the two ultrasound sites."""
+    return simulate(make_config("us-a", "us-b"), tmp_path_factory.mktemp("unbroken") / "run")
+
+
+@pytest.fixture(scope="session")
+def outcome() -> Callable[[RunFolder], dict[str, object]]:
+    """Return a function that gives all of a run that must not depend on time or on stops."""
+
+    def read(run: RunFolder) -> dict[str, object]:
+        files = [*run.server_models().values(), *run.personal_models().values(), run.cases]
+        records = [
+            {key: value for key, value in record.items() if key != "seconds"}
+            for record in run.load_rounds()
+        ]
+        contents = {str(p.relative_to(run.path)): p.read_bytes() for p in files}
+        return contents | {"rounds": records, "scores": run.load_summary()["scores"]}
+
+    return read

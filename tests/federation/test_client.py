@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from flames.errors import FlamesError
+from flames.federation import client as client_module
+from flames.federation.client import Client, Task, check_update, derive_seed
+from flames.federation.server import Member, Server
+from flames.federation.simulation import make_strategy
+from flames.models import make_model
+from flames.models.precision import choose_precision
+from flames.models.weights import LazyArrays, model_arrays
+from flames.strategies import Download
+
+
+@pytest.fixture
+def client(make_config, site_stores, tmp_path):
+    config = make_config("us-a")
+    return Client(
+        "us-a",
+        [site_stores["us-a"]],
+        config=config,
+        strategy=make_strategy(config),
+        precision=choose_precision("float32"),
+        folder=tmp_path / "client",
+    )
+
+
+@pytest.fixture(scope="module")
+def start(make_config):
+    torch.manual_seed(0)
+    return model_arrays(make_model(make_config("us-a").model))
+
+
+def first_task(start):
+    return Task(1, range(2), 4, Download(start, use="replace"))
+
+
+def test_asked_twice_a_client_answers_what_it_did(client, start, monkeypatch):
+    reply, weights = client.answer(first_task(start))
+    assert any((weights[name] != start[name]).any() for name in start)
+    monkeypatch.setattr(client_module, "train", None)
+    again, same = client.answer(first_task(start))
+    assert again == reply
+    np.testing.assert_equal(dict(same), dict(weights))
+
+
+def test_asked_otherwise_a_client_trains_again(client, start):
+    _, weights = client.answer(first_task(start))
+    other = {name: array * np.float32(1.01) for name, array in start.items()}
+    _, found = client.answer(first_task(other))
+    assert any((weights[key] != found[key]).any() for key in start)
+
+
+def test_a_client_that_fails_keeps_its_last_round(client, start, monkeypatch):
+    _, weights = client.answer(first_task(start))
+    real = client_module.model_arrays
+
+    def full_disk(network):
+        real(network)
+        raise FlamesError("cannot write")
+
+    monkeypatch.setattr(client_module, "model_arrays", full_disk)
+    second = Task(2, range(2, 4), 4, Download(None, use="keep"))
+    with pytest.raises(FlamesError):
+        client.answer(second)
+    monkeypatch.undo()
+    reply, _ = client.answer(second)
+    assert reply.chosen == "own"
+    np.testing.assert_equal(dict(client.answer(first_task(start))[1]), dict(weights))
+
+
+def test_only_the_last_two_rounds_are_kept(client, start):
+    client.answer(first_task(start))
+    for number in (2, 3):
+        client.answer(Task(number, range(0), 4, Download(None, use="keep")))
+    assert sorted(p.name for p in client.folder.iterdir()) == ["round-0002", "round-0003"]
+
+
+def test_examples_are_training_cases(client, site_stores):
+    assert client.num_examples == 4
+    pooled = replace_stores(client, [site_stores["us-a"], site_stores["us-b"]])
+    assert pooled.num_examples == 6
+
+
+def replace_stores(client, stores):
+    return Client(
+        client.name,
+        stores,
+        config=client.config,
+        strategy=client.strategy,
+        precision=client.precision,
+        folder=client.folder,
+    )
+
+
+def test_a_recipe_that_selects_nothing_keeps_what_it_was_sent(client, start):
+    config = client.config.model_copy(
+        update={"strategy": client.config.strategy.model_copy(update={"name": "paper"})}
+    )
+    client.strategy = make_strategy(config)
+    _, weights = client.answer(first_task(start))
+    sent = {name: np.zeros_like(array) for name, array in weights.items()}
+    download = Download(sent, use="mix", alpha=0.25, peers=1, own_share=0.5)
+    reply, _ = client.answer(Task(2, range(4, 4), 4, download))
+    kept = client.kept_weights(2)
+    for name, array in weights.items():
+        np.testing.assert_allclose(kept[name], 0.25 * array, rtol=1e-6)
+    assert (reply.chosen, reply.alpha) == ("mixture", 0.25)
+
+
+def test_batch_norm_statistics_stay_at_home(client, start, monkeypatch):
+    tried = []
+    monkeypatch.setattr(client_module, "set_model_arrays", lambda _, a: tried.append(a))
+    monkeypatch.setattr(client_module, "load_arrays", lambda _: {"n.running_mean": np.ones(1)})
+    monkeypatch.setattr(client, "_score", lambda _: 0.5)
+    before = client.folder / "round-0001"
+    before.mkdir(parents=True)
+    (before / "reply.json").write_text('{"validation": {"trained": 0.1}}', encoding="utf-8")
+    sent = Download({"n.running_mean": np.full(1, 9.0)}, use="mix", peers=1, own_share=0.5)
+    client._try(None, sent, before)
+    assert [float(arrays["n.running_mean"][0]) for arrays in tried] == [1.0] * 4
+    client.strategy = replace(client.strategy, keeps_statistics=False)
+    tried.clear()
+    client._try(None, sent, before)
+    assert float(tried[0]["n.running_mean"][0]) == 5.0
+
+
+LIKE = {"w": np.ones((2, 3), np.float32), "n": np.array(1)}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"w": np.full((2, 3), np.nan, np.float32)}, "NaN or infinity in 'w'"),
+        ({"w": np.full((2, 3), -np.inf, np.float32)}, "NaN or infinity in 'w'"),
+        ({"w": np.ones((3, 2), np.float32)}, r"'w' of site is float32\(3, 2\)"),
+        ({"w": np.ones((2, 3))}, "float64"),
+        ({"extra": np.ones(1)}, "differ in array 'extra'"),
+    ],
+)
+def test_an_update_that_cannot_be_of_this_run_is_refused(change, words):
+    with pytest.raises(FlamesError, match=words):
+        check_update(LIKE | change, LIKE, "site")
+
+
+def test_an_update_with_a_missing_array_is_refused():
+    with pytest.raises(FlamesError, match="differ in array 'n'"):
+        check_update({"w": LIKE["w"]}, LIKE, "site")
+
+
+def test_a_good_update_passes():
+    check_update({name: array * 2 for name, array in LIKE.items()}, LIKE, "site")
+
+
+def test_seeds_depend_on_every_part():
+    seeds = {derive_seed(*parts) for parts in [(1, "a", 2), (1, "a", 3), (2, "a", 2), (1, "b", 2)]}
+    assert len(seeds) == 4
+    assert derive_seed(1, "a", 2) == derive_seed(1, "a", 2)
+    assert derive_seed("ab", "c") != derive_seed("a", "bc")
+
+
+def server_of(make_config, tmp_path, **given):
+    config = make_config("us-a", **given)
+    return Server(
+        [Member("us-a", "US", 1)],
+        config=config,
+        strategy=make_strategy(config),
+        start={},
+        folder=tmp_path / "server",
+    )
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 4, 7])
+@pytest.mark.parametrize("name", ["paper", "flames"])
+def test_rounds_share_out_the_budget(make_config, tmp_path, name, rounds):
+    server = server_of(
+        make_config, tmp_path, rounds=rounds, training={"local-steps": 13}, strategy={"name": name}
+    )
+    ranges = [server._steps(number, 13 * rounds) for number in range(1, rounds + 1)]
+    assert [step for part in ranges for step in part] == list(range(13 * rounds))
+    assert len(server._steps(rounds + 1, 13 * rounds)) == 0
+    if name == "paper" and rounds == 4:
+        assert [len(part) for part in ranges] == [4, 40, 4, 4]
+
+
+def test_the_server_reads_updates_one_array_at_a_time(finished, make_config):
+    config = make_config()
+    server = Server(
+        [], config=config, strategy=make_strategy(config), start={},
+        folder=finished.state / "server",
+    )  # fmt: skip
+    updates = server._updates()
+    assert set(updates) == {"us-a", "us-b", "mr-a"}
+    assert all(isinstance(one.arrays, LazyArrays) for one in updates.values())
