@@ -66,7 +66,7 @@ class Check:
     modality: str
     organ: str
     size_unit: str
-    """``ml`` or ``px``, of `CaseCheck.tumour_size`."""
+    """``ml``, ``mm2`` or ``px``, of `CaseCheck.tumour_size`."""
     cases: tuple[CaseCheck, ...]
     intensities: dict[str, tuple[float, ...]]
     """By split: share of pixels in `BINS` equal bins of [-1, 1], the mean over its cases."""
@@ -92,7 +92,7 @@ def check_store(store: SiteStore) -> Check:
     measured = [_Measured.of(store, case) for case in store.info.cases]
     pairs = _pairs(store, measured)
     alike = Counter(name for pair in pairs for name in pair)
-    unit = "ml" if all(c.spacing_unit == "mm" for c in store.info.cases) else "px"
+    unit = _size_unit(store)
     cases = tuple(
         CaseCheck(
             case_id=m.record.case_id,
@@ -179,9 +179,15 @@ def _pairs(store: SiteStore, measured: list[_Measured]) -> list[tuple[str, str]]
     ]
 
 
+def _size_unit(store: SiteStore) -> str:
+    if any(c.spacing_unit == "px" for c in store.info.cases):
+        return "px"
+    return "ml" if all(len(c.shape) == 3 for c in store.info.cases) else "mm2"
+
+
 def _tumour_size(record: CaseRecord, unit: str) -> float:
-    # Three axes in mm make microlitres.
-    scale = float(np.prod(record.spacing)) / 1000 if unit == "ml" else 1.0
+    of_one = float(np.prod(record.spacing))
+    scale = {"ml": of_one / 1000, "mm2": of_one, "px": 1.0}[unit]  # 1000 mm3 are 1 ml
     return round(record.tumour_voxels * scale, 6)
 
 

@@ -65,6 +65,8 @@ def evaluate_run(
 def _model_path(run: RunFolder, model: str | None, store: SiteStore) -> Path:
     known = {f"server:{name}": path for name, path in run.server_models().items()}
     known |= {f"personal:{name}": path for name, path in run.personal_models().items()}
+    if not known:
+        raise FlamesError(f"{run.path} has no models yet", "finish it with 'flames run … --resume'")
     if model is None:
         model = "server:all" if "server:all" in known else f"server:{store.modality}"
     if model not in known:

@@ -40,8 +40,8 @@ def print_scores(summary: Mapping[str, Any], console: Console) -> None:
     """Print a line a model and site: Dice, and how well tumour presence is told."""
     table = Table(title="Scores, mean [95 % interval]", box=box.SIMPLE_HEAD)
     for name in ("Model", "Site"):
-        table.add_column(name, overflow="fold")
-    for name in ("Cases", "Dice", "AUC", "Sensitivity", "Specificity", "Missed"):
+        table.add_column(name, overflow="fold", min_width=9)
+    for name in ("n", "Dice", "AUC", "Sens.", "Spec.", "Missed"):
         table.add_column(name, justify="right", no_wrap=True)
     for score in summary["scores"]:
         presence = score["presence"]
@@ -50,7 +50,7 @@ def print_scores(summary: Mapping[str, Any], console: Console) -> None:
             Text(score["site"]),
             whole(score["cases"]),
             Text(estimate(score["dice"])),
-            *(decimal(presence[key]) for key in ("auc", "sensitivity", "specificity")),
+            *(decimal(presence[key], 2) for key in ("auc", "sensitivity", "specificity")),
             whole(score["missed"]),
         )
     console.print(table)
