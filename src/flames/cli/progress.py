@@ -51,7 +51,10 @@ class RunProgress:
             closing = event.server_round > event.rounds
             title = "closing" if closing else f"round {event.server_round}/{event.rounds}"
             self.bar.console.print(
-                f"{seconds:7.0f} s  {title:<12}{event.text}", highlight=False, markup=False
+                f"{seconds:7.0f} s  {title:<12}{event.text}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
             )
             return
         title = f"round {event.server_round}/{event.rounds} {event.client}"
