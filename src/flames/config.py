@@ -194,6 +194,20 @@ def dump_config(config: RunConfig) -> str:
     return tomli_w.dumps(config.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
+def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
+    """Return the dotted keys in which two configurations differ; none when they are equal."""
+
+    def flat(section: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
+        for key, value in section.items():
+            if isinstance(value, Mapping):
+                yield from flat(value, f"{start}{key}.")
+            else:
+                yield f"{start}{key}", value
+
+    mine, theirs = (dict(flat(c.model_dump(mode="json", by_alias=True))) for c in (one, other))
+    return [key for key in mine if mine[key] != theirs[key]]
+
+
 def _put(content: dict[str, Any], key: str, text: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flames.config import RunConfig, dump_config, load_config
+from flames.config import RunConfig, differing_keys, dump_config, load_config
 from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
 from flames.federation.client import Client, derive_seed
@@ -180,13 +180,15 @@ def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resu
                 f"{run.path} already holds a run",
                 "add --resume to continue it, or name a new --out",
             )
-        if load_config(run.config) != config:
+        if different := differing_keys(load_config(run.config), config):
             raise FlamesError(
-                f"{run.path} was started with another configuration",
+                f"{run.path} was started with another {', '.join(different)}",
                 f"restore what {run.config} says, or name a new --out",
             )
     elif run.path.exists() and any(run.path.iterdir()):
         raise FlamesError(f"{run.path} is not empty and holds no run", "name a new --out")
+    else:
+        save_text(run.config, dump_config(config))
     environment = describe_environment(stores)
     if run.environment.exists():
         known = json.loads(run.environment.read_text(encoding="utf-8"))
@@ -204,8 +206,6 @@ def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resu
                 for name, store in stores.items()
             },
         )
-    if not run.config.exists():
-        save_text(run.config, dump_config(config))
     for partial in run.state.glob("*/.round-*.partial"):
         shutil.rmtree(partial)
 
