@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flames.cli.main import main
+from flames.config import load_config
+
+SMALL = {
+    "rounds": "1",
+    "training.local-steps": "1",
+    "training.batch-size": "2",
+    "training.validation-images": "4",
+    "data.image-size": "32",
+    "evaluation.resamples": "100",
+    "threads": "1",
+}
+
+
+@pytest.fixture
+def flames(monkeypatch, capsys):
+    """Return a function that runs the command line: ``flames("run", …) -> code, out, err``."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["flames", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _small_network(monkeypatch):
+    import flames.models  # noqa: F401
+
+    monkeypatch.setattr(sys.modules["flames.models.unet"], "FILTERS", (4, 8, 16))
+
+
+@pytest.fixture
+def federation(site_stores, tmp_path) -> Path:
+    path = tmp_path / "federation.toml"
+    sites = "".join(
+        f'[[sites]]\nname = "{name}"\nstore = "{store.path}"\n'
+        for name, store in site_stores.items()
+    )
+    path.write_text(f'name = "tiny"\n{sites}', encoding="utf-8")
+    return path
+
+
+def small() -> list[str]:
+    return [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
+
+
+def test_help_loads_no_torch_and_no_numpy():
+    code = (
+        "import sys\n"
+        "from flames.cli.main import main\n"
+        "sys.argv = ['flames', '--help']\n"
+        "try:\n    main()\n"
+        "except SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'numpy', 'monai', 'scipy', 'pydantic', 'matplotlib'}\n"
+        "print('loaded', sorted(heavy & set(sys.modules)))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "loaded []"
+    for command in ("run", "evaluate", "report", "data"):
+        assert command in result.stdout
+
+
+def test_version(flames):
+    from flames import __version__
+
+    assert flames("--version")[:2] == (0, f"flames {__version__}\n")
+
+
+def test_an_unknown_key_ends_with_2_and_a_hint(flames, federation, tmp_path):
+    code, _, err = flames("run", federation, "--out", tmp_path / "r", "--set", "training.stps=3")
+    assert code == 2
+    assert "unknown key 'training.stps'" in err
+    assert "what to do:" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "rounds"], "'rounds' is not KEY=VALUE"),
+        (["--set", "rounds=0"], "greater than or equal to 1"),
+        (["--strategy", "fedagv"], "'fedavg'"),
+    ],
+)
+def test_a_bad_option_ends_with_2(flames, federation, tmp_path, arguments, words):
+    code, _, err = flames("run", federation, "--out", tmp_path / "r", *arguments)
+    assert code == 2
+    assert words in err
+
+
+def test_a_run_from_images_to_report(flames, tmp_path):
+    code, out, _ = flames("data", "make", tmp_path / "data", "--cases", 12, "--seed", 3)
+    assert code == 0
+    assert len(out.splitlines()) == 6
+    whole = load_config(tmp_path / "data" / "federation.toml")
+    assert [site.store.name for site in whole.sites] == [
+        line.split()[0] for line in out.splitlines()
+    ]
+    assert whole.seed == 3
+
+    two = tmp_path / "data" / "two.toml"
+    two.write_text(
+        "".join(f'[[sites]]\nname = "{s}"\nstore = "{s}"\n' for s in ("us-breast", "us-ovary")),
+        encoding="utf-8",
+    )
+    run = tmp_path / "run"
+    code, out, err = flames("run", two, "--out", run, "--seed", 4, "-s", "modality", *small())
+    assert (code, err) == (0, "")
+    assert "us-breast" in out
+    config = load_config(run / "config.toml")
+    assert (config.seed, config.strategy.name, config.training.local_steps) == (4, "modality", 1)
+    report = run / "report.html"
+    assert str(report) in out
+    text = report.read_text(encoding="utf-8")
+    assert "us-ovary" in text
+
+    report.unlink()
+    code, out, _ = flames("report", run)
+    assert (code, out.strip()) == (0, str(report))
+    assert report.read_text(encoding="utf-8") == text
+
+    store = tmp_path / "data" / "us-ovary"
+    code, out, _ = flames(
+        "evaluate", run, "--site", store, "--out", tmp_path / "scores", "--split", "val", "--json"
+    )
+    assert code == 0
+    summary = json.loads(out)
+    assert summary["scores"]
+    with (tmp_path / "scores" / "cases.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["site"] for row in csv.DictReader(file)} == {"us-ovary"}
+
+    wrong = tmp_path / "data" / "mr-brain"
+    code, _, err = flames(
+        "evaluate", run, "--site", wrong, "--out", tmp_path / "w", "--model", "server:US"
+    )
+    assert code == 2
+    assert "trained on US" in err
+    assert "Traceback" not in err
+
+    code, _, err = flames("run", two, "--out", run, *small())
+    assert code == 2
+    assert "already holds a run" in err
+    assert "--resume" in err
+
+
+def test_quiet_prints_the_closing_table_only(flames, federation, tmp_path):
+    loud = flames("run", federation, "--out", tmp_path / "a", "-s", "local", *small())
+    quiet = flames("run", federation, "--out", tmp_path / "b", "-s", "local", "-q", *small())
+    assert loud[0] == quiet[0] == 0
+    assert "round 1/1" in loud[1]
+    assert "round 1/1" not in quiet[1]
+    assert "us-a" in quiet[1]
+
+
+def test_pictures_of_everyone_only_when_asked(flames, write_store, tmp_path):
+    write_store(tmp_path / "x", site="x", made_up=False)
+    file = tmp_path / "f.toml"
+    file.write_text('[[sites]]\nname = "x"\nstore = "x"\n', encoding="utf-8")
+    flames("run", file, "--out", tmp_path / "a", "-q", *small())
+    flames("run", file, "--out", tmp_path / "b", "-q", "--pictures", *small())
+    assert not (tmp_path / "a" / "pictures").exists()
+    assert list((tmp_path / "b" / "pictures").glob("*.png"))
+
+
+def test_a_report_of_no_run_ends_with_2(flames, tmp_path):
+    code, _, err = flames("report", tmp_path)
+    assert code == 2
+    assert "summary.json" in err

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from PIL import Image
+
+from flames.errors import FlamesError
+from flames.federation.evaluation import evaluate_run
+from flames.federation.outcome import _pictures_allowed
+from flames.federation.simulation import simulate
+from flames.models.weights import load_metadata
+
+
+def with_pictures(config, allowed, *, everywhere=False):
+    """Return the configuration with the first site's owner saying ``allowed``."""
+    first, *rest = config.sites
+    return config.model_copy(
+        update={
+            "sites": (first.model_copy(update={"pictures": allowed}), *rest),
+            "evaluation": config.evaluation.model_copy(update={"pictures": everywhere}),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("made_up", "site", "everywhere", "shown"),
+    [
+        (True, None, False, True),
+        (True, False, False, False),
+        (True, False, True, False),
+        (False, None, False, False),
+        (False, None, True, True),
+        (False, False, True, False),
+        (False, True, False, True),
+    ],
+)
+def test_who_may_be_shown(make_config, write_store, tmp_path, made_up, site, everywhere, shown):
+    stores = {"x": write_store(tmp_path / "x", site="x", made_up=made_up)}
+    config = with_pictures(make_config("x", stores=stores), site, everywhere=everywhere)
+    assert _pictures_allowed(config, stores) == ({"x"} if shown else set())
+
+
+def test_pictures_are_drawn_only_of_sites_that_allow_them(make_config, tmp_path):
+    config = with_pictures(make_config("us-a", "us-b", rounds=1), False)
+    run = simulate(config, tmp_path / "run")
+    index = json.loads((run.pictures / "index.json").read_text(encoding="utf-8"))
+    assert {one["site"] for one in index} == {"us-b"}
+    files = {path.name for path in run.pictures.glob("*.png")}
+    assert files == {one["file"] for one in index}
+    for name in files:
+        with Image.open(run.pictures / name) as picture:
+            picture.verify()
+
+
+def test_without_permission_no_picture_is_written(make_config, write_store, tmp_path):
+    stores = {"x": write_store(tmp_path / "x", site="x", made_up=False)}
+    run = simulate(make_config("x", stores=stores, rounds=1), tmp_path / "run")
+    assert not run.pictures.exists()
+    assert not list(run.path.rglob("*.png"))
+    assert not run.load_summary()["made_up"]
+
+
+def test_a_model_file_says_what_it_needs(finished):
+    known = load_metadata(finished.personal_model("mr-a"))
+    assert (known["name"], known["kind"], known["modality"]) == ("personal:mr-a", "personal", "MR")
+    assert known["image_size"] == "32"
+    assert str(finished.path.parent) not in json.dumps(known)
+
+
+def test_evaluate_scores_a_store_outside_the_federation(finished, write_store, tmp_path):
+    store = write_store(
+        tmp_path / "new", site="new", modality="MR", shape=(18, 22, 3), slice_axis=2
+    )
+    summary = evaluate_run(finished.path, [store.path], tmp_path / "out", model=None, split="all")
+    with (tmp_path / "out" / "cases.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 9
+    assert {(row["model"], row["site"]) for row in rows} == {("server:MR", "new")}
+    written = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert written == json.loads(json.dumps(summary))
+
+
+def test_evaluate_again_gives_the_runs_own_scores(finished, site_stores, tmp_path):
+    evaluate_run(
+        finished.path, [site_stores["us-b"].path], tmp_path / "out",
+        model="personal:us-b", split="test",
+    )  # fmt: skip
+    with (tmp_path / "out" / "cases.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [row for row in finished.load_cases() if row["model"] == "personal:us-b"]
+
+
+@pytest.mark.parametrize(
+    ("model", "split", "words"),
+    [
+        ("server:UZ", "test", r"no model 'server:UZ'"),
+        ("personal:mr-a", "test", "trained on MR"),
+        (None, "tset", "unknown split 'tset'"),
+    ],
+)
+def test_evaluate_refuses_what_does_not_fit(finished, site_stores, tmp_path, model, split, words):
+    with pytest.raises(FlamesError, match=words):
+        evaluate_run(
+            finished.path, [site_stores["us-a"].path], tmp_path / "o", model=model, split=split
+        )
+    assert not (tmp_path / "o").exists()
+
+
+def test_evaluate_leaves_a_full_folder_alone(finished, site_stores, tmp_path):
+    (tmp_path / "mine").touch()
+    with pytest.raises(FlamesError, match="not empty"):
+        evaluate_run(finished.path, [site_stores["us-a"].path], tmp_path, model=None, split="test")
