@@ -88,8 +88,8 @@ class StrategyConfig(Section):
     alpha_candidates: int = Field(3, ge=2, le=9)
     """Values of α tried between 1/n and 1 when tuned."""
     sharing: float = Field(0.5, ge=0, le=1)
-    """Share of the rounds in which a client begins from a mixture even where its own weights score
-    better on its validation cases; what it keeps is the best of all."""
+    """Share of the rounds in which `flames` clients begin from their group's model, before each
+    tunes its own mixture; what a client keeps is chosen among the rounds after."""
 
 
 class EvaluationConfig(Section):

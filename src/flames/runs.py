@@ -7,6 +7,7 @@
     RUN/splits.json            site → train, val, test → case ids
     RUN/rounds.jsonl           one line a site and round, one a server model and round
     RUN/cases.csv              one line a model and test case
+    RUN/affinity.json           client → peer → weight in 0 to 1, from the first round's updates
     RUN/summary.json           scores with intervals
     RUN/models/GROUP.safetensors     the server's model of a modality ("all" for one model)
     RUN/personal/SITE.safetensors    each client's personalised model
@@ -67,6 +68,11 @@ class RunFolder:
     def summary(self) -> Path:
         """Return the path of the scores with intervals."""
         return self.path / "summary.json"
+
+    @property
+    def affinity(self) -> Path:
+        """Return the path of how much each client weighs each peer."""
+        return self.path / "affinity.json"
 
     @property
     def report(self) -> Path:

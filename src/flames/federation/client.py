@@ -138,8 +138,10 @@ class Client:
         started = time.perf_counter()
         before = self._round_folder(task.server_round - 1)
         network = self.precision.place(make_model(self._start_model()))
-        tried = self._try(network, task.download, before)
-        chosen = self._choose(tried, task)
+        sharing = self._shares(task.server_round)
+        tried = self._try(network, task.download, before, sharing=sharing)
+        fixed = task.download.alpha is not None
+        chosen = tried[0] if fixed else choose(tried, sharing=sharing)
         set_model_arrays(network, chosen.arrays)
         validated = time.perf_counter() - started
         result = self._optimise(network, task, before, place, progress) if task.steps else None
@@ -202,15 +204,17 @@ class Client:
         save_arrays(place / "optimizer.safetensors", optimizer_arrays(optimizer))
         return result
 
-    def _choose(self, tried: list[Candidate], task: Task) -> Candidate:
-        """Return what this round begins with; a fixed α leaves no choice."""
-        if task.download.alpha is not None:
-            return tried[0]
-        sharing = task.server_round <= 1 + self.config.strategy.sharing * self.config.rounds
-        return choose(tried, sharing=sharing and len(task.steps) > 0)
+    def _shares(self, server_round: int) -> bool:
+        """Return whether a round belongs to those that begin from the group's model."""
+        first = self.config.strategy.sharing * self.config.rounds
+        return self.strategy.shares_first and server_round <= first
 
-    def _try(self, network: nn.Module, download: Download, before: Path) -> list[Candidate]:
+    def _try(
+        self, network: nn.Module, download: Download, before: Path, *, sharing: bool
+    ) -> list[Candidate]:
         """Return what the client could begin with, each scored on validation cases.
+
+        While it shares it needs no mixture but the first.
 
         A single way to begin is scored too, so that the server can choose its best round, except
         in recipes that select nothing: their scores are NaN.
@@ -222,7 +226,12 @@ class Client:
             own_score = self._reply(before)["validation"].get("trained", math.nan)
         found = []
         ways = candidates(download, own, count=self.config.strategy.alpha_candidates)
-        for way in ways if self.strategy.selects else ways[:1]:
+        if not self.strategy.selects:
+            ways = ways[:1]
+        elif sharing and download.alpha is None:
+            mixtures = [way for way in ways if way.name == "mixture"]
+            ways = [way for way in ways if way.name != "mixture" or way is mixtures[0]]
+        for way in ways:
             arrays, score = way.arrays, math.nan
             if self.strategy.keeps_statistics and own is not None:
                 arrays = keep_statistics(arrays, own)
@@ -239,14 +248,15 @@ class Client:
     ) -> tuple[float | None, int]:
         """Write the personal weights that validation prefers so far; return their score and round.
 
-        A recipe that selects nothing keeps what the server sent last.
+        A recipe that selects nothing keeps what the server sent last. What was best while sharing
+        does not count afterwards.
         """
         if not self.strategy.selects:
             save_arrays(place / "kept.safetensors", tried[0].arrays)
             return None, server_round
         best = max(tried, key=lambda c: c.score if math.isfinite(c.score) else -1.0)
         score = round(best.score, 6)
-        if before.exists():
+        if before.exists() and self._shares(server_round) == self._shares(server_round - 1):
             known = self._reply(before)
             if known["best"] >= score:
                 save_arrays(place / "kept.safetensors", load_arrays(before / "kept.safetensors"))
@@ -325,7 +335,8 @@ def _digest(task: Task) -> str:
         f"{task.server_round} {task.steps} {task.total_steps} {download.use} {download.alpha} "
         f"{download.peers} {download.own_share}".encode()
     )
-    for name in sorted(download.arrays or ()):
-        digest.update(name.encode())
-        digest.update(np.asarray(download.arrays[name], order="C").tobytes())  # type: ignore[index]
+    for arrays in (download.arrays or {}, download.model or {}):
+        for name in sorted(arrays):
+            digest.update(name.encode())
+            digest.update(np.asarray(arrays[name], order="C").tobytes())
     return digest.hexdigest()

@@ -19,7 +19,7 @@ from flames.config import RunConfig
 from flames.federation.client import Reply, Task, check_update
 from flames.files import save_json
 from flames.models.weights import LazyArrays, load_arrays, save_arrays
-from flames.strategies import Download, Strategy, Update
+from flames.strategies import Download, Strategy, Update, affinities
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -55,7 +55,7 @@ class Server:
         self.finished = max((int(p.name[6:]) for p in folder.glob("round-*")), default=0)
         self._received: dict[str, Reply] = {}
         self._bytes: dict[str, int] = {}
-        self._sends: dict[str, bool] = {}
+        self._sends: dict[str, int] = {}
 
     @property
     def last_round(self) -> int:
@@ -67,7 +67,7 @@ class Server:
         server_round = self.finished + 1
         total = self.config.rounds * self.config.training.local_steps * self.members[client].sites
         download = self._download(client)
-        self._sends[client] = download.arrays is not None
+        self._sends[client] = sum(sent is not None for sent in (download.arrays, download.model))
         return Task(server_round, self._steps(server_round, total), total, download)
 
     def accept(self, reply: Reply, arrays: Arrays) -> None:
@@ -91,6 +91,7 @@ class Server:
         save_json(
             partial / "replies.json", {n: asdict(r) for n, r in sorted(self._received.items())}
         )
+        save_json(partial / "affinity.json", self._affinity())
         save_json(partial / "records.json", self._history() + records)
         partial.rename(self._folder(server_round))
         shutil.rmtree(previous, ignore_errors=True)
@@ -108,6 +109,11 @@ class Server:
             (self._folder(self.finished) / "replies.json").read_text(encoding="utf-8")
         )
         return {name: Reply(**reply) for name, reply in content.items()}
+
+    def affinity(self) -> dict[str, dict[str, float]]:
+        """Return how much each client weighs each peer, 0 to 1."""
+        path = self._folder(self.finished) / "affinity.json"
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
     def best_models(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the server's models by group, each from the round that validation preferred."""
@@ -130,16 +136,23 @@ class Server:
 
     def _updates(self) -> dict[str, Update]:
         folder = self._folder(self.finished)
-        replies = self.replies()
+        affinity = self.affinity()
         return {
-            name: Update(
-                name,
-                reply.modality,
-                LazyArrays(folder / "updates" / f"{name}.safetensors"),
-                reply.num_examples,
-            )
-            for name, reply in replies.items()
+            name: self._update(reply, folder, affinity[name])
+            for name, reply in self.replies().items()
         }
+
+    def _affinity(self) -> dict[str, dict[str, float]]:
+        """Return whom each client should learn from, as its first round showed."""
+        if self.finished:
+            return self.affinity()
+        first = {n: self._update(r, self._partial(), None) for n, r in self._received.items()}
+        return affinities(first, self.start)
+
+    @staticmethod
+    def _update(reply: Reply, folder: Path, affinity: Mapping[str, float] | None) -> Update:
+        arrays = LazyArrays(folder / "updates" / f"{reply.client}.safetensors")
+        return Update(reply.client, reply.modality, arrays, reply.num_examples, affinity)
 
     def _keep_best(self, server_round: int, previous: Path, partial: Path) -> list[dict[str, Any]]:
         """Score the models that clients received this round; keep the better ones."""
@@ -218,7 +231,7 @@ class Server:
             "best_round": reply.best_round,
             "seconds": reply.seconds,
             "bytes_up": self._bytes[name],
-            "bytes_down": self._bytes[name] if self._sends[name] else 0,
+            "bytes_down": self._bytes[name] * self._sends[name],
         }
 
     def _history(self) -> list[dict[str, Any]]:

@@ -90,6 +90,7 @@ def simulate(
         _one_round(server, clients, server_round, on_event)
         save_lines(run.rounds, server.records())
     save_models(run, config, server, clients, stores)
+    save_json(run.affinity, server.affinity())
     score_run(
         run,
         config,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flames.strategies.affinity import affinities
 from flames.strategies.arrays import interpolate, weighted_mean
 from flames.strategies.base import Download, Strategy, Update, Updates
 from flames.strategies.by_modality import by_modality
@@ -17,6 +18,7 @@ __all__ = [
     "Strategy",
     "Update",
     "Updates",
+    "affinities",
     "by_modality",
     "fedavg",
     "interpolate",

@@ -21,6 +21,8 @@ class Update:
     """Its weights by name; may read from disk when asked."""
     num_examples: int
     """Training cases, never batches."""
+    affinity: Mapping[str, float] | None = None
+    """How much it should weigh each peer, 0 to 1, by `affinities`; None before that is known."""
 
 
 Updates = Mapping[str, Update]
@@ -40,7 +42,9 @@ class Download:
     peers: int = 0
     """Other clients behind `arrays`."""
     own_share: float = 0.0
-    """Own share in the group's case-weighted mean, so that the client can form that model too."""
+    """Own share by cases among the client and the peers it should weigh; 1 where there are none."""
+    model: Arrays | None = None
+    """The group's model, for clients that may prefer it to a mixture."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Strategy:
     """Whether a client's optimiser goes on between rounds; the published recipe rebuilds it."""
     keeps_statistics: bool = False
     """Whether batch-norm statistics stay the client's own when others' weights arrive (FedBN)."""
+    shares_first: bool = False
+    """Whether the first rounds begin from the group's model, before clients go their own way."""
     schedule: Callable[[int, int], int] | None = None
     """Optimiser steps of each round as parts of the budget: ``(server_round, rounds) -> parts``."""
 

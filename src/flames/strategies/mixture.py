@@ -35,8 +35,8 @@ def candidates(download: Download, own: Arrays | None, *, count: int) -> list[Ca
     - ``replace``, or nothing of one's own yet: what was sent.
     - ``mix`` with a fixed α: that mixture, which the client begins with; then the group's model,
       whose score tells the server which round to keep.
-    - ``mix`` with α to tune: own weights, the group's model ``s·own + (1 − s)·peers`` at the own
-      share s by cases, and mixtures at ``count`` values of α evenly over [1/n, 1).
+    - ``mix`` with α to tune: the group's model, the mixture at the own share by cases, mixtures at
+      ``count`` values of α evenly over [1/n, 1), and own weights.
 
     Raises:
         ValueError: The download needs weights that are not there.
@@ -47,30 +47,27 @@ def candidates(download: Download, own: Arrays | None, *, count: int) -> list[Ca
         raise ValueError("the server sent no weights to a client that has none")
     if download.use == "replace" or own is None:
         return [Candidate("model", download.arrays, None)]
-    model = Candidate("model", interpolate(own, download.arrays, download.own_share), None)
+    peers = download.arrays
+    group = [] if download.model is None else [Candidate("model", download.model, None)]
     if download.alpha is not None:
-        mixed = interpolate(own, download.arrays, download.alpha)
-        return [Candidate("mixture", mixed, download.alpha), model]
-    return [
-        model,
-        *(
-            Candidate("mixture", interpolate(own, download.arrays, alpha), alpha)
-            for alpha in alphas(download.peers + 1, count)
-        ),
-        Candidate("own", own, None),
-    ]
+        return [_mixture(own, peers, download.alpha), *group]
+    shares = [download.own_share, *alphas(download.peers + 1, count)]
+    mixtures = [_mixture(own, peers, alpha) for alpha in dict.fromkeys(shares)]
+    return [*group, *mixtures, Candidate("own", own, None)]
 
 
 def choose(tried: Sequence[Candidate], *, sharing: bool) -> Candidate:
     """Return what a round begins with: the best on validation, the first of equals.
 
+    While ``sharing`` it is the first mixture, the mean of the client and the peers it should weigh.
     Own weights, just trained on the site's own cases, almost always beat an average of models that
-    have not yet met; a client that only ever took the best would never learn from anyone. So while
-    ``sharing`` they are no choice, unless there is no other. What a client keeps in the end is
-    chosen among all.
+    have not yet met, and models that went their own way from the start have averages that are worth
+    little: a client that took the best from the first round on would learn from nobody.
     """
-    others = [candidate for candidate in tried if candidate.name != "own"]
-    return max(others if sharing and others else tried, key=lambda candidate: candidate.score)
+    mixtures = [candidate for candidate in tried if candidate.name == "mixture"]
+    if sharing and mixtures:
+        return mixtures[0]
+    return max(tried, key=lambda candidate: candidate.score)
 
 
 def alphas(clients: int, count: int) -> list[float]:
@@ -81,6 +78,10 @@ def alphas(clients: int, count: int) -> list[float]:
     """
     low = 1 / clients
     return [low + (1 - low) * step / count for step in range(count)]
+
+
+def _mixture(own: Arrays, peers: Arrays, alpha: float) -> Candidate:
+    return Candidate("mixture", interpolate(own, peers, alpha), alpha)
 
 
 def keep_statistics(arrays: Arrays, own: Arrays) -> dict[str, np.ndarray]:

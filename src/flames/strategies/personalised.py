@@ -5,27 +5,41 @@ Savoia, Prezioso, Piccialli: FLAMES, Expert Systems 42(8), 2025, 10.1111/exsy.70
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from flames.strategies.arrays import weighted_mean
-from flames.strategies.base import Download, Strategy, Update, Updates, ordered
+from flames.strategies.base import Download, Strategy, Updates, ordered
 from flames.strategies.fedavg import case_weighted_mean
 
 
 def personalised(alpha: float | None = None) -> Strategy:
-    """Return the corrected recipe: ``θ_k ← α θ_k + (1 − α) Σ_{j≠k} w_j θ_j`` with ``w_j ∝ N_j``.
+    """Return the corrected recipe: ``θ_k ← α θ_k + (1 − α) Σ_{j≠k} w_j θ_j``, ``w_j ∝ a_kj N_j``.
 
-    The server model is the mean weighted by cases. Peers' weights travel, and the client mixes, so
-    it can tune α on its own validation cases inside [1/n, 1] without asking.
+    ``a_kj`` in [0, 1] is how alike the first steps of both clients were, see `affinities`; where
+    that is unknown or all peers are strangers, ``w_j ∝ N_j``. The server model is the mean of all
+    weighted by cases. Peers' weights travel, and the client mixes, so it can tune α on its own
+    validation cases inside [1/n, 1] without asking.
 
     Args:
         alpha: Own share, for every client alike; None lets each client tune its own.
     """
 
     def download(client: str, updates: Updates) -> Download:
-        return _download(client, updates, weight=lambda u: u.num_examples, alpha=lambda _: alpha)
+        own = updates[client]
+        peers = [u for u in ordered(updates) if u.client != client]
+        if not peers:
+            return Download(None, use="keep", alpha=1.0, own_share=1.0)
+        cases = [u.num_examples for u in peers]
+        affinity = own.affinity
+        liked = cases if affinity is None else [u.num_examples * affinity[u.client] for u in peers]
+        return Download(
+            weighted_mean([u.arrays for u in peers], liked if sum(liked) > 0 else cases),
+            use="mix",
+            alpha=alpha,
+            peers=len(peers),
+            own_share=own.num_examples / (own.num_examples + sum(liked)),
+            model=case_weighted_mean(updates),
+        )
 
     return Strategy(
         "flames",
@@ -34,6 +48,7 @@ def personalised(alpha: float | None = None) -> Strategy:
         group_of=lambda _: "all",
         personal=True,
         keeps_statistics=True,
+        shares_first=True,
     )
 
 
@@ -46,11 +61,14 @@ def published() -> Strategy:
     """
 
     def download(client: str, updates: Updates) -> Download:
-        return _download(
-            client,
-            updates,
-            weight=lambda u: 1 / u.num_examples,
-            alpha=lambda n: min(1.0, 0.1 + 1 / n),
+        peers = [u for u in ordered(updates) if u.client != client]
+        if not peers:
+            return Download(None, use="keep", alpha=1.0, own_share=1.0)
+        return Download(
+            weighted_mean([u.arrays for u in peers], [1 / u.num_examples for u in peers]),
+            use="mix",
+            alpha=min(1.0, 0.1 + 1 / len(updates)),
+            peers=len(peers),
         )
 
     return Strategy(
@@ -68,24 +86,3 @@ def published() -> Strategy:
 def _plain_mean(updates: Updates) -> dict[str, np.ndarray]:
     clients = ordered(updates)
     return weighted_mean([u.arrays for u in clients], [1.0] * len(clients))
-
-
-def _download(
-    client: str,
-    updates: Updates,
-    *,
-    weight: Callable[[Update], float],
-    alpha: Callable[[int], float | None],
-) -> Download:
-    own = updates[client]
-    peers = [u for u in ordered(updates) if u.client != client]
-    if not peers:
-        return Download(None, use="keep", alpha=1.0)
-    total = sum(u.num_examples for u in updates.values())
-    return Download(
-        weighted_mean([u.arrays for u in peers], [weight(u) for u in peers]),
-        use="mix",
-        alpha=alpha(len(updates)),
-        peers=len(peers),
-        own_share=own.num_examples / total,
-    )

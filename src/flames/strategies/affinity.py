@@ -1,0 +1,70 @@
+"""Whom to learn from: clients whose first steps from common weights point the same way.
+
+After the first round every client has moved away from the same start. Two hospitals with the same
+task move alike; unrelated ones move at right angles, give or take noise. How large that noise is
+shows between clients of different modalities, which by the method's premise have nothing to share.
+Compare the clustering of clients by the cosine of their updates in Sattler et al., Clustered
+Federated Learning, IEEE TNNLS 32(8), 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from flames.strategies.arrays import Arrays
+from flames.strategies.base import Updates, ordered
+
+
+def affinities(updates: Updates, start: Arrays) -> dict[str, dict[str, float]]:
+    """Return how much each client should weigh each peer of its modality, 0 to 1.
+
+    With ``c`` the cosine of two clients' movements from ``start``, ``f`` the largest cosine between
+    clients of different modalities (at least 0) and ``m`` the largest inside a modality, it is
+    ``(c − f) / (m − f)`` clipped to [0, 1]. It is symmetric, and 1 for the two most alike. Where no
+    two clients of a modality are more alike than strangers, all are 0.
+
+    >>> from flames.strategies.base import Update
+    >>> start = {"w": np.zeros(2)}
+    >>> def update(name, modality, *w):
+    ...     return Update(name, modality, {"w": np.array(w)}, 1)
+    >>> found = affinities(
+    ...     {
+    ...         "a": update("a", "US", 3.0, 4.0),
+    ...         "b": update("b", "US", 4.0, 3.0),
+    ...         "c": update("c", "US", -4.0, 3.0),
+    ...     },
+    ...     start,
+    ... )
+    >>> found["a"]  # cosines: a with b 24/25, a with c 0, b with c -7/25
+    {'b': 1.0, 'c': 0.0}
+    """
+    clients = ordered(updates)
+    cosine = _cosines([u.arrays for u in clients], start)
+    pairs = [(i, j) for i in range(len(clients)) for j in range(i)]
+    alike = [cosine[p] for p in pairs if clients[p[0]].modality == clients[p[1]].modality]
+    strange = [cosine[p] for p in pairs if clients[p[0]].modality != clients[p[1]].modality]
+    floor = max([0.0, *strange])
+    most = max(alike, default=0.0)
+    scale = most - floor
+    return {
+        one.client: {
+            other.client: float(np.clip((cosine[i, j] - floor) / scale, 0, 1)) if scale > 0 else 0.0
+            for j, other in enumerate(clients)
+            if other.client != one.client and other.modality == one.modality
+        }
+        for i, one in enumerate(clients)
+    }
+
+
+def _cosines(models: list[Arrays], start: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the cosines of movements, ``(n, n)`` float64, one array of all models at a time."""
+    products = np.zeros((len(models), len(models)))
+    for name, origin in start.items():
+        if np.issubdtype(origin.dtype, np.floating):
+            moves = np.stack([(m[name].astype(np.float64) - origin).ravel() for m in models])
+            products += moves @ moves.T
+    lengths = np.sqrt(np.diag(products))
+    lengths[lengths == 0] = 1.0
+    return products / np.outer(lengths, lengths)
