@@ -121,13 +121,13 @@ def test_batch_norm_statistics_stay_at_home(client, start, monkeypatch):
     before = client.folder / "round-0001"
     before.mkdir(parents=True)
     (before / "reply.json").write_text('{"validation": {"trained": 0.1}}', encoding="utf-8")
-    sent = Download({"n.running_mean": np.full(1, 9.0)}, use="mix", peers=1, own_share=0.5)
-    client._try(None, sent, before)
+    sent = Download({"n.running_mean": np.full(1, 9.0)}, use="mix", peers=1, own_share=0.6)
+    client._try(None, sent, before, sharing=False)
     assert [float(arrays["n.running_mean"][0]) for arrays in tried] == [1.0] * 4
     client.strategy = replace(client.strategy, keeps_statistics=False)
     tried.clear()
-    client._try(None, sent, before)
-    assert float(tried[0]["n.running_mean"][0]) == 5.0
+    client._try(None, sent, before, sharing=False)
+    assert float(tried[0]["n.running_mean"][0]) == pytest.approx(4.2)  # 0.6·1 + 0.4·9
 
 
 LIKE = {"w": np.ones((2, 3), np.float32), "n": np.array(1)}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flames.strategies import Download
-from flames.strategies.mixture import alphas, candidates, keep_statistics
+from flames.strategies.mixture import Candidate, alphas, candidates, choose, keep_statistics
 
 OWN = {"w": np.array([1.0])}
 SENT = {"w": np.array([5.0])}
@@ -38,20 +38,25 @@ def test_nothing_sent_to_nobody_is_refused():
 
 
 def test_tuning_tries_model_mixtures_and_own():
-    download = Download(SENT, use="mix", peers=1, own_share=0.75)
+    group = {"w": np.array([7.0])}
+    download = Download(SENT, use="mix", peers=1, own_share=0.9, model=group)
     assert values(download, count=2) == [
-        ("model", None, 2.0),  # 0.75·1 + 0.25·5
+        ("model", None, 7.0),
+        ("mixture", 0.9, pytest.approx(1.4)),  # 0.9·1 + 0.1·5
         ("mixture", 0.5, 3.0),
         ("mixture", 0.75, 2.0),
         ("own", None, 1.0),
     ]
 
 
+def test_an_own_share_that_is_among_the_others_is_tried_once():
+    download = Download(SENT, use="mix", peers=1, own_share=0.75)
+    assert [alpha for _, alpha, _ in values(download, count=2)] == [0.75, 0.5, None]
+
+
 def test_fixed_alpha_begins_with_that_mixture_and_lets_the_groups_model_be_scored():
-    assert values(Download(SENT, use="mix", alpha=0.25, peers=1, own_share=0.5)) == [
-        ("mixture", 0.25, 4.0),
-        ("model", None, 3.0),
-    ]
+    download = Download(SENT, use="mix", alpha=0.25, peers=1, model={"w": np.array([3.0])})
+    assert values(download) == [("mixture", 0.25, 4.0), ("model", None, 3.0)]
 
 
 def test_statistics_stay_the_clients_own():
@@ -66,3 +71,25 @@ def test_statistics_stay_the_clients_own():
     kept = keep_statistics(sent, own)
     assert [float(kept[name].item()) for name in own] == [10, 20, 3, 4, 5]
     assert float(sent["norm.running_mean"][0]) == 30
+
+
+def tried(**scores):
+    return [Candidate(name, OWN, None, score) for name, score in scores.items()]
+
+
+def test_a_round_begins_with_the_best_and_the_first_of_equals():
+    assert choose(tried(model=0.2, mixture=0.5, own=0.4), sharing=False).name == "mixture"
+    assert choose(tried(model=0.5, mixture=0.5, own=0.5), sharing=False).name == "model"
+    assert choose(tried(model=0.2, own=0.9), sharing=False).name == "own"
+
+
+def test_while_sharing_a_round_begins_with_the_first_mixture_whatever_the_scores():
+    ways = [
+        Candidate("model", OWN, None, 0.8),
+        Candidate("mixture", OWN, 0.3, 0.1),
+        Candidate("mixture", OWN, 0.5, 0.9),
+        Candidate("own", OWN, None, 0.7),
+    ]
+    assert choose(ways, sharing=True) is ways[1]
+    assert choose(ways, sharing=False) is ways[2]
+    assert choose(tried(own=0.9), sharing=True).name == "own"

@@ -227,6 +227,18 @@ class TestContract:
                 np.testing.assert_allclose(found.arrays["w"], known.arrays["w"], rtol=1e-6)
 
 
+def test_sums_do_not_depend_on_who_answered_first():
+    values = {"a": 1e16, "b": 1.0, "c": -1e16}
+    three = {
+        client: Update(client, "US", {"w": np.array([value])}, 4)
+        for client, value in values.items()
+    }
+    late = {client: three[client] for client in "acb"}
+    for strategy in (fedavg(), personalised(), published()):
+        one, other = strategy.models(three)["all"], strategy.models(late)["all"]
+        assert one["w"].tobytes() == other["w"].tobytes()
+
+
 @pytest.mark.parametrize("name", [n for n in sorted(STRATEGIES) if n != "local"])
 def test_nothing_received_is_refused(name):
     with pytest.raises((ValueError, KeyError)):

@@ -1,0 +1,88 @@
+"""Whom to learn from: worked cosines, symmetry, and the floor that strangers set."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from flames.strategies import Update, affinities, personalised
+
+START = {"w": np.array([1.0, 1.0]), "n": np.array(3)}
+
+
+def update(client, modality, move, cases=1, affinity=None):
+    arrays = {"w": START["w"] + np.array(move), "n": np.array(9)}
+    return Update(client, modality, arrays, cases, affinity)
+
+
+def table(*updates):
+    return {u.client: u for u in updates}
+
+
+def test_strangers_set_the_floor():
+    found = affinities(
+        table(
+            update("a", "US", [3.0, 4.0]),
+            update("b", "US", [4.0, 3.0]),  # cosine with a 24/25
+            update("c", "US", [0.0, 2.0]),  # with a 4/5, with b 3/5
+            update("x", "CT", [1.0, 0.0]),  # with a 3/5, with b 4/5, with c 0: floor 4/5
+        ),
+        START,
+    )
+    assert found["a"] == {"b": pytest.approx(1.0), "c": pytest.approx(0.0)}
+    assert found["c"] == {"a": pytest.approx(0.0), "b": 0.0}
+    assert found["x"] == {}
+
+
+def test_nobody_alike_weighs_nobody():
+    found = affinities(table(update("a", "US", [1.0, 0.0]), update("b", "US", [-1.0, 0.1])), START)
+    assert found == {"a": {"b": 0.0}, "b": {"a": 0.0}}
+
+
+def test_a_client_that_did_not_move_is_like_nobody():
+    found = affinities(table(update("a", "US", [0.0, 0.0]), update("b", "US", [1.0, 0.0])), START)
+    assert found["a"] == {"b": 0.0}
+
+
+@given(hnp.arrays(np.float64, (4, 2), elements=st.floats(-5, 5)))
+def test_symmetric_inside_zero_to_one_and_blind_to_step_length(moves):
+    names = ["a", "b", "c", "d"]
+    modalities = ["US", "US", "US", "MR"]
+    once = affinities(table(*map(update, names, modalities, moves)), START)
+    twice = affinities(table(*map(update, names, modalities, 2 * moves)), START)
+    for one in names[:3]:
+        for other, weight in once[one].items():
+            assert 0 <= weight <= 1
+            assert weight == once[other][one]
+            assert twice[one][other] == pytest.approx(weight, abs=1e-6)
+
+
+def test_peers_weigh_by_cases_times_affinity():
+    download = personalised().download(
+        "a",
+        table(
+            update("a", "US", [0.0, 0.0], 6, {"b": 0.5, "c": 0.0}),
+            update("b", "US", [2.0, 0.0], 4),
+            update("c", "US", [9.0, 9.0], 8),
+        ),
+    )
+    assert download.arrays["w"].tolist() == [3.0, 1.0]  # b alone
+    assert download.own_share == 0.75  # 6 / (6 + 0.5·4)
+    assert download.model["w"].tolist() == [
+        pytest.approx(1 + 80 / 18),  # (4·2 + 8·9) / 18
+        pytest.approx(1 + 72 / 18),
+    ]
+
+
+def test_a_client_among_strangers_shares_with_none_but_may_try_all():
+    download = personalised().download(
+        "a",
+        table(
+            update("a", "US", [0.0, 0.0], 6, {"b": 0.0, "c": 0.0}),
+            update("b", "US", [3.0, 0.0], 1),
+            update("c", "US", [0.0, 3.0], 2),
+        ),
+    )
+    assert download.own_share == 1.0
+    assert download.arrays["w"].tolist() == [2.0, 3.0]  # 1 + 3/3, 1 + 6/3
