@@ -1,4 +1,4 @@
-"""Whom to learn from: worked cosines, symmetry, and the floor that strangers set."""
+"""Whom to learn from: worked cosines, symmetry, and what it does to peers."""
 
 import numpy as np
 import pytest
@@ -20,18 +20,27 @@ def table(*updates):
     return {u.client: u for u in updates}
 
 
-def test_strangers_set_the_floor():
+def test_weights_are_cosines_over_the_largest_inside_a_modality():
     found = affinities(
         table(
             update("a", "US", [3.0, 4.0]),
             update("b", "US", [4.0, 3.0]),  # cosine with a 24/25
             update("c", "US", [0.0, 2.0]),  # with a 4/5, with b 3/5
-            update("x", "CT", [1.0, 0.0]),  # with a 3/5, with b 4/5, with c 0: floor 4/5
+            update("d", "US", [-1.0, 0.0]),  # against a and b, at right angles to c
+            update("x", "CT", [3.0, 4.0]),  # like a, but of another modality
         ),
         START,
     )
-    assert found["a"] == {"b": pytest.approx(1.0), "c": pytest.approx(0.0)}
-    assert found["c"] == {"a": pytest.approx(0.0), "b": 0.0}
+    assert found["a"] == {
+        "b": 1.0,
+        "c": pytest.approx(4 / 5 / (24 / 25)),
+        "d": 0.0,
+    }
+    assert found["c"] == {
+        "a": pytest.approx(4 / 5 / (24 / 25)),
+        "b": pytest.approx(3 / 5 / (24 / 25)),
+        "d": 0.0,
+    }
     assert found["x"] == {}
 
 

@@ -1,10 +1,8 @@
 """Whom to learn from: clients whose first steps from common weights point the same way.
 
 After the first round every client has moved away from the same start. Two hospitals with the same
-task move alike; unrelated ones move at right angles, give or take noise. How large that noise is
-shows between clients of different modalities, which by the method's premise have nothing to share.
-Compare the clustering of clients by the cosine of their updates in Sattler et al., Clustered
-Federated Learning, IEEE TNNLS 32(8), 2021.
+task move alike; unrelated ones move at right angles. Compare the clustering of clients by the
+cosine of their updates in Sattler et al., Clustered Federated Learning, IEEE TNNLS 32(8), 2021.
 """
 
 from __future__ import annotations
@@ -20,10 +18,9 @@ from flames.strategies.base import Updates, ordered
 def affinities(updates: Updates, start: Arrays) -> dict[str, dict[str, float]]:
     """Return how much each client should weigh each peer of its modality, 0 to 1.
 
-    With ``c`` the cosine of two clients' movements from ``start``, ``f`` the largest cosine between
-    clients of different modalities (at least 0) and ``m`` the largest inside a modality, it is
-    ``(c − f) / (m − f)`` clipped to [0, 1]. It is symmetric, and 1 for the two most alike. Where no
-    two clients of a modality are more alike than strangers, all are 0.
+    With ``c`` the cosine of two clients' movements from ``start`` and ``m`` the largest between any
+    two clients of one modality, it is ``max(0, c) / m``: symmetric, 1 for the two most alike, and 0
+    for movements at right angles or against each other.
 
     >>> from flames.strategies.base import Update
     >>> start = {"w": np.zeros(2)}
@@ -42,20 +39,18 @@ def affinities(updates: Updates, start: Arrays) -> dict[str, dict[str, float]]:
     """
     clients = ordered(updates)
     cosine = _cosines([u.arrays for u in clients], start)
-    pairs = [(i, j) for i in range(len(clients)) for j in range(i)]
-    alike = [cosine[p] for p in pairs if clients[p[0]].modality == clients[p[1]].modality]
-    strange = [cosine[p] for p in pairs if clients[p[0]].modality != clients[p[1]].modality]
-    floor = max([0.0, *strange])
-    most = max(alike, default=0.0)
-    scale = most - floor
-    return {
-        one.client: {
-            other.client: float(np.clip((cosine[i, j] - floor) / scale, 0, 1)) if scale > 0 else 0.0
-            for j, other in enumerate(clients)
-            if other.client != one.client and other.modality == one.modality
-        }
+    pairs = [
+        (i, j)
         for i, one in enumerate(clients)
-    }
+        for j, other in enumerate(clients)
+        if i != j and one.modality == other.modality
+    ]
+    most = max((cosine[pair] for pair in pairs), default=0.0)
+    found: dict[str, dict[str, float]] = {client.client: {} for client in clients}
+    for i, j in pairs:
+        weight = max(0.0, float(cosine[i, j])) / most if most > 0 else 0.0
+        found[clients[i].client][clients[j].client] = weight
+    return found
 
 
 def _cosines(models: list[Arrays], start: Mapping[str, np.ndarray]) -> np.ndarray:
