@@ -54,6 +54,15 @@ def before_the_old_round_is_deleted(monkeypatch):
     monkeypatch.setattr(server, "shutil", stub)
 
 
+def when_the_old_round_was_deleted(monkeypatch):
+    def delete(*given, **named):
+        shutil.rmtree(*given, **named)
+        if str(given[0]).endswith("round-0001"):
+            raise Killed
+
+    monkeypatch.setattr(server, "shutil", SimpleNamespace(rmtree=delete, copytree=shutil.copytree))
+
+
 def in_the_closing_round(monkeypatch):
     monkeypatch.setattr(server.Server, "accept", after(6, server.Server.accept))
 
@@ -73,6 +82,7 @@ POINTS = (
     between_accept_and_close,
     while_the_server_closes,
     before_the_old_round_is_deleted,
+    when_the_old_round_was_deleted,
     in_the_closing_round,
     while_models_are_written,
     in_scoring,

@@ -215,7 +215,7 @@ def test_a_folder_with_a_run_needs_resume(two_sites, make_config):
 
 
 def test_a_run_of_another_configuration_is_not_continued(two_sites, make_config):
-    with pytest.raises(FlamesError, match="another configuration"):
+    with pytest.raises(FlamesError, match="another seed"):
         simulate(make_config("us-a", "us-b", seed=9), two_sites.path, resume=True)
 
 

@@ -27,7 +27,7 @@ def networks():
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 class TestContract:
-    @pytest.mark.parametrize("size", [(33, 50), (64, 64), (9, 70)])
+    @pytest.mark.parametrize("size", [(33, 50), (64, 64), (9, 70), (20, 32)])
     def test_logits_have_the_images_size(self, networks, name, size):
         network = networks[name].eval()
         with torch.inference_mode():
