@@ -100,6 +100,8 @@ def _facts(records: Records) -> list[tuple[str, str]]:
 def _rounds(records: Records) -> str:
     done = max((r["round"] for r in records.rounds if is_number(r.get("round"))), default=0)
     planned = records.setting("rounds")
+    if is_number(planned):
+        done = min(done, planned)  # the closing pass is recorded too, but trains nothing
     return whole(done) if planned in (None, done) else f"{whole(done)} of {whole(planned)}"
 
 

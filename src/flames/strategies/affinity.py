@@ -45,7 +45,7 @@ def affinities(updates: Updates, start: Arrays) -> dict[str, dict[str, float]]:
         for j, other in enumerate(clients)
         if i != j and one.modality == other.modality
     ]
-    most = max((cosine[pair] for pair in pairs), default=0.0)
+    most = max((float(cosine[pair]) for pair in pairs), default=0.0)
     found: dict[str, dict[str, float]] = {client.client: {} for client in clients}
     for i, j in pairs:
         weight = max(0.0, float(cosine[i, j])) / most if most > 0 else 0.0
