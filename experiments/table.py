@@ -46,18 +46,22 @@ def main(out: str, paths: list[str]) -> None:
             },
         )
         notes[summary["strategy"]].setdefault("seeds", []).append(str(summary["seed"]))
-    values = {name: average([run.load_cases() for run in found]) for name, found in runs.items()}
+    tables = {name: [run.load_cases() for run in found] for name, found in runs.items()}
+    values = {name: average(rows, "personal") for name, rows in tables.items()}
+    servers = {name: average(rows, "server") for name, rows in tables.items()}
     groups = groups_by_site(next(iter(runs.values()))[0].load_cases())
-    save_csv(Path(f"{out}-dice.csv"), dice_rows(values, groups, notes))
+    rows = dice_rows(values, groups, notes, "personal")
+    rows += dice_rows({n: v for n, v in servers.items() if v}, groups, notes, "server")
+    save_csv(Path(f"{out}-dice.csv"), rows)
     paired = paired_rows(values, groups)
     save_csv(Path(f"{out}-paired.csv"), paired)
     for name in (f"{out}-dice.csv", f"{out}-paired.csv"):
         print(Path(name).read_text(encoding="utf-8"))
 
 
-def average(tables: list[list[dict[str, str]]]) -> Values:
-    """Return site → case → Dice of the personalised model, averaged over seeds."""
-    every = [values_by_site(rows, "dice", model_kind="personal") for rows in tables]
+def average(tables: list[list[dict[str, str]]], kind: str) -> Values:
+    """Return site → case → Dice of one kind of model, averaged over seeds."""
+    every = [values_by_site(rows, "dice", model_kind=kind) for rows in tables]
     result: Values = {}
     for site, cases in every[0].items():
         result[site] = {}
@@ -68,12 +72,20 @@ def average(tables: list[list[dict[str, str]]]) -> Values:
 
 
 def dice_rows(
-    values: dict[str, Values], groups: dict[str, Any], notes: dict[str, dict[str, Any]]
+    values: dict[str, Values],
+    groups: dict[str, Any],
+    notes: dict[str, dict[str, Any]],
+    kind: str,
 ) -> list[dict[str, Any]]:
     rows = []
     for name, sites in values.items():
         note = notes[name]
-        start = {"strategy": name, "seeds": " ".join(note["seeds"]), "commit": note["commit"]}
+        start = {
+            "strategy": name,
+            "model": kind,
+            "seeds": " ".join(note["seeds"]),
+            "commit": note["commit"],
+        }
         for site, cases in sites.items():
             units = [groups[site][case] for case in cases]
             score = bootstrap_interval(cases.values(), seed=0, groups=units)
