@@ -87,9 +87,9 @@ class StrategyConfig(Section):
     """Own share in a client's mixture; `tuned` chooses on its validation cases."""
     alpha_candidates: int = Field(3, ge=2, le=9)
     """Values of α tried between 1/n and 1 when tuned."""
-    sharing: float = Field(0.5, ge=0, le=1)
-    """Share of the rounds in which `flames` clients begin from their group's model, before each
-    tunes its own mixture; what a client keeps is chosen among the rounds after."""
+    sharing: float = Field(1.0, ge=0, le=1)
+    """Share of the rounds in which `flames` clients begin from the mean of themselves and the peers
+    they should weigh, before each tunes its own mixture; what a client keeps is chosen after."""
 
 
 class EvaluationConfig(Section):

@@ -84,7 +84,7 @@ def test_peers_weigh_by_cases_times_affinity():
     ]
 
 
-def test_a_client_among_strangers_shares_with_none_but_may_try_all():
+def test_a_client_among_strangers_keeps_its_own_and_may_try_the_groups_model():
     download = personalised().download(
         "a",
         table(
@@ -93,5 +93,21 @@ def test_a_client_among_strangers_shares_with_none_but_may_try_all():
             update("c", "US", [0.0, 3.0], 2),
         ),
     )
-    assert download.own_share == 1.0
-    assert download.arrays["w"].tolist() == [2.0, 3.0]  # 1 + 3/3, 1 + 6/3
+    assert (download.use, download.arrays, download.own_share) == ("keep", None, 1.0)
+    assert download.model["w"].tolist() == [
+        pytest.approx(1 + 3 / 9),
+        pytest.approx(1 + 6 / 9),
+    ]
+
+
+def test_little_likeness_is_none():
+    found = affinities(
+        table(
+            update("a", "US", [10.0, 0.0]),
+            update("b", "US", [10.0, 1.0]),
+            update("c", "US", [1.0, 10.0]),  # cosine with a 0.0995, a tenth of the largest
+        ),
+        START,
+    )
+    assert found["a"] == {"b": 1.0, "c": 0.0}
+    assert found["b"]["c"] == 0.0 or found["b"]["c"] >= 0.2

@@ -92,4 +92,4 @@ def test_while_sharing_a_round_begins_with_the_first_mixture_whatever_the_scores
     ]
     assert choose(ways, sharing=True) is ways[1]
     assert choose(ways, sharing=False) is ways[2]
-    assert choose(tried(own=0.9), sharing=True).name == "own"
+    assert choose(tried(model=0.9, own=0.2), sharing=True).name == "own"

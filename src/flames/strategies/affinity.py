@@ -14,13 +14,16 @@ import numpy as np
 from flames.strategies.arrays import Arrays
 from flames.strategies.base import Updates, ordered
 
+STRANGER = 0.2
+"""Share of the largest cosine below which two clients have nothing to tell each other."""
+
 
 def affinities(updates: Updates, start: Arrays) -> dict[str, dict[str, float]]:
     """Return how much each client should weigh each peer of its modality, 0 to 1.
 
     With ``c`` the cosine of two clients' movements from ``start`` and ``m`` the largest between any
-    two clients of one modality, it is ``max(0, c) / m``: symmetric, 1 for the two most alike, and 0
-    for movements at right angles or against each other.
+    two clients of one modality, it is ``c / m``: symmetric, and 1 for the two most alike. Below
+    `STRANGER` it is 0: movements at right angles or against each other, give or take noise.
 
     >>> from flames.strategies.base import Update
     >>> start = {"w": np.zeros(2)}
@@ -48,8 +51,8 @@ def affinities(updates: Updates, start: Arrays) -> dict[str, dict[str, float]]:
     most = max((float(cosine[pair]) for pair in pairs), default=0.0)
     found: dict[str, dict[str, float]] = {client.client: {} for client in clients}
     for i, j in pairs:
-        weight = max(0.0, float(cosine[i, j])) / most if most > 0 else 0.0
-        found[clients[i].client][clients[j].client] = weight
+        weight = float(cosine[i, j]) / most if most > 0 else 0.0
+        found[clients[i].client][clients[j].client] = weight if weight >= STRANGER else 0.0
     return found
 
 

@@ -31,7 +31,7 @@ class Candidate:
 def candidates(download: Download, own: Arrays | None, *, count: int) -> list[Candidate]:
     """Return every way to begin that a download allows, unscored.
 
-    - ``keep``: own weights.
+    - ``keep``: own weights, or the group's model where it was sent.
     - ``replace``, or nothing of one's own yet: what was sent.
     - ``mix`` with a fixed α: that mixture, which the client begins with; then the group's model,
       whose score tells the server which round to keep.
@@ -41,14 +41,14 @@ def candidates(download: Download, own: Arrays | None, *, count: int) -> list[Ca
     Raises:
         ValueError: The download needs weights that are not there.
     """
+    group = [] if download.model is None else [Candidate("model", download.model, None)]
     if download.use == "keep" and own is not None:
-        return [Candidate("own", own, None)]
+        return [*group, Candidate("own", own, None)]
     if download.arrays is None:
         raise ValueError("the server sent no weights to a client that has none")
     if download.use == "replace" or own is None:
         return [Candidate("model", download.arrays, None)]
     peers = download.arrays
-    group = [] if download.model is None else [Candidate("model", download.model, None)]
     if download.alpha is not None:
         return [_mixture(own, peers, download.alpha), *group]
     shares = [download.own_share, *alphas(download.peers + 1, count)]
@@ -59,14 +59,17 @@ def candidates(download: Download, own: Arrays | None, *, count: int) -> list[Ca
 def choose(tried: Sequence[Candidate], *, sharing: bool) -> Candidate:
     """Return what a round begins with: the best on validation, the first of equals.
 
-    While ``sharing`` it is the first mixture, the mean of the client and the peers it should weigh.
+    While ``sharing`` it is the first mixture, the mean of the client and the peers it should weigh,
+    or own weights where there are no such peers.
     Own weights, just trained on the site's own cases, almost always beat an average of models that
     have not yet met, and models that went their own way from the start have averages that are worth
     little: a client that took the best from the first round on would learn from nobody.
     """
-    mixtures = [candidate for candidate in tried if candidate.name == "mixture"]
-    if sharing and mixtures:
-        return mixtures[0]
+    if sharing:
+        for name in ("mixture", "own"):
+            for candidate in tried:
+                if candidate.name == name:
+                    return candidate
     return max(tried, key=lambda candidate: candidate.score)
 
 

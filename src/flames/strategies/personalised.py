@@ -15,10 +15,10 @@ from flames.strategies.fedavg import case_weighted_mean
 def personalised(alpha: float | None = None) -> Strategy:
     """Return the corrected recipe: ``θ_k ← α θ_k + (1 − α) Σ_{j≠k} w_j θ_j``, ``w_j ∝ a_kj N_j``.
 
-    ``a_kj`` in [0, 1] is how alike the first steps of both clients were, see `affinities`; where
-    that is unknown or all peers are strangers, ``w_j ∝ N_j``. The server model is the mean of all
-    weighted by cases. Peers' weights travel, and the client mixes, so it can tune α on its own
-    validation cases inside [1/n, 1] without asking.
+    ``a_kj`` in [0, 1] is how alike the first steps of both clients were, see `affinities`, and 1
+    where that is unknown. A client among strangers keeps its own weights, and may still prefer the
+    server model, which is the mean of all weighted by cases. Peers' weights travel, and the client
+    mixes, so it can tune α on its own validation cases inside [1/n, 1] without asking.
 
     Args:
         alpha: Own share, for every client alike; None lets each client tune its own.
@@ -29,16 +29,18 @@ def personalised(alpha: float | None = None) -> Strategy:
         peers = [u for u in ordered(updates) if u.client != client]
         if not peers:
             return Download(None, use="keep", alpha=1.0, own_share=1.0)
-        cases = [u.num_examples for u in peers]
-        affinity = own.affinity
-        liked = cases if affinity is None else [u.num_examples * affinity[u.client] for u in peers]
+        affinity = own.affinity or {u.client: 1.0 for u in peers}
+        weights = [u.num_examples * affinity[u.client] for u in peers]
+        model = case_weighted_mean(updates)
+        if sum(weights) == 0:
+            return Download(None, use="keep", peers=len(peers), own_share=1.0, model=model)
         return Download(
-            weighted_mean([u.arrays for u in peers], liked if sum(liked) > 0 else cases),
+            weighted_mean([u.arrays for u in peers], weights),
             use="mix",
             alpha=alpha,
             peers=len(peers),
-            own_share=own.num_examples / (own.num_examples + sum(liked)),
-            model=case_weighted_mean(updates),
+            own_share=own.num_examples / (own.num_examples + sum(weights)),
+            model=model,
         )
 
     return Strategy(
