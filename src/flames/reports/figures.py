@@ -29,9 +29,8 @@ def sites_figure(records: Records) -> Markup:
 def curve_panels(records: Records) -> list[dict[str, Any]]:
     """Return one entry a modality: its charts, each with a title, and the legend of its sites."""
     groups: dict[str, list[str]] = {}
-    for site, fields in records.sites().items():
-        if records.site_rounds(site):
-            groups.setdefault(modality_of(fields), []).append(site)
+    for client, fields in records.clients().items():
+        groups.setdefault(modality_of(fields), []).append(client)
     return [_panel(records, modality, sites) for modality, sites in groups.items()]
 
 

@@ -47,9 +47,12 @@ class Records:
 
     def sites(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each site: from the summary, else from the rounds."""
-        known = dict(self.summary.get("sites") or {})
-        for record in self.site_rounds():
-            known.setdefault(str(record.get("site")), {"modality": record.get("modality")})
+        known = dict(self.summary.get("sites") or {}) or self.clients()
+        return dict(sorted(known.items(), key=lambda item: (modality_of(item[1]), item[0])))
+
+    def clients(self) -> dict[str, dict[str, Any]]:
+        """Return who trained, from the rounds: the sites, or pools of them for `central`."""
+        known = {str(r.get("site")): {"modality": r.get("modality")} for r in self.site_rounds()}
         return dict(sorted(known.items(), key=lambda item: (modality_of(item[1]), item[0])))
 
     def score(self, site: str, kind: str) -> dict[str, Any]:

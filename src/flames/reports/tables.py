@@ -114,14 +114,14 @@ def score_cells(score: dict[str, Any]) -> dict[str, str]:
 
 
 def cost_rows(records: Records) -> list[dict[str, str]]:
-    """Return the seconds and megabytes of each site, summed over its rounds."""
+    """Return the seconds and megabytes of whoever trained, summed over the rounds."""
     rows = []
-    for site in records.sites():
+    for site in records.clients():
         rounds = records.site_rounds(site)
         rows.append(
             {
                 "site": site,
-                "rounds": whole(len(rounds)),
+                "rounds": whole(sum(r.get("loss") is not None for r in rounds)),
                 "steps": whole(max((r.get("steps") or 0 for r in rounds), default=None)),
                 **{kind: duration(_total(rounds, kind)) for kind in ("train", "validate", "data")},
                 "up": megabytes(_sum(r.get("bytes_up") for r in rounds)),
