@@ -248,17 +248,19 @@ class Client:
     ) -> tuple[float | None, int]:
         """Write the personal weights that validation prefers so far; return their score and round.
 
-        A recipe that selects nothing keeps what the server sent last. What was best while sharing
-        does not count afterwards.
+        A recipe that selects nothing keeps what the server sent last. What was best while a client
+        shared does not count afterwards; one among strangers never shared.
         """
         if not self.strategy.selects:
             save_arrays(place / "kept.safetensors", tried[0].arrays)
             return None, server_round
         best = max(tried, key=lambda c: c.score if math.isfinite(c.score) else -1.0)
         score = round(best.score, 6)
-        if before.exists() and self._shares(server_round) == self._shares(server_round - 1):
+        if before.exists():
             known = self._reply(before)
-            if known["best"] >= score:
+            shared = known["chosen"] == "mixture" and self._shares(server_round - 1)
+            ended = shared and not self._shares(server_round)
+            if not ended and known["best"] >= score:
                 save_arrays(place / "kept.safetensors", load_arrays(before / "kept.safetensors"))
                 return float(known["best"]), int(known["best_round"])
         save_arrays(place / "kept.safetensors", best.arrays)
