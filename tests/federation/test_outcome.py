@@ -112,3 +112,13 @@ def test_evaluate_leaves_a_full_folder_alone(finished, site_stores, tmp_path):
     (tmp_path / "mine").touch()
     with pytest.raises(FlamesError, match="not empty"):
         evaluate_run(finished.path, [site_stores["us-a"].path], tmp_path, model=None, split="test")
+
+
+def test_models_say_what_they_learned_from_in_aggregates(make_config, site_stores, tmp_path):
+    run = simulate(make_config(rounds=1), tmp_path / "run")
+    server = json.loads(load_metadata(run.server_model("US"))["trained_on"])
+    assert [one["cases"] for one in server] == [4, 2]
+    text = run.personal_model("mr-a").read_bytes()
+    (own,) = json.loads(load_metadata(run.personal_model("mr-a"))["trained_on"])
+    assert (own["modality"], own["dimensions"]) == ("MR", 3)
+    assert not any(case.encode() in text for case in site_stores["mr-a"].cases)

@@ -10,6 +10,7 @@ from flames import __version__
 from flames.cli.data import data
 from flames.cli.data_make import make
 from flames.cli.evaluate import evaluate
+from flames.cli.predict import predict
 from flames.cli.report import report
 from flames.cli.run import run
 from flames.errors import FlamesError
@@ -26,6 +27,7 @@ data.command()(make)
 app.add_typer(data, name="data")
 app.command()(run)
 app.command()(evaluate)
+app.command()(predict)
 app.command()(report)
 
 

@@ -22,11 +22,16 @@ from flames.data.formats import find_sources
 from flames.data.normalise import CT_WINDOW
 from flames.data.sources import SourceOptions, check_folder, select
 from flames.data.splits import FRACTIONS, check_fractions, split_cases
-from flames.data.store import STORE_SCHEMA, CaseRecord, Modality, SiteStore, StoreInfo
+from flames.data.store import (
+    MODALITIES,
+    STORE_SCHEMA,
+    CaseRecord,
+    Modality,
+    SiteStore,
+    StoreInfo,
+)
 from flames.errors import FlamesError, nearest
 from flames.files import save_text
-
-MODALITIES: tuple[Modality, ...] = ("US", "MR", "CT")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from flames.errors import FlamesError
 Modality = Literal["US", "MR", "CT"]
 Split = Literal["train", "val", "test"]
 ModelT = TypeVar("ModelT", bound=BaseModel)
+MODALITIES: tuple[Modality, ...] = ("US", "MR", "CT")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 STORE_SCHEMA = 1
 

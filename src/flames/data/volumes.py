@@ -19,7 +19,12 @@ CLEARLY_THICKER = 1.2
 
 
 def load_nifti(path: Path, channel: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return a volume nearest RAS with its affine.
+    """Return a volume nearest RAS with its affine; otherwise as `load_native`."""
+    return to_ras(*load_native(path, channel))
+
+
+def load_native(path: Path, channel: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return a volume in the file's own axes, and its affine to RAS.
 
     Args:
         path: The file; with four dimensions, channels come last.
@@ -43,7 +48,7 @@ def load_nifti(path: Path, channel: int | None = None) -> tuple[np.ndarray, np.n
         raise FlamesError(
             f"{path} has an affine that cannot be inverted", "mend the header's sform or qform"
         )
-    return to_ras(volume, affine)
+    return volume, affine
 
 
 def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

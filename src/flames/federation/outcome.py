@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flames.config import RunConfig
+from flames.data.fingerprint import fingerprint
 from flames.data.store import SPLITS, SiteStore
 from flames.files import save_json
 from flames.inference.pictures import draw_gallery
@@ -38,17 +39,19 @@ def save_models(
     Where the strategy gives every client the same model, that model is also the personal one.
     """
     models = server.best_models()
+    prints = {site: fingerprint(store).model_dump(mode="json") for site, store in stores.items()}
     for group, arrays in models.items():
-        save_arrays(run.server_model(group), arrays, _metadata(config, "server", group, group))
+        sites = [site for site, store in stores.items() if group in ("all", store.modality)]
+        metadata = _metadata(config, "server", group, group, [prints[site] for site in sites])
+        save_arrays(run.server_model(group), arrays, metadata)
     personal = server.strategy.personal
     for site, store in stores.items():
         if personal:
             arrays = dict(clients[site].kept_weights(server.finished))
         else:
             arrays = models.get(store.modality) or models["all"]
-        save_arrays(
-            run.personal_model(site), arrays, _metadata(config, "personal", site, store.modality)
-        )
+        metadata = _metadata(config, "personal", site, store.modality, [prints[site]])
+        save_arrays(run.personal_model(site), arrays, metadata)
 
 
 def score_run(
@@ -179,7 +182,9 @@ def _site(store: SiteStore, record: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _metadata(config: RunConfig, kind: str, name: str, modality: str) -> dict[str, Any]:
+def _metadata(
+    config: RunConfig, kind: str, name: str, modality: str, trained_on: list[dict[str, Any]]
+) -> dict[str, Any]:
     network = config.model.model_copy(update={"weights": None})
     return {
         "name": f"{kind}:{name}",
@@ -191,6 +196,7 @@ def _metadata(config: RunConfig, kind: str, name: str, modality: str) -> dict[st
         "output": "logits; sigmoid above 0.5 is tumour",
         "strategy": config.strategy.name,
         "seed": config.seed,
+        "trained_on": trained_on,
     }
 
 

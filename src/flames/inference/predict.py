@@ -58,10 +58,30 @@ def predict_case(
 ) -> np.ndarray:
     """Return a case's tumour probabilities in its own shape, float32."""
     slices, _ = case_slices(store, case)
+    native = predict_slices(
+        model,
+        slices,
+        image_size=image_size,
+        precision=precision,
+        batch_size=batch_size,
+        flip=flip,
+    )
+    return native[0] if case.slice_axis is None else np.moveaxis(native, 0, case.slice_axis)
+
+
+def predict_slices(
+    model: nn.Module,
+    slices: np.ndarray,
+    *,
+    image_size: int,
+    precision: Precision,
+    batch_size: int,
+    flip: bool = False,
+) -> np.ndarray:
+    """Return probabilities ``(N, H, W)`` float32 of normalised slices ``(N, H, W)`` of any size."""
     squares = np.clip(fit(slices, image_size, fill=-1.0), -1, 1).astype(np.float16)
     probs = predict_squares(model, squares, precision=precision, batch_size=batch_size, flip=flip)
-    native = unfit(probs, slices.shape[1:]).numpy()
-    return native[0] if case.slice_axis is None else np.moveaxis(native, 0, case.slice_axis)
+    return unfit(probs, slices.shape[1:]).numpy()
 
 
 def validation_rows(slices: Slices, at_most: int) -> np.ndarray:

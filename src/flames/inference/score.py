@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 from torch import nn
 
 from flames.config import ModelConfig
+from flames.data.fingerprint import Fingerprint
 from flames.data.store import CaseRecord, SiteStore, Split
 from flames.errors import FlamesError
 from flames.inference.predict import predict_case
@@ -35,6 +37,8 @@ class TrainedModel:
     """The modality it was trained on, or ``all``."""
     image_size: int
     network: nn.Module
+    trained_on: tuple[Fingerprint, ...] = ()
+    """One a site; empty for models from before fingerprints."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def load_model(path: Path, precision: Precision) -> TrainedModel:
         config = ModelConfig.model_validate_json(metadata["network"])
         image_size = int(metadata["image_size"])
         name, kind, modality = metadata["name"], metadata["kind"], metadata["modality"]
+        trained_on = _fingerprints(metadata)
     except (KeyError, ValueError) as error:
         raise FlamesError(
             f"{path} does not say which network it is: {error}",
@@ -76,7 +81,7 @@ def load_model(path: Path, precision: Precision) -> TrainedModel:
     start = config.model_copy(update={"pretrained": False, "weights": None})
     network = make_model(start)
     set_model_arrays(network, load_arrays(path))
-    return TrainedModel(name, kind, modality, image_size, precision.place(network))
+    return TrainedModel(name, kind, modality, image_size, precision.place(network), trained_on)
 
 
 def score_store(
@@ -132,3 +137,8 @@ def score_store(
         yield ScoredCase(row, case, prediction)
         if progress is not None:
             progress(done + 1)
+
+
+def _fingerprints(metadata: Mapping[str, str]) -> tuple[Fingerprint, ...]:
+    adapter = TypeAdapter(tuple[Fingerprint, ...])
+    return adapter.validate_json(metadata.get("trained_on", "[]"))

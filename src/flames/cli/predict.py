@@ -1,0 +1,94 @@
+"""``flames predict``: a trained model looks at images that nobody has labelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from flames.errors import FlamesError
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run's folder, or a model file.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for what is found.")],
+    formats: Annotated[
+        str | None,
+        typer.Option("--format", help="nifti, png; several with commas. Default: as the source."),
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option(help="Of a run, take this site's personalised model.")
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="US, MR or CT: what the images are; of a run, its model.")
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write tumour probabilities too.")
+    ] = False,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average with the mirror image; takes twice as long.")
+    ] = False,
+    channel: Annotated[
+        int | None, typer.Option(help="Channel of images with several, from 0.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also look at images of another modality.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the last line only.")] = False,
+) -> None:
+    """Find tumours in images: masks in the images' own geometry, and tables of lesions.
+
+    Ends with 2 when an image could not be read; the others are done all the same.
+    """
+    from flames.data.inputs import find_inputs
+    from flames.data.store import MODALITIES
+    from flames.errors import FlamesError, nearest
+    from flames.inference.choose import choose_model
+    from flames.inference.predict_files import PredictOptions, predict_files
+    from flames.inference.score import load_model
+    from flames.models.precision import choose_precision
+
+    if modality is not None and modality not in MODALITIES:
+        raise FlamesError(f"there is no modality {modality!r}", nearest(modality, MODALITIES))
+    found = find_inputs(inputs)
+    precision = choose_precision()
+    trained = load_model(choose_model(model, site=site, modality=modality), precision)
+    options = PredictOptions(
+        formats=tuple(part.strip() for part in formats.split(",")) if formats else (),
+        probabilities=probabilities,
+        flip=tta,
+        force=force,
+        modality=modality,
+        channel=channel,
+    )
+    if not trained.trained_on and not quiet:
+        typer.echo(f"Note: {trained.name} does not say what it was trained on.")
+    failed: list[FlamesError] = []
+    with_tumour = 0
+    for looked in predict_files(trained, found, out, precision=precision, options=options):
+        if looked.error is not None:
+            failed.append(looked.error)
+        with_tumour += int(looked.row.get("tumour_found") or 0)
+        if not quiet:
+            typer.echo(_line(looked.row))
+    done = len(found) - len(failed)
+    typer.echo(f"{trained.name}: tumour in {with_tumour} of {done} images; {out}/predictions.csv")
+    if failed:
+        more = f" (and {len(failed) - 1} more, in predictions.csv)" if len(failed) > 1 else ""
+        raise FlamesError(f"{failed[0].found}{more}", failed[0].remedy)
+
+
+def _line(row: dict[str, Any]) -> str:
+    if row.get("error"):
+        return f"{row['name']}: not done: {row['error']}"
+    what = f"score {row['presence_score']:.2f}"
+    if row["lesions"]:
+        word = "lesion" if row["lesions"] == 1 else "lesions"
+        what += f", {row['lesions']} {word}, {row['size']:.4g} {row['size_unit']}"
+    else:
+        what += ", no tumour found"
+    far = f"; unlike the training images: {row['departures']}" if row["departures"] else ""
+    return f"{row['name']}: {what}{far}"

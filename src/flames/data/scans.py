@@ -1,0 +1,143 @@
+"""One image file, without a label: its pixels as a network wants them, and the way back.
+
+Networks see volumes nearest RAS. Whatever is found must lie in the file's own grid again, so a
+`Scan` carries that grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+from flames.data.normalise import looks_like_hu
+from flames.data.pictures import read_picture
+from flames.data.store import Modality
+from flames.data.volumes import load_native, slice_axis, to_ras, voxel_sizes
+from flames.errors import FlamesError, nearest
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+RAS = np.array([[0, 1], [1, 1], [2, 1]], dtype=float)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The array grid of the source, to which results are brought back."""
+
+    shape: tuple[int, ...]
+    """``(H, W)`` of a picture, or the volume's own axes."""
+    affine: np.ndarray | None
+    """Index in the source's own axes to RAS millimetres; None for pictures."""
+
+    def place(self, array: np.ndarray) -> np.ndarray:
+        """Return an array nearest RAS in the source's own axes; a picture stays as it is."""
+        if self.affine is None:
+            return array
+        back = ornt_transform(RAS, io_orientation(self.affine))
+        return np.ascontiguousarray(apply_orientation(array, back))
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One image with its geometry."""
+
+    image: np.ndarray
+    """``(H, W)``, or ``(X, Y, Z)`` nearest RAS, in the source's intensities."""
+    spacing: tuple[float, ...]
+    """In array-axis order; 1 where it is not known."""
+    spacing_known: bool
+    affine: np.ndarray | None
+    """Array index to RAS millimetres, for volumes."""
+    slice_axis: int | None
+    grid: Grid
+    modality: Modality | None
+    """Where the file tells, or its values can only be Hounsfield units."""
+
+    @property
+    def slices_reversed(self) -> bool:
+        """Return whether the source counts its slices from the other end."""
+        if self.grid.affine is None:
+            return False
+        ends = {int(axis): way for axis, way in io_orientation(self.grid.affine)}
+        return self.slice_axis is not None and ends[self.slice_axis] < 0
+
+    def slices(self, array: np.ndarray) -> np.ndarray:
+        """Return ``array``, of the image's shape, as ``(N, H, W)``."""
+        return array[None] if self.slice_axis is None else np.moveaxis(array, self.slice_axis, 0)
+
+    def unslice(self, slices: np.ndarray) -> np.ndarray:
+        """Return slices ``(N, H, W)`` in the image's shape."""
+        return slices[0] if self.slice_axis is None else np.moveaxis(slices, 0, self.slice_axis)
+
+
+def read_scan(path: Path, *, channel: int | None = None) -> Scan:
+    """Return the image in the file at ``path``.
+
+    Raises:
+        FlamesError: The file is of no known kind, damaged, has several channels and none chosen,
+            or a value that is not finite.
+    """
+    scan = _reader(path)(path, channel)
+    if not np.isfinite(scan.image).all():
+        raise FlamesError(
+            f"{path} holds values that are not finite (NaN or infinity)",
+            "replace them by the value of the background",
+        )
+    return scan
+
+
+def known_suffix(path: Path) -> str | None:
+    """Return the ending by which the file is read, or None.
+
+    >>> known_suffix(Path("a.b.NII.GZ"))
+    '.nii.gz'
+    """
+    name = path.name.lower()
+    fitting = [suffix for suffix in READERS if name.endswith(suffix) and len(name) > len(suffix)]
+    return max(fitting, key=len, default=None)
+
+
+def volume_scan(
+    volume: np.ndarray, affine: np.ndarray, *, modality: Modality | None = None
+) -> Scan:
+    """Return the scan of a volume in its source's axes, ``affine`` leading to RAS."""
+    moved, ras = to_ras(volume, affine)
+    spacing = voxel_sizes(ras)
+    return Scan(
+        moved,
+        spacing,
+        True,
+        ras,
+        slice_axis(spacing),
+        Grid(volume.shape, affine),
+        modality or ("CT" if looks_like_hu(moved) else None),
+    )
+
+
+def _nifti(path: Path, channel: int | None) -> Scan:
+    return volume_scan(*load_native(path, channel))
+
+
+def _picture(path: Path, channel: int | None) -> Scan:
+    image = read_picture(path, channel)
+    return Scan(image, (1.0, 1.0), False, None, None, Grid(image.shape, None), None)
+
+
+READERS: dict[str, Callable[[Path, int | None], Scan]] = {
+    **dict.fromkeys(PICTURE_SUFFIXES, _picture),
+    **dict.fromkeys(NIFTI_SUFFIXES, _nifti),
+}
+
+
+def _reader(path: Path) -> Callable[[Path, int | None], Scan]:
+    suffix = known_suffix(path)
+    if suffix is None:
+        raise FlamesError(
+            f"{path} is not an image that flames reads",
+            nearest(path.suffix.lower(), READERS),
+        )
+    return READERS[suffix]

@@ -1,0 +1,126 @@
+"""What was found, as files that a viewer opens in the image's own place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from PIL import Image
+
+from flames.data.inputs import Input
+from flames.data.scans import NIFTI_SUFFIXES, Scan
+from flames.errors import FlamesError
+from flames.inference.lesions import Lesion
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """All that a model says of one image."""
+
+    input: Input
+    scan: Scan
+    probabilities: np.ndarray
+    """Float32, in the shape of the scan's image."""
+    mask: np.ndarray
+    """Bool, of the same shape."""
+    presence_score: float
+    lesions: tuple[Lesion, ...]
+    departures: tuple[str, ...]
+    """How the image differs from those that the model learned from."""
+    seconds: float
+
+
+def write_nifti(finding: Finding, out: Path, *, probabilities: bool) -> list[Path]:
+    """Write the mask, and the probabilities where wanted, on the grid of the source.
+
+    Raises:
+        FlamesError: The source is a picture, which has no place in a patient.
+    """
+    if finding.scan.grid.affine is None:
+        raise FlamesError(
+            f"{finding.input.path} is a picture, without millimetres or a patient's axes",
+            "write it as --format png",
+        )
+    arrays = {"mask": finding.mask.astype(np.uint8)}
+    if probabilities:
+        arrays["probability"] = finding.probabilities.astype(np.float32)
+    written = []
+    for what, array in arrays.items():
+        path = out / f"{finding.input.name}_{what}.nii.gz"
+        image = _nifti_like(finding, finding.scan.grid.place(array))
+        _whole(path, lambda partial, image=image: nib.save(image, partial))  # type: ignore[misc]
+        written.append(path)
+    return written
+
+
+def write_png(finding: Finding, out: Path, *, probabilities: bool) -> list[Path]:
+    """Write masks as 0 and 255, probabilities as 16 bits; of a volume one file a slice."""
+    arrays = {"mask": finding.mask.astype(np.uint8) * np.uint8(255)}
+    if probabilities:
+        arrays["probability"] = np.rint(finding.probabilities * 65535).astype(np.uint16)
+    written = []
+    for what, array in arrays.items():
+        for path, picture in _pictures(finding, array, out / f"{finding.input.name}_{what}"):
+            image = Image.fromarray(picture)
+            _whole(path, lambda partial, image=image: image.save(partial, format="PNG"))  # type: ignore[misc]
+            written.append(path)
+    return written
+
+
+Writer = Callable[..., list[Path]]
+WRITERS: dict[str, Writer] = {"nifti": write_nifti, "png": write_png}
+
+
+def default_format(scan: Scan) -> str:
+    """Return the format nearest to the source's own."""
+    return "png" if scan.grid.affine is None else "nifti"
+
+
+def _pictures(finding: Finding, array: np.ndarray, start: Path) -> list[tuple[Path, np.ndarray]]:
+    """Return the pictures of an array: itself, or its slices in the source's order, rows down."""
+    if finding.scan.slice_axis is None:
+        return [(start.with_name(f"{start.name}.png"), np.ascontiguousarray(array))]
+    slices = finding.scan.slices(array)
+    if finding.scan.slices_reversed:
+        slices = slices[::-1]
+    # As a radiologist looks: the first axis to the left, the second upwards.
+    turned = (np.ascontiguousarray(one.T[::-1, ::-1]) for one in slices)
+    return [(start / f"{number:04d}.png", one) for number, one in enumerate(turned)]
+
+
+def _nifti_like(finding: Finding, array: np.ndarray) -> nib.Nifti1Image:
+    affine = finding.scan.grid.affine
+    if not finding.input.path.name.lower().endswith(NIFTI_SUFFIXES):
+        image = nib.Nifti1Image(array, affine)
+        image.header.set_xyzt_units("mm")
+        return image
+    source: Any = nib.load(finding.input.path)
+    header = nib.Nifti1Header.from_header(source.header)
+    header.set_data_shape(array.shape)
+    header.set_data_dtype(array.dtype)
+    header["cal_max"] = header["cal_min"] = 0
+    header["descrip"] = b""
+    image = nib.Nifti1Image(array, affine, header)
+    image.header.set_slope_inter(1, 0)
+    return image
+
+
+def _whole(path: Path, save: Callable[[Path], None]) -> None:
+    """Write under another name, then rename: a viewer never opens half a file."""
+    partial = path.with_name(f".partial.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(partial)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise FlamesError(
+            f"cannot write {path}: {error.strerror or error}",
+            "free some space or choose another -o",
+        ) from error

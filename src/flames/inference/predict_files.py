@@ -1,0 +1,254 @@
+"""A trained model looks at files, one in memory at a time, and writes what it found."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from flames.data.fingerprint import departures
+from flames.data.inputs import Input
+from flames.data.normalise import CT_WINDOW, intensity_window, normalise
+from flames.data.scans import Scan, read_scan
+from flames.data.store import Modality
+from flames.errors import FlamesError, nearest
+from flames.inference.lesions import Lesion, find_lesions
+from flames.inference.outputs import WRITERS, Finding, default_format
+from flames.inference.predict import predict_slices
+from flames.inference.score import THRESHOLD, TrainedModel
+from flames.metrics.presence import presence_score
+from flames.models.precision import Precision
+
+CASE_COLUMNS = (
+    "name",
+    "source",
+    "tumour_found",
+    "presence_score",
+    "lesions",
+    "size",
+    "size_unit",
+    "departures",
+    "files",
+    "seconds",
+    "error",
+)
+LESION_COLUMNS = ("name", *Lesion.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How images are looked at, and what is written."""
+
+    formats: tuple[str, ...] = ()
+    """Names of `WRITERS`; none means the one nearest to each source."""
+    probabilities: bool = False
+    flip: bool = False
+    force: bool = False
+    """Also look at images that can only be of another modality than the model's."""
+    modality: Modality | None = None
+    """What the person says that the images are; needed by a model for all modalities."""
+    channel: int | None = None
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One line of ``predictions.csv``."""
+
+    row: dict[str, Any]
+    error: FlamesError | None = None
+
+
+def predict_files(
+    model: TrainedModel,
+    inputs: Sequence[Input],
+    out: Path,
+    *,
+    precision: Precision,
+    options: PredictOptions,
+) -> Iterator[Looked]:
+    """Yield each input as it is done; write masks, ``predictions.csv`` and ``lesions.csv``.
+
+    An input that cannot be read gets a line that says so, and the next one is taken.
+
+    Raises:
+        FlamesError: ``out`` holds something, a format is not known, the images are of another
+            modality than the model, or the disk is full.
+    """
+    _check(model, out, options)
+    with (
+        _Table(out / "predictions.csv", CASE_COLUMNS) as cases,
+        _Table(out / "lesions.csv", LESION_COLUMNS) as lesions,
+    ):
+        for one in inputs:
+            try:
+                finding = predict_file(model, one, precision=precision, options=options)
+            except FlamesError as error:
+                row = {"name": one.name, "source": str(one.path), "error": error.found}
+                cases.add(row)
+                yield Looked(row, error)
+                continue
+            files = _write(finding, out, options)
+            row = _row(finding, [f.relative_to(out).as_posix() for f in files])
+            cases.add(row)
+            for lesion in finding.lesions:
+                lesions.add({"name": one.name, **lesion.as_row()})
+            yield Looked(row)
+
+
+def predict_file(
+    model: TrainedModel, one: Input, *, precision: Precision, options: PredictOptions
+) -> Finding:
+    """Return what ``model`` finds in one file.
+
+    Raises:
+        FlamesError: The file is damaged, or of another modality than the model.
+    """
+    started = time.perf_counter()
+    scan = read_scan(one.path, channel=options.channel)
+    modality = _modality(model, scan, one, options)
+    window = intensity_window(scan.image, modality, _ct_window(model))
+    slices = scan.slices(normalise(scan.image, window))
+    native = predict_slices(
+        model.network,
+        slices,
+        image_size=model.image_size,
+        precision=precision,
+        batch_size=options.batch_size,
+        flip=options.flip,
+    )
+    probabilities = np.ascontiguousarray(scan.unslice(native))
+    mask = probabilities > THRESHOLD
+    return Finding(
+        input=one,
+        scan=scan,
+        probabilities=probabilities,
+        mask=mask,
+        presence_score=presence_score(probabilities, slice_axis=scan.slice_axis),
+        lesions=tuple(find_lesions(mask, probabilities, scan)),
+        departures=tuple(
+            departures(
+                scan.image,
+                spacing=scan.spacing,
+                spacing_known=scan.spacing_known,
+                slice_axis=scan.slice_axis,
+                sites=[s for s in model.trained_on if s.modality == modality],
+            )
+        ),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _modality(model: TrainedModel, scan: Scan, one: Input, options: PredictOptions) -> Modality:
+    """Return the modality to normalise by; refuse an image that can only be another."""
+    said = options.modality or scan.modality
+    if model.modality == "all":
+        if said is None:
+            raise FlamesError(
+                f"model {model.name} serves every modality, and {one.path} does not say its own",
+                "say it with --modality",
+            )
+        return said
+    if scan.modality not in (None, model.modality) and not options.force:
+        raise FlamesError(
+            f"{one.path} is {scan.modality}, model {model.name} was trained on {model.modality}",
+            f"choose a model of {scan.modality}, or add --force if you know better",
+        )
+    return model.modality  # type: ignore[return-value]
+
+
+def _ct_window(model: TrainedModel) -> tuple[float, float]:
+    """Return the window of the training site with the most CT cases."""
+    known = [s for s in model.trained_on if s.ct_window is not None]
+    largest = max(known, key=lambda s: s.cases, default=None)
+    return CT_WINDOW if largest is None or largest.ct_window is None else largest.ct_window
+
+
+def _check(model: TrainedModel, out: Path, options: PredictOptions) -> None:
+    for name in options.formats:
+        if name not in WRITERS:
+            raise FlamesError(f"there is no output format {name!r}", nearest(name, WRITERS))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FlamesError(f"{out} is not an empty folder", "name a new -o")
+    said = options.modality
+    if said is not None and model.modality not in ("all", said) and not options.force:
+        raise FlamesError(
+            f"model {model.name} was trained on {model.modality}, not {said}",
+            f"choose a model of {said}, or add --force if you know better",
+        )
+
+
+def _write(finding: Finding, out: Path, options: PredictOptions) -> list[Path]:
+    formats = options.formats or (default_format(finding.scan),)
+    return [
+        path
+        for name in formats
+        for path in WRITERS[name](finding, out, probabilities=options.probabilities)
+    ]
+
+
+def _row(finding: Finding, files: list[str]) -> dict[str, Any]:
+    sizes = [lesion.size for lesion in finding.lesions]
+    unit = finding.lesions[0].size_unit if finding.lesions else ""
+    return {
+        "name": finding.input.name,
+        "source": str(finding.input.path),
+        "tumour_found": int(bool(finding.mask.any())),
+        "presence_score": round(finding.presence_score, 4),
+        "lesions": len(finding.lesions),
+        "size": round(sum(sizes), 6) if sizes else 0,
+        "size_unit": unit,
+        "departures": "; ".join(finding.departures),
+        "files": " ".join(files[:4]) + (f" and {len(files) - 4} more" if len(files) > 4 else ""),
+        "seconds": round(finding.seconds, 3),
+        "error": "",
+    }
+
+
+class _Table:
+    """A CSV file that grows line by line under another name, and is renamed when whole."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path, self.columns = path, columns
+        self.partial = path.with_name(f".{path.name}.partial")
+        self.file: TextIO | None = None
+
+    def __enter__(self) -> _Table:
+        self._guard(self._open)
+        return self
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._guard(lambda: self._write(row))
+
+    def __exit__(self, *_error: object) -> None:
+        if self.file is not None:
+            self.file.close()
+        # What was done before a stop is worth keeping: every line is whole.
+        with suppress(OSError):
+            self.partial.replace(self.path)
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = self.partial.open("w", encoding="utf-8", newline="")
+        self.writer = csv.DictWriter(self.file, self.columns, lineterminator="\n")
+        self.writer.writeheader()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        assert self.file is not None
+        self.writer.writerow(row)
+        self.file.flush()
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OSError as error:
+            raise FlamesError(
+                f"cannot write {self.path}: {error.strerror or error}",
+                "free some space or choose another -o",
+            ) from error

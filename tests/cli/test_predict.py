@@ -1,0 +1,110 @@
+"""The command that a hospital uses: a model file or a run, images, a folder of results."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from flames.config import ModelConfig
+from flames.data.fingerprint import fingerprint
+
+
+@pytest.fixture
+def model_file(monkeypatch, tmp_path: Path, write_store) -> Path:
+    from flames.models import make_model
+    from flames.models.weights import model_arrays, save_arrays
+
+    monkeypatch.setattr(sys.modules["flames.models.unet"], "FILTERS", (4, 8, 16))
+    store = write_store(
+        tmp_path / "s", site="s", modality="MR", shape=(20, 26, 4), slice_axis=2, seed=3
+    )
+    metadata = {
+        "name": "server:MR",
+        "kind": "server",
+        "modality": "MR",
+        "network": ModelConfig().model_dump_json(),
+        "image_size": 32,
+        "trained_on": [fingerprint(store).model_dump(mode="json")],
+    }
+    path = tmp_path / "run" / "models" / "MR.safetensors"
+    save_arrays(path, model_arrays(make_model(ModelConfig())), metadata)
+    (tmp_path / "run" / "config.toml").touch()
+    return path
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    array = np.random.default_rng(1).integers(0, 90, (20, 26, 4), dtype=np.int16)
+    path = tmp_path / "in" / "a.nii.gz"
+    path.parent.mkdir()
+    nib.save(nib.Nifti1Image(array, np.diag([1.5, 1.0, 9.0, 1])), path)
+    return path
+
+
+def flames(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
+    from flames.cli.main import main
+
+    monkeypatch.setattr(sys, "argv", ["flames", "predict", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    out, err = capsys.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+def test_a_run_and_a_model_file_give_the_same(monkeypatch, capsys, tmp_path, model_file, image):
+    one = flames(monkeypatch, capsys, tmp_path / "run", image.parent, "-o", tmp_path / "a")
+    two = flames(monkeypatch, capsys, model_file, image, "-o", tmp_path / "b", "--tta")
+    assert one[0] == two[0] == 0, one[2] + two[2]
+    assert "it has slices 9 mm apart, in training 2 to 2" in one[1]
+    assert "in 0 of 1 images" in one[1] or "in 1 of 1 images" in one[1]
+    assert (tmp_path / "a" / "a_mask.nii.gz").exists()
+    names = {p.name for p in (tmp_path / "b").iterdir()}
+    assert names == {"a_mask.nii.gz", "lesions.csv", "predictions.csv"}
+
+
+def test_several_formats_and_probabilities(monkeypatch, capsys, tmp_path, model_file, image):
+    code, _, _ = flames(
+        monkeypatch, capsys, model_file, image, "-o", tmp_path / "a", "--format", "nifti, png",
+        "--probabilities", "--quiet",
+    )  # fmt: skip
+    assert code == 0
+    assert (tmp_path / "a" / "a_probability.nii.gz").exists()
+    assert len(list((tmp_path / "a" / "a_mask").glob("*.png"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--modality", "XR"], "no modality 'XR'"),
+        (["--modality", "CT"], "no model of modality 'CT'"),
+        (["--format", "nrrd"], "no output format 'nrrd'"),
+        (["--channel", "3"], "has one channel"),
+    ],
+)
+def test_what_cannot_be_done_ends_with_2(
+    monkeypatch, capsys, tmp_path, model_file, image, options, words
+):
+    code, _, err = flames(
+        monkeypatch, capsys, tmp_path / "run", image, "-o", tmp_path / "a", *options
+    )
+    assert code == 2
+    assert words in err
+    assert "what to do:" in err
+    assert "Traceback" not in err
+
+
+def test_a_model_before_fingerprints_says_so(monkeypatch, capsys, tmp_path, model_file, image):
+    from flames.models.weights import load_arrays, load_metadata, save_arrays
+
+    metadata = load_metadata(model_file)
+    assert json.loads(metadata.pop("trained_on"))
+    save_arrays(model_file, load_arrays(model_file), metadata)
+    code, out, _ = flames(monkeypatch, capsys, model_file, image, "-o", tmp_path / "a")
+    assert code == 0
+    assert "does not say what it was trained on" in out
