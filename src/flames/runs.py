@@ -7,6 +7,7 @@
     RUN/splits.json            site → train, val, test → case ids
     RUN/rounds.jsonl           one line a site and round, one a server model and round
     RUN/cases.csv              one line a model and test case
+    RUN/calibration.csv        pixels, summed probability and tumour by model, site and bin
     RUN/affinity.json           client → peer → weight in 0 to 1, from the first round's updates
     RUN/summary.json           scores with intervals
     RUN/models/GROUP.safetensors     the server's model of a modality ("all" for one model)
@@ -63,6 +64,11 @@ class RunFolder:
     def cases(self) -> Path:
         """Return the path of the scores per case."""
         return self.path / "cases.csv"
+
+    @property
+    def calibration(self) -> Path:
+        """Return the path of the reliability tables by model and site."""
+        return self.path / "calibration.csv"
 
     @property
     def summary(self) -> Path:
@@ -124,8 +130,17 @@ class RunFolder:
 
     def load_cases(self) -> list[dict[str, str]]:
         """Return the rows of ``cases.csv`` as text by column; an empty cell is undefined."""
-        with self.cases.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        return load_csv(self.cases)
+
+    def load_calibration(self) -> list[dict[str, str]]:
+        """Return the rows of ``calibration.csv``; none where a run has no such file."""
+        return load_csv(self.calibration) if self.calibration.exists() else []
+
+
+def load_csv(path: Path) -> list[dict[str, str]]:
+    """Return rows as text by column."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def save_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from flames.federation.server import Server
 
 OnProgress = Callable[[str, int, int], None]
+Reliability = dict[tuple[str, str], np.ndarray]
+"""Reliability tables by model and site."""
 Rows = list[dict[str, Any]]
 
 
@@ -72,13 +75,14 @@ def score_run(
         config.evaluation.batch_size, config.evaluation.flip, config.evaluation.nsd_tolerance
     )
     rows: Rows = []
+    tables: Reliability = {}
     allowed = _pictures_allowed(config, stores)
     gallery: list[dict[str, Any]] = []
     for path in run.server_models().values():
         model = load_model(path, precision)
         for site, store in stores.items():
             if model.modality in ("all", store.modality):
-                rows += _score(model, store, site, precision, options, on_progress)
+                rows += _score(model, store, site, precision, options, tables, on_progress)
     for site, path in run.personal_models().items():
         store = stores[site]
         model = load_model(path, precision)
@@ -88,8 +92,9 @@ def score_run(
                 for row in rows
                 if row["site"] == site and row["model_kind"] == "server"
             ]
+            tables |= {(model.name, s): t for (_, s), t in tables.items() if s == site}
         else:
-            rows += _score(model, store, site, precision, options, on_progress)
+            rows += _score(model, store, site, precision, options, tables, on_progress)
         if site in allowed:
             mine = [row for row in rows if row["model"] == model.name]
             gallery += draw_gallery(
@@ -98,6 +103,7 @@ def score_run(
     if gallery:
         save_json(run.pictures / "index.json", gallery)
     save_csv(run.cases, rows)
+    save_csv(run.calibration, _calibration_rows(tables))
     seconds = {"score": time.perf_counter() - started}
     save_json(run.summary, summarise(run, config, stores, rows, seconds))
 
@@ -131,6 +137,10 @@ def summarise(
             for site, store in stores.items()
         },
         **tables,
+        "stored": {
+            "clients": _folder_bytes(run.state / "clients"),
+            "server": _folder_bytes(run.state / "server"),
+        },
         "seconds": spent | {"total": spent["train"] + spent["validate"] + spent["score"]},
     }
 
@@ -141,6 +151,7 @@ def _score(
     site: str,
     precision: Precision,
     options: ScoreOptions,
+    tables: Reliability,
     on_progress: OnProgress,
 ) -> Rows:
     total = len(store.split(options.split))
@@ -153,7 +164,27 @@ def _score(
         options=options,
         progress=lambda done: on_progress(title, done, total),
     )
-    return [case.row for case in scored]
+    rows: Rows = []
+    for case in scored:
+        rows.append(case.row)
+        place = (model.name, site)
+        tables[place] = tables.get(place, 0.0) + case.reliability
+    return rows
+
+
+def _calibration_rows(tables: Reliability) -> Rows:
+    return [
+        {
+            "model": model,
+            "site": site,
+            "bin": number,
+            "pixels": int(pixels),
+            "probability": round(float(total), 3),
+            "tumour": int(tumour),
+        }
+        for (model, site), table in tables.items()
+        for number, (pixels, total, tumour) in enumerate(table)
+    ]
 
 
 def _pictures_allowed(config: RunConfig, stores: Mapping[str, SiteStore]) -> set[str]:
@@ -180,6 +211,14 @@ def _site(store: SiteStore, record: dict[str, Any] | None) -> dict[str, Any]:
         "alpha": record["alpha"] if record else None,
         "kept_round": record["best_round"] if record else None,
     }
+
+
+def _folder_bytes(folder: Path) -> int:
+    """Return the bytes of the newest round's folder of everybody in ``folder``."""
+    newest: dict[Path, Path] = {}
+    for place in sorted(folder.rglob("round-*")):
+        newest[place.parent] = place
+    return sum(f.stat().st_size for place in newest.values() for f in place.rglob("*.safetensors"))
 
 
 def _metadata(

@@ -16,6 +16,7 @@ from flames.data.fingerprint import Fingerprint
 from flames.data.store import CaseRecord, SiteStore, Split
 from flames.errors import FlamesError
 from flames.inference.predict import predict_case
+from flames.metrics.calibration import reliability
 from flames.metrics.cases import score_case
 from flames.metrics.presence import presence_score
 from flames.models import make_model
@@ -59,6 +60,8 @@ class ScoredCase:
     case: CaseRecord
     prediction: np.ndarray
     """Bool, in the case's shape."""
+    reliability: np.ndarray
+    """Pixels, summed probability and tumour by bin of probability."""
 
 
 def load_model(path: Path, precision: Precision) -> TrainedModel:
@@ -115,9 +118,10 @@ def score_store(
             flip=options.flip,
         )
         prediction = probs > THRESHOLD
+        label = np.asarray(store.label(case.case_id))
         score = score_case(
             prediction,
-            np.asarray(store.label(case.case_id)),
+            label,
             spacing=case.spacing,
             spacing_unit=case.spacing_unit,
             presence_score=presence_score(probs, slice_axis=case.slice_axis),
@@ -134,7 +138,7 @@ def score_store(
             "group": case.group,
             **score.as_row(),
         }
-        yield ScoredCase(row, case, prediction)
+        yield ScoredCase(row, case, prediction, reliability(probs, label))
         if progress is not None:
             progress(done + 1)
 
