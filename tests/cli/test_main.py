@@ -74,7 +74,7 @@ def test_help_loads_no_torch_and_no_numpy():
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "loaded []"
-    for command in ("run", "evaluate", "report", "data"):
+    for command in ("run", "evaluate", "report", "data", "compare"):
         assert command in result.stdout
 
 
@@ -185,3 +185,26 @@ def test_a_report_of_no_run_ends_with_2(flames, tmp_path):
     code, _, err = flames("report", tmp_path)
     assert code == 2
     assert "summary.json" in err
+
+
+def test_a_comparison_from_one_command_that_grows(flames, federation, tmp_path):
+    out = tmp_path / "table"
+    table = ["compare", federation, "--out", out, "--reference", "local", *small()]
+    code, text, err = flames(*table, "--strategies", "local,modality", "--seeds", 1)
+    assert (code, err) == (0, "")
+    assert "2 of 2 runs are finished" in text
+    report = out / "report.html"
+    assert str(report) in text.replace("\n", "")
+    assert {p.name for p in out.iterdir()} == {"local-0", "modality-0", "report.html", "tables"}
+    assert (out / "local-0" / "report.html").exists()
+    code, text, _ = flames(*table, "--strategies", "local,modality,fedavg", "--seeds", 1)
+    assert code == 0
+    assert text.count("runs are finished") == 1
+    assert "fedavg" in (out / "tables" / "overview.csv").read_text(encoding="utf-8")
+
+    code, _, err = flames(*table, "--strategies", "fedavg", "--seeds", 1)
+    assert code == 2
+    assert "the reference 'local' is not compared" in err
+    code, text, _ = flames(*table, "--strategies", "local,modality,paper", "--report-only")
+    assert code == 0
+    assert not (out / "paper-0").exists()

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from flames import __version__
+from flames.cli.compare import compare
 from flames.cli.data import data
 from flames.cli.data_make import make
 from flames.cli.evaluate import evaluate
@@ -29,6 +30,7 @@ app.command()(run)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(report)
+app.command()(compare)
 
 
 def _version(wanted: bool) -> None:

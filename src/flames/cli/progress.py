@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from flames.federation.batch import Done, Job, run_missing
 from flames.federation.simulation import Event
+from flames.reports.html import write_report
+from flames.runs import RunFolder
 
 
 class RunProgress:
@@ -65,3 +69,28 @@ class RunProgress:
             total=event.total,
             text=event.text,
         )
+
+
+def run_jobs(
+    jobs: Sequence[Job], console: Console, *, at_a_time: int, quiet: bool
+) -> list[RunFolder]:
+    """Run what is missing of ``jobs``, show it, and write the report of each run."""
+    started = time.monotonic()
+
+    def done(event: Done) -> None:
+        if not quiet:
+            words = f"failed: {event.failed}" if event.failed else "finished"
+            console.print(
+                f"{time.monotonic() - started:7.0f} s  {event.job.folder.name} {words}; "
+                f"{event.number} of {event.total} runs are finished",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+
+    with RunProgress(console, quiet=quiet or at_a_time > 1) as progress:
+        runs = run_missing(jobs, at_a_time=at_a_time, on_event=progress.show, on_done=done)
+    for run in runs:
+        if not run.report.exists():
+            write_report(run)
+    return runs

@@ -48,13 +48,17 @@ def line_chart(
     title: str,
     rounds: tuple[float, float],
     bounds: tuple[float, float] | None = None,
+    x_label: str = "round",
 ) -> Markup:
-    """Return curves against rounds; ``bounds`` fixes the vertical axis. No points, no drawing."""
+    """Return curves against rounds; ``bounds`` fixes the vertical axis. No points, no drawing.
+
+    With another ``x_label`` the curves are against that, and ``rounds`` are the axis's ends.
+    """
     lines = [line for line in lines if line.points]
     if not lines:
         return Markup("")
     ys = [y for line in lines for _, y in line.points]
-    x_ticks = ticks(*rounds, whole=True)
+    x_ticks = ticks(*rounds, whole=rounds[1] - rounds[0] > 1 or x_label == "round")
     y_ticks = ticks(*(bounds or (min(ys), max(ys))))
     x_span = (rounds[0], max(rounds[1], rounds[0] + 1))
     y_span = (y_ticks[0], y_ticks[-1])
@@ -65,12 +69,12 @@ def line_chart(
             _scale(y, y_span, (_HEIGHT - _BOTTOM, _TOP)),
         )
 
-    parts = [_grid(place, x_ticks, y_ticks, x_span)]
+    parts = [_grid(place, x_ticks, y_ticks, x_span, x_label)]
     parts += [_curve(line, place) for line in lines]
     ends = "; ".join(f"{line.name} ends at {decimal(line.points[-1][1])}" for line in lines)
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
-    ).format(_WIDTH, _HEIGHT, f"{title} by round: {ends}.", Markup("").join(parts))
+    ).format(_WIDTH, _HEIGHT, f"{title} by {x_label}: {ends}.", Markup("").join(parts))
 
 
 def forest_plot(dots: Sequence[Dot], *, title: str) -> Markup:
@@ -130,7 +134,7 @@ def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     return [round(n * step, 10) for n in range(first, last + 1)]
 
 
-def _grid(place, x_ticks, y_ticks, x_span) -> Markup:  # type: ignore[no-untyped-def]
+def _grid(place, x_ticks, y_ticks, x_span, x_label) -> Markup:  # type: ignore[no-untyped-def]
     rows = []
     for y in y_ticks:
         x0, at = place(x_span[0], y)
@@ -150,8 +154,8 @@ def _grid(place, x_ticks, y_ticks, x_span) -> Markup:  # type: ignore[no-untyped
         )
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     rows.append(
-        Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">round</text>').format(
-            middle, _HEIGHT - 3
+        Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+            middle, _HEIGHT - 3, x_label
         )
     )
     return Markup("").join(rows)

@@ -32,6 +32,16 @@ STRATEGIES = {
     ),
 }
 
+SENDS = {
+    "flames": "down: the mean of the peers, and the server's model",
+    "paper": "down: the mean of the peers",
+    "modality": "nothing",
+    "fedavg": "nothing",
+    "local": "sends its weights for the record; nothing comes down",
+    "central": "the images themselves, which are not counted here",
+}
+"""What a strategy sends or keeps beside the weights of one model."""
+
 CHOSEN = {
     "own": "its own weights",
     "model": "the server's model",

@@ -1,0 +1,51 @@
+"""``flames compare``: strategies side by side, on the same budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def compare(
+    federation: Path = typer.Argument(..., help="The federation's TOML file."),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder of the runs and the report."),
+    strategies: str = typer.Option(
+        "flames,local,modality,fedavg,central", "--strategies", help="Names, with commas between."
+    ),
+    seeds: int = typer.Option(3, "--seeds", min=1, help="Runs of each strategy."),
+    reference: str = typer.Option("flames", "--reference", help="What differences are taken to."),
+    jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Runs at a time."),
+    set_: list[str] = typer.Option(
+        [], "--set", help="Any key of the file: --set training.local-steps=20", metavar="KEY=VALUE"
+    ),
+    report_only: bool = typer.Option(
+        False, "--report-only", help="Start no run; report those that are finished."
+    ),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Print the closing table only."),
+) -> None:
+    """Run what is missing of strategies × seeds, and write one report of all."""
+    from flames.cli.settings import parse_overrides
+    from flames.config import load_config
+    from flames.federation.comparison import comparison_jobs
+
+    config = load_config(federation, parse_overrides(set_))
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    wanted = comparison_jobs(config, names, seeds=seeds, out=out)
+
+    from rich.console import Console
+
+    from flames.cli.progress import run_jobs
+    from flames.errors import FlamesError, nearest
+    from flames.reports.compare import write_comparison
+    from flames.reports.compare.terminal import print_comparison
+
+    if reference not in names:
+        raise FlamesError(f"the reference {reference!r} is not compared", nearest(reference, names))
+    console = Console()
+    if report_only:
+        wanted = [job for job in wanted if job.finished]
+    runs = run_jobs(wanted, console, at_a_time=jobs, quiet=quiet)
+    path = write_comparison(out, runs, reference=reference)
+    print_comparison(path.parent / "tables" / "overview.csv", console)
+    console.print(f"report: {path}", soft_wrap=True, highlight=False)

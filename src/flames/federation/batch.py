@@ -1,0 +1,110 @@
+"""Many runs from one table: finished ones are left, stopped ones continued, several at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from flames.config import RunConfig, differing_keys, load_config
+from flames.errors import FlamesError
+from flames.federation.simulation import OnEvent, simulate
+from flames.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that a table needs."""
+
+    config: RunConfig
+    folder: Path
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the run has its scores."""
+        return RunFolder(self.folder).summary.exists()
+
+
+@dataclass(frozen=True)
+class Done:
+    """Progress of a table: one more run has ended."""
+
+    job: Job
+    number: int
+    total: int
+    failed: str = ""
+
+
+def run_missing(
+    jobs: Sequence[Job],
+    *,
+    at_a_time: int = 1,
+    on_event: OnEvent = lambda _: None,
+    on_done: Callable[[Done], None] = lambda _: None,
+) -> list[RunFolder]:
+    """Run what is not finished, and return the run folders in the order of ``jobs``.
+
+    Args:
+        jobs: The table; a folder that a killed run left is continued.
+        at_a_time: Processes; each gets its share of the processor where ``threads`` is 0.
+        on_event: Events of the run, where one runs at a time.
+        on_done: Called after each run.
+
+    Raises:
+        FlamesError: A folder belongs to a run with another configuration (before anything is
+            started), or a run failed (after the others have ended).
+    """
+    for job in jobs:
+        _check(job)
+    waiting = [job for job in jobs if not job.finished]
+    failures: list[tuple[Job, tuple[str, str]]] = []
+
+    def tell(job: Job, failure: tuple[str, str] | None) -> None:
+        if failure:
+            failures.append((job, failure))
+        done = sum(other.finished for other in jobs)
+        on_done(Done(job, done, len(jobs), failure[0] if failure else ""))
+
+    if at_a_time == 1:
+        for job in waiting:
+            tell(job, _run(job, on_event))
+    elif waiting:
+        threads = max(1, (os.cpu_count() or 1) // at_a_time)
+        with ProcessPoolExecutor(at_a_time, mp_context=get_context("spawn")) as pool:
+            asked = {pool.submit(_run_apart, job, threads): job for job in waiting}
+            for future in as_completed(asked):
+                tell(asked[future], future.result())
+    if failures:
+        job, (found, remedy) = failures[0]
+        raise FlamesError(
+            f"{len(failures)} of {len(jobs)} runs failed, first {job.folder.name}: {found}", remedy
+        )
+    return [RunFolder(job.folder) for job in jobs]
+
+
+def _check(job: Job) -> None:
+    run = RunFolder(job.folder)
+    if run.config.exists() and (different := differing_keys(load_config(run.config), job.config)):
+        raise FlamesError(
+            f"{run.path} was made with another {', '.join(different)}",
+            f"give the options that {run.config} says, or name a new --out",
+        )
+
+
+def _run(job: Job, on_event: OnEvent) -> tuple[str, str] | None:
+    try:
+        simulate(job.config, job.folder, resume=job.folder.exists(), on_event=on_event)
+    except FlamesError as error:
+        return error.found, error.remedy
+    return None
+
+
+def _run_apart(job: Job, threads: int) -> tuple[str, str] | None:
+    if not job.config.threads:
+        torch.set_num_threads(threads)
+    return _run(job, lambda _: None)

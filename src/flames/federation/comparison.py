@@ -1,0 +1,40 @@
+"""Which runs a comparison of strategies needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flames.config import STRATEGY_NAMES, RunConfig
+from flames.errors import FlamesError, nearest
+from flames.federation.batch import Job
+
+
+def comparison_jobs(
+    config: RunConfig, strategies: Sequence[str], *, seeds: int, out: Path
+) -> list[Job]:
+    """Return a job for every strategy and seed, ``out/STRATEGY-SEED``, seed after seed.
+
+    Seeds are ``config.seed`` and the next ones; everything else is the same in all runs.
+
+    Raises:
+        FlamesError: A strategy is unknown or named twice, or there is none.
+    """
+    for name in strategies:
+        if name not in STRATEGY_NAMES:
+            raise FlamesError(f"unknown strategy {name!r}", nearest(name, STRATEGY_NAMES))
+    if not strategies or len(set(strategies)) < len(strategies):
+        raise FlamesError(
+            f"cannot compare {', '.join(strategies) or 'nothing'}",
+            "name each strategy once, as in --strategies flames,local,modality",
+        )
+    return [
+        Job(_with(config, name, seed), out / f"{name}-{seed}")
+        for seed in range(config.seed, config.seed + seeds)
+        for name in strategies
+    ]
+
+
+def _with(config: RunConfig, name: str, seed: int) -> RunConfig:
+    strategy = config.strategy.model_copy(update={"name": name})
+    return config.model_copy(update={"strategy": strategy, "seed": seed})

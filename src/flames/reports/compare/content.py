@@ -1,0 +1,165 @@
+"""Finished runs become the numbers of a comparison, each computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from flames.errors import FlamesError, nearest
+from flames.metrics.comparison import (
+    Values,
+    calibration_rows,
+    case_values,
+    harmed,
+    paired_rows,
+    presence_rows,
+    site_scores,
+    worst_site,
+)
+from flames.metrics.tables import groups_by_site
+from flames.reports.records import Records, load_records
+from flames.runs import RunFolder
+
+KINDS = ("personal", "server")
+BASELINE = "local"
+"""A site is harmed by a strategy that does worse there than training alone."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs by strategy, in the order in which the strategies were named, each run a seed."""
+
+    runs: dict[str, list[Records]]
+    reference: str
+    resamples: int
+
+    @property
+    def first(self) -> Records:
+        """Return one run, for what all runs share."""
+        return next(iter(self.runs.values()))[0]
+
+    @cached_property
+    def groups(self) -> Any:
+        """Return site → case id → patient."""
+        return groups_by_site(self.first.cases)
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of every draw."""
+        return min(int(r.summary["seed"]) for runs in self.runs.values() for r in runs)
+
+    @cached_property
+    def sites(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of each site, in the order of the tables."""
+        return self.first.sites()
+
+    @cached_property
+    def dice(self) -> dict[str, dict[str, Values]]:
+        """Return kind → strategy → site → case → Dice, seeds averaged."""
+        return {kind: self._values("dice", kind) for kind in KINDS}
+
+    @cached_property
+    def nsd(self) -> dict[str, dict[str, Values]]:
+        """Return the same of the normalised surface Dice."""
+        return {kind: self._values("nsd", kind) for kind in KINDS}
+
+    @cached_property
+    def scores(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        """Return kind → strategy → a row a site and their mean, of Dice."""
+        return {
+            kind: {name: self._scores(values) for name, values in found.items()}
+            for kind, found in self.dice.items()
+        }
+
+    @cached_property
+    def surface_scores(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        """Return the same of the normalised surface Dice."""
+        return {
+            kind: {name: self._scores(values) for name, values in found.items()}
+            for kind, found in self.nsd.items()
+        }
+
+    @cached_property
+    def paired(self) -> dict[str, list[dict[str, Any]]]:
+        """Return kind → rows of strategy minus reference."""
+        return {kind: self._paired(kind, self.reference) for kind in KINDS}
+
+    @cached_property
+    def harm(self) -> dict[str, dict[str, int]]:
+        """Return how many sites each strategy harms against training alone; empty without it."""
+        against = self._paired("personal", BASELINE)
+        names = {row["strategy"] for row in against}
+        return {name: harmed(against, name) for name in names}
+
+    @cached_property
+    def worst(self) -> dict[str, Any]:
+        """Return each strategy's worst site and its row, by personal models."""
+        return {name: worst_site(rows) for name, rows in self.scores["personal"].items()}
+
+    @cached_property
+    def presence(self) -> dict[str, list[dict[str, Any]]]:
+        """Return each strategy's AUC, sensitivity and specificity by site and in the mean."""
+        return {
+            name: presence_rows([r.cases for r in runs], model_kind="personal")
+            for name, runs in self.runs.items()
+        }
+
+    @cached_property
+    def calibration(self) -> dict[str, tuple[list[dict[str, Any]], np.ndarray | None]]:
+        """Return each strategy's calibration errors and its pooled reliability table."""
+        return {
+            name: calibration_rows([r.run.load_calibration() for r in runs], model_kind="personal")
+            for name, runs in self.runs.items()
+        }
+
+    def _values(self, measure: str, kind: str) -> dict[str, Values]:
+        found = {
+            name: case_values([r.cases for r in runs], measure, model_kind=kind)
+            for name, runs in self.runs.items()
+        }
+        return {name: values for name, values in found.items() if values}
+
+    def _scores(self, values: Values) -> list[dict[str, Any]]:
+        return site_scores(values, self.groups, seed=self.seed, resamples=self.resamples)
+
+    def _paired(self, kind: str, reference: str) -> list[dict[str, Any]]:
+        values = self.dice[kind]
+        if reference not in values:
+            return []
+        return paired_rows(
+            values, self.groups, reference=reference, seed=self.seed, resamples=self.resamples
+        )
+
+
+def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
+    """Return the comparison of finished runs.
+
+    Raises:
+        FlamesError: A run is not finished, the runs were not scored on the same cases, or the
+            reference is none of their strategies.
+    """
+    found: dict[str, list[Records]] = {}
+    for run in runs:
+        run.load_summary()
+        records = load_records(run)
+        found.setdefault(str(records.summary["strategy"]), []).append(records)
+    if reference not in found:
+        raise FlamesError(f"no run of the reference {reference!r}", nearest(reference, found))
+    comparison = Comparison(found, reference, _resamples(next(iter(found.values()))[0]))
+    for every in found.values():
+        for records in every:
+            if groups_by_site(records.cases) != comparison.groups:
+                raise FlamesError(
+                    f"{records.run.path} and {comparison.first.run.path} were scored on other "
+                    "cases",
+                    "compare runs of one federation only",
+                )
+    return comparison
+
+
+def _resamples(records: Records) -> int:
+    return int((records.config.get("evaluation") or {}).get("resamples", 2000))

@@ -1,0 +1,155 @@
+"""The comparison: one HTML file, and its tables as CSV and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from flames import __version__
+from flames.files import save_text
+from flames.metrics.comparison import FEWEST, MEAN
+from flames.reports.compare.content import BASELINE, KINDS, Comparison, load_comparison
+from flames.reports.compare.curves import (
+    convergence_figures,
+    convergence_rows,
+    legend,
+    reliability_figure,
+)
+from flames.reports.compare.failures import (
+    case_rows,
+    count_rows,
+    failure_pictures,
+    hardest_rows,
+    lost_rows,
+)
+from flames.reports.compare.latex import latex_table
+from flames.reports.compare.tables import (
+    calibration_table,
+    cost_table,
+    latex_paired,
+    latex_scores,
+    overview_csv,
+    overview_rows,
+    paired_csv,
+    paired_table,
+    presence_table,
+    rounded,
+    score_csv,
+    site_table,
+)
+from flames.reports.numbers import DASH, decimal
+from flames.reports.words import STRATEGIES
+from flames.runs import RunFolder, save_csv
+
+
+def write_comparison(out: Path, runs: Sequence[RunFolder], *, reference: str) -> Path:
+    """Write ``report.html`` and ``tables/`` into ``out``, and return the report's path.
+
+    Raises:
+        FlamesError: A run is not finished, or runs do not belong together.
+    """
+    comparison = load_comparison(runs, reference=reference)
+    _write_tables(out / "tables", comparison)
+    page = environment().get_template("compare.html.j2").render(**_content(comparison))
+    path = out / "report.html"
+    save_text(path, page)
+    return path
+
+
+def environment() -> Environment:
+    """Return how the templates of reports are filled."""
+    found = Environment(
+        loader=PackageLoader("flames", "reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["decimal"] = decimal
+    return found
+
+
+def _write_tables(folder: Path, comparison: Comparison) -> None:
+    save_csv(folder / "overview.csv", overview_csv(comparison))
+    save_csv(folder / "scores.csv", score_csv(comparison))
+    save_csv(folder / "paired.csv", paired_csv(comparison))
+    save_csv(folder / "convergence.csv", [rounded(r) for r in convergence_rows(comparison)])
+    save_csv(folder / "cases.csv", [rounded(row) for row in case_rows(comparison)])
+    save_csv(folder / "presence.csv", _by_strategy(comparison.presence))
+    calibration = {name: rows for name, (rows, _) in comparison.calibration.items()}
+    save_csv(folder / "calibration.csv", _by_strategy(calibration))
+    for kind in KINDS:
+        if comparison.scores[kind]:
+            head, rows = latex_scores(comparison, kind)
+            text = latex_table(
+                head,
+                rows,
+                caption=f"Dice of {kind} models on test cases, 95 % bootstrap intervals.",
+                last_apart=True,
+            )
+            save_text(folder / f"scores-{kind}.tex", text)
+    head, rows = latex_paired(comparison)
+    caption = "Differences in Dice, paired by case, mean over sites, 95 % bootstrap intervals."
+    save_text(folder / "paired.tex", latex_table(head, rows, caption=caption))
+
+
+def _by_strategy(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [{"strategy": name} | rounded(row) for name, rows in found.items() for row in rows]
+
+
+def _content(comparison: Comparison) -> dict[str, Any]:
+    first = comparison.first
+    return {
+        "name": str(first.setting("name") or "federation"),
+        "reference": comparison.reference,
+        "baseline": BASELINE,
+        "fewest": FEWEST,
+        "made_up": first.setting("made_up") is True,
+        "facts": _facts(comparison),
+        "strategies": [(name, STRATEGIES.get(name, "")) for name in comparison.runs],
+        "overview": overview_rows(comparison),
+        "sites": {kind: site_table(comparison, kind) for kind in KINDS},
+        "names": {kind: list(comparison.scores[kind]) for kind in KINDS},
+        "paired": _paired(comparison),
+        "charts": convergence_figures(comparison),
+        "legend": legend(comparison),
+        "presence": presence_table(comparison),
+        "calibration": calibration_table(comparison),
+        "reliability": reliability_figure(comparison),
+        "costs": cost_table(comparison),
+        "counts": count_rows(comparison),
+        "hardest": hardest_rows(comparison),
+        "lost": lost_rows(comparison),
+        "pictures": failure_pictures(comparison),
+        "config_text": first.config_text,
+        "version": __version__,
+        "dash": DASH,
+    }
+
+
+def _paired(comparison: Comparison) -> dict[str, list[dict[str, str]]]:
+    rows = paired_table(comparison, "personal")
+    return {
+        "means": [row for row in rows if row["site"] == MEAN],
+        "sites": [row for row in rows if row["site"] != MEAN],
+    }
+
+
+def _facts(comparison: Comparison) -> list[tuple[str, str]]:
+    first = comparison.first
+    runs = [records for every in comparison.runs.values() for records in every]
+    seeds = sorted({int(records.summary["seed"]) for records in runs})
+    test = sum(len(cases) for cases in comparison.groups.values())
+    commits = sorted({str(r.environment.get("commit"))[:10] for r in runs})
+    return [
+        ("Strategies", str(len(comparison.runs))),
+        ("Runs", str(len(runs))),
+        ("Seeds", ", ".join(map(str, seeds))),
+        ("Sites", str(len(comparison.sites))),
+        ("Test cases", str(test)),
+        ("Network", str(first.setting("network") or DASH)),
+        ("Commit", ", ".join(commits)),
+    ]

@@ -1,0 +1,32 @@
+"""The comparison as a table for the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flames.metrics.tables import number
+from flames.reports.numbers import decimal
+from flames.runs import load_csv
+
+COLUMNS = {
+    "Dice": ("dice", 3), "Server": ("server_dice", 3), "Worst": ("worst_dice", 3),
+    "Harmed": ("sites_clearly_below_local", 0), "AUC": ("auc", 2), "Spec.": ("specificity", 2),
+    "ECE": ("ece_raised", 3), "Minutes": ("minutes", 1),
+}  # fmt: skip
+
+
+def print_comparison(overview: Path, console: Console) -> None:
+    """Print a line a strategy from ``overview.csv``."""
+    table = Table(title="Strategies, means over sites on test cases", box=box.SIMPLE_HEAD)
+    table.add_column("Strategy")
+    for name in COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in load_csv(overview):
+        cells = [decimal(number(row[name]), digits) for name, digits in COLUMNS.values()]
+        table.add_row(Text(row["strategy"]), *cells)
+    console.print(table)

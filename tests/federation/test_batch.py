@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+
+from flames.errors import FlamesError
+from flames.federation import batch, simulation
+from flames.federation.batch import Job, run_missing
+from flames.federation.comparison import comparison_jobs
+
+
+@pytest.fixture
+def jobs(make_config, tmp_path):
+    config = make_config("us-a", "us-b", rounds=1)
+    return comparison_jobs(config, ["local", "modality"], seeds=2, out=tmp_path / "table")
+
+
+def test_every_strategy_gets_every_seed_and_all_else_alike(jobs):
+    assert [job.folder.name for job in jobs] == [
+        "local-5", "modality-5", "local-6", "modality-6",
+    ]  # fmt: skip
+    for job in jobs:
+        plain = job.config.model_copy(update={"seed": 0})
+        plain = plain.model_copy(
+            update={"strategy": plain.strategy.model_copy(update={"name": "flames"})}
+        )
+        first = jobs[0].config.model_copy(update={"seed": 0})
+        first = first.model_copy(
+            update={"strategy": first.strategy.model_copy(update={"name": "flames"})}
+        )
+        assert plain == first
+
+
+def test_a_finished_run_is_never_repeated_and_a_stopped_one_continues(jobs, monkeypatch, outcome):
+    told = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(event):
+        if event.stage == "round":
+            raise Stop
+
+    with pytest.raises(Stop):
+        run_missing(jobs[:2], on_event=stop)
+    assert (jobs[0].folder / "rounds.jsonl").exists()
+    assert not jobs[0].finished
+    runs = run_missing(jobs[:2], on_done=told.append)
+    assert [(d.number, d.total, d.failed) for d in told] == [(1, 2, ""), (2, 2, "")]
+    known = outcome(runs[0])
+
+    started = []
+    real = batch.simulate
+    monkeypatch.setattr(batch, "simulate", lambda *a, **k: started.append(a) or real(*a, **k))
+    again = run_missing(jobs[:2])
+    assert not started
+    assert outcome(again[0]) == known
+    run_missing(jobs[:3])
+    assert [args[1].name for args in started] == ["local-6"]
+
+
+def test_a_table_of_another_configuration_is_refused_before_anything_runs(jobs):
+    run_missing(jobs[:1])
+    other = jobs[0].config.model_copy(update={"rounds": 2})
+    with pytest.raises(FlamesError, match="another rounds"):
+        run_missing([jobs[1], Job(other, jobs[0].folder)])
+    assert not jobs[1].folder.exists()
+
+
+def test_one_run_that_fails_does_not_stop_the_others(jobs, monkeypatch):
+    real = simulation.simulate
+
+    def fail(config, out, **given):
+        if config.strategy.name == "local":
+            raise FlamesError("the disk is full", "free some")
+        return real(config, out, **given)
+
+    monkeypatch.setattr(batch, "simulate", fail)
+    with pytest.raises(FlamesError, match="1 of 2 runs failed, first local-5: the disk is full"):
+        run_missing(jobs[:2])
+    assert jobs[1].finished
+
+
+@pytest.mark.parametrize("names", [["flames", "fedagv"], ["flames", "flames"], []])
+def test_strategies_that_cannot_be_compared_are_refused(make_config, tmp_path, names):
+    with pytest.raises(FlamesError):
+        comparison_jobs(make_config(), names, seeds=1, out=tmp_path)
+
+
+@pytest.mark.slow
+def test_two_at_a_time_give_the_bits_of_one(make_config, tmp_path, outcome, monkeypatch):
+    monkeypatch.undo()
+    config = make_config("us-a", "us-b", rounds=1)
+    apart = comparison_jobs(config, ["local", "modality"], seeds=1, out=tmp_path / "apart")
+    alone = comparison_jobs(config, ["local", "modality"], seeds=1, out=tmp_path / "alone")
+    import sys
+
+    monkeypatch.setattr(sys.modules["flames.models.unet"], "FILTERS", (16, 32, 64, 128, 256))
+    for one, other in zip(run_missing(apart, at_a_time=2), run_missing(alone), strict=True):
+        assert outcome(one) == outcome(other)
