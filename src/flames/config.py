@@ -12,7 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from flames.errors import FlamesError, nearest
 
-StrategyName = Literal["flames", "paper", "modality", "fedavg", "local", "central"]
+StrategyName = Literal[
+    "flames", "paper", "modality", "fedavg", "local", "central",
+    "fedprox", "fedbn", "fedadam", "scaffold", "ditto", "apfl", "fedrep",
+    "modality-fedprox", "modality-fedbn", "modality-fedadam", "modality-scaffold",
+    "modality-ditto", "modality-apfl", "modality-fedrep",
+]  # fmt: skip
 ModelName = Literal["unet", "densenet-unet", "efficientnet-unet"]
 LossName = Literal["dice-bce", "dice-focal", "paper"]
 STRATEGY_NAMES: tuple[str, ...] = get_args(StrategyName)
@@ -87,6 +92,12 @@ class StrategyConfig(Section):
     """Own share in a client's mixture; `tuned` chooses on its validation cases."""
     alpha_candidates: int = Field(3, ge=2, le=9)
     """Values of α tried between 1/n and 1 when tuned."""
+    proximal_mu: float = Field(0.01, ge=0)
+    """Weight μ of the spring to what a `fedprox` client received."""
+    ditto_lambda: float = Field(0.1, ge=0)
+    """Weight λ of the spring that holds a `ditto` client's own model near the common one."""
+    server_rate: float = Field(0.01, gt=0)
+    """Rate η of the server's Adam in `fedadam`."""
     sharing: float = Field(1.0, ge=0, le=1)
     """Share of the rounds in which `flames` clients begin from the mean of themselves and the peers
     they should weigh, before each tunes its own mixture; what a client keeps is chosen after."""

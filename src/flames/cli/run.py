@@ -11,7 +11,7 @@ def run(
     federation: Path = typer.Argument(..., help="The federation's TOML file."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the run."),
     strategy: str = typer.Option(
-        "", "--strategy", "-s", help="flames, paper, modality, fedavg, local or central."
+        "", "--strategy", "-s", help="flames, modality, local, fedprox, …; the documents list all."
     ),
     set_: list[str] = typer.Option(
         [], "--set", help="Any key of the file: --set training.local-steps=20", metavar="KEY=VALUE"

@@ -42,7 +42,10 @@ from flames.models.weights import (
 )
 from flames.strategies import Download, Strategy
 from flames.strategies.mixture import Candidate, candidates, choose, keep_statistics
-from flames.training.loop import Progress, TrainResult, learning_rate, make_optimizer, train
+from flames.strategies.rules import split_controls, with_controls
+from flames.training.local import ControlVariates, Stretch, joined, train_shared
+from flames.training.loop import Progress, TrainResult, learning_rate, make_optimizer
+from flames.training.second import keep_second, train_second
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -78,6 +81,18 @@ class Reply:
     learning_rate: float
     seconds: dict[str, float]
     validation_cases: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a round's training needs beside the task."""
+
+    received: Arrays
+    """The weights that the round begins with."""
+    controls: Arrays
+    """The server's control variates; empty where there are none."""
+    before: Path
+    place: Path
 
 
 class Client:
@@ -119,43 +134,74 @@ class Client:
         if place.exists():
             known = json.loads((place / "reply.json").read_text(encoding="utf-8"))
             if known.pop("task") == digest:
-                return Reply(**known), load_arrays(place / "weights.safetensors")
+                return Reply(**known), self._sent(place)
             shutil.rmtree(place)
         partial = place.with_name(f".{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         for old in range(1, task.server_round - 1):
             shutil.rmtree(self._round_folder(old), ignore_errors=True)
-        reply, weights = self._train(task, partial, progress)
+        reply = self._train(task, partial, progress)
         save_json(partial / "reply.json", {"task": digest} | asdict(reply))
         partial.rename(place)
-        return reply, weights
+        return reply, self._sent(place)
 
     def kept_weights(self, server_round: int) -> Arrays:
         """Return the personal weights that the client kept after a round."""
         return load_arrays(self._round_folder(server_round) / "kept.safetensors")
 
-    def _train(self, task: Task, place: Path, progress: Progress | None) -> tuple[Reply, Arrays]:
+    def _sent(self, place: Path) -> Arrays:
+        """Return what leaves the site after a round: weights but for private ones, controls."""
+        weights = load_arrays(place / "weights.safetensors")
+        private = self.strategy.private(weights)
+        shared = {name: array for name, array in weights.items() if name not in private}
+        controls = place / "controls.safetensors"
+        return with_controls(shared, load_arrays(controls)) if controls.exists() else shared
+
+    def _unpack(self, download: Download, before: Path) -> tuple[Download, Arrays]:
+        """Return what was received with the client's private arrays put in, and the controls."""
+        if download.arrays is None:
+            return download, {}
+        arrays, controls = split_controls(download.arrays)
+        model = None if download.model is None else dict(download.model)
+        if before.exists():
+            own = load_arrays(before / "weights.safetensors")
+            private = {name: own[name] for name in self.strategy.private(own)}
+            arrays = arrays | private
+            model = None if model is None else model | private
+        return replace(download, arrays=arrays, model=model), controls
+
+    def _train(self, task: Task, place: Path, progress: Progress | None) -> Reply:
         started = time.perf_counter()
         before = self._round_folder(task.server_round - 1)
         network = self.precision.place(make_model(self._start_model()))
         sharing = self._shares(task.server_round)
-        tried = self._try(network, task.download, before, sharing=sharing)
+        download, controls = self._unpack(task.download, before)
+        tried = self._try(network, download, before, sharing=sharing)
         fixed = task.download.alpha is not None
         chosen = tried[0] if fixed else choose(tried, sharing=sharing)
         set_model_arrays(network, chosen.arrays)
         validated = time.perf_counter() - started
-        result = self._optimise(network, task, before, place, progress) if task.steps else None
-        weights = model_arrays(network)
+        result, weights, second = None, dict(chosen.arrays), None
+        if task.steps:
+            work = Work(chosen.arrays, controls, before, place)
+            result, weights, second = self._optimise(network, task, work, progress)
         save_arrays(place / "weights.safetensors", weights)
         again = time.perf_counter()
+        set_model_arrays(network, weights)
         trained = Candidate("own", weights, None, self._score(network) if result else chosen.score)
+        ways = [*tried, trained]
+        if self.strategy.rule.second:
+            ways = [self._scored_second(network, second, before)]
+            keep_second(before, place, trained=second is not None)
         validated += time.perf_counter() - again
-        best, best_round = self._keep([*tried, trained], place, before, task.server_round)
-        reply = Reply(
+        best, best_round = self._keep(ways, place, before, task.server_round)
+        return Reply(
             client=self.name,
             modality=self.modality,
             num_examples=self.num_examples,
-            validation=_best_by_name([*tried, replace(trained, name="trained")]),
+            validation=_best_by_name(
+                [*tried, replace(trained, name="trained"), *(w for w in ways if w.name == "second")]
+            ),
             alpha=chosen.alpha,
             chosen=chosen.name,
             best=best,
@@ -171,13 +217,16 @@ class Client:
             },
             validation_cases=sum(len(store.split("val")) for store in self.stores),
         )
-        return reply, weights
 
     def _optimise(
-        self, network: nn.Module, task: Task, before: Path, place: Path, progress: Progress | None
-    ) -> TrainResult:
-        """Train for the task's steps, the optimiser going on from the round before."""
-        training = self.config.training
+        self, network: nn.Module, task: Task, work: Work, progress: Progress | None
+    ) -> tuple[TrainResult, dict[str, np.ndarray], dict[str, np.ndarray] | None]:
+        """Train for the task's steps, the optimiser going on from the round before.
+
+        Return also the weights, and those of the second model where the strategy has one.
+        """
+        training, rule = self.config.training, self.strategy.rule
+        before, place = work.before, work.place
         optimizer = make_optimizer(network, training)
         if self.strategy.keeps_optimizer and (before / "optimizer.safetensors").exists():
             set_optimizer_arrays(optimizer, load_arrays(before / "optimizer.safetensors"))
@@ -191,18 +240,47 @@ class Client:
             augmented=self.config.data.augment,
             seed=seed,
         )
-        result = train(
+        whole = Stretch(task.steps, task.total_steps, training, self.precision, progress)
+        stretch, rest = whole.halves() if rule.second else (whole, None)
+        correct = None
+        if rule.corrects:
+            known = before / "controls.safetensors"
+            own = load_arrays(known) if known.exists() else {}
+            correct = ControlVariates(network, own, work.controls)
+        result = train_shared(
             network,
             optimizer,
             batches,
-            config=training,
-            precision=self.precision,
-            steps=task.steps,
-            total_steps=task.total_steps,
-            progress=progress,
+            stretch,
+            rule=rule,
+            received=work.received,
+            correct=correct,
         )
         save_arrays(place / "optimizer.safetensors", optimizer_arrays(optimizer))
-        return result
+        if correct is not None:
+            save_arrays(place / "controls.safetensors", correct.arrays())
+        weights = model_arrays(network)
+        if rest is None:
+            return result, weights, None
+        more, second = train_second(
+            network,
+            batches,
+            rest,
+            rule=rule,
+            received=work.received,
+            shared=weights,
+            before=before,
+            place=place,
+        )
+        return joined(result, more, whole), weights, second
+
+    def _scored_second(self, network: nn.Module, second: Arrays | None, before: Path) -> Candidate:
+        """Return the second model with its score; without training since, what was kept before."""
+        if second is None:
+            kept = load_arrays(before / "kept.safetensors")
+            return Candidate("second", kept, None, float(self._reply(before)["best"]))
+        set_model_arrays(network, second)
+        return Candidate("second", second, None, self._score(network))
 
     def _shares(self, server_round: int) -> bool:
         """Return whether a round belongs to those that begin from the group's model."""
@@ -298,9 +376,15 @@ def derive_seed(*parts: object) -> int:
 def check_update(arrays: Arrays, like: Arrays, client: str) -> None:
     """Refuse an update whose names, shapes or numbers cannot be of this run.
 
+    Control variates must be of weights in ``like``.
+
     Raises:
         FlamesError: An array is missing, new, of another shape or dtype, or not finite.
     """
+    arrays, controls = split_controls(arrays)
+    extra = {name: like[name] for name in controls if name in like}
+    like = with_controls(like, extra)
+    arrays = with_controls(arrays, controls)
     for name in sorted(set(arrays) ^ set(like)):
         raise FlamesError(
             f"the update of {client} and the server's model differ in array {name!r}",

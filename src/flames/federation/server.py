@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from flames.models.weights import LazyArrays, load_arrays, save_arrays
 from flames.strategies import Download, Strategy, Update, affinities
 
 Arrays = Mapping[str, np.ndarray]
+MEMORY = "memory.safetensors"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ class Server:
         self._bytes: dict[str, int] = {}
         self._sends: dict[str, int] = {}
 
+    @cached_property
+    def _shared(self) -> Arrays:
+        """Return the first weights of what travels."""
+        private = self.strategy.private(self.start)
+        return {name: array for name, array in self.start.items() if name not in private}
+
     @property
     def last_round(self) -> int:
         """Return the number of the closing round, in which clients only receive and choose."""
@@ -76,7 +84,7 @@ class Server:
         Raises:
             FlamesError: Its arrays are not of this run, or not finite.
         """
-        check_update(arrays, self.start, reply.client)
+        check_update(arrays, self._shared, reply.client)
         place = self._partial() / "updates" / f"{reply.client}.safetensors"
         self._bytes[reply.client] = save_arrays(place, arrays)
         self._received[reply.client] = reply
@@ -92,6 +100,7 @@ class Server:
             partial / "replies.json", {n: asdict(r) for n, r in sorted(self._received.items())}
         )
         save_json(partial / "affinity.json", self._affinity())
+        self._remember(partial)
         save_json(partial / "records.json", self._history() + records)
         partial.rename(self._folder(server_round))
         shutil.rmtree(previous, ignore_errors=True)
@@ -123,7 +132,7 @@ class Server:
     def _download(self, client: str) -> Download:
         if self.finished == 0:
             return Download(self.start, use="replace")
-        return self.strategy.download(client, self._updates())
+        return self._informed().download(client, self._updates())
 
     def _steps(self, server_round: int, total: int) -> range:
         rounds = self.config.rounds
@@ -147,7 +156,7 @@ class Server:
         if self.finished:
             return self.affinity()
         first = {n: self._update(r, self._partial(), None) for n, r in self._received.items()}
-        return affinities(first, self.start)
+        return affinities(first, self._shared)
 
     @staticmethod
     def _update(reply: Reply, folder: Path, affinity: Mapping[str, float] | None) -> Update:
@@ -169,7 +178,7 @@ class Server:
             last = server_round == self.last_round
             takes = last if not self.strategy.selects else known is None or score > known
             if takes:
-                models = models if models is not None else self.strategy.models(updates)
+                models = models if models is not None else self._informed().models(updates)
                 save_arrays(partial / "best" / f"{group}.safetensors", models[group])
             best = score if takes or known is None else known
             records.append(
@@ -183,6 +192,19 @@ class Server:
                 }
             )
         return records
+
+    def _informed(self) -> Strategy:
+        """Return the strategy with what it remembers of the finished rounds."""
+        if self.strategy.recall is None or self.finished == 0:
+            return self.strategy
+        return self.strategy.recall(load_arrays(self._folder(self.finished) / MEMORY))
+
+    def _remember(self, partial: Path) -> None:
+        if self.strategy.advance is None:
+            return
+        memory = load_arrays(self._folder(self.finished) / MEMORY) if self.finished else {}
+        updates = {n: self._update(r, partial, None) for n, r in self._received.items()}
+        save_arrays(partial / MEMORY, self.strategy.advance(memory, updates, self.start))
 
     def _groups(self) -> dict[str, list[str]]:
         groups: dict[str, list[str]] = {}

@@ -23,7 +23,7 @@ from flames.models import make_model
 from flames.models.precision import choose_precision
 from flames.models.weights import load_arrays, model_arrays, save_arrays
 from flames.runs import RunFolder, save_lines
-from flames.strategies import STRATEGIES, Strategy
+from flames.strategies import FURTHER, STRATEGIES, Knobs, Strategy
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,10 @@ def open_stores(config: RunConfig) -> dict[str, SiteStore]:
 
 def make_strategy(config: RunConfig) -> Strategy:
     """Return the configured strategy."""
+    chosen = config.strategy
+    if chosen.name in FURTHER:
+        knobs = Knobs(chosen.proximal_mu, chosen.ditto_lambda, chosen.server_rate)
+        return FURTHER[chosen.name](knobs)
     alpha = config.strategy.alpha
     return STRATEGIES[config.strategy.name](None if alpha == "tuned" else float(alpha))
 

@@ -30,6 +30,40 @@ STRATEGIES = {
         "The cases of all hospitals of a modality are pooled in one place and train one model. "
         "This is possible in simulation only, and shows what federation could reach at best."
     ),
+    "fedprox": (
+        "All hospitals train one common model by federated averaging; while it trains, each is "
+        "held near the model it received."
+    ),
+    "fedbn": (
+        "All hospitals average their models but for the normalisation layers, which each keeps. "
+        "The server has no whole model."
+    ),
+    "fedadam": (
+        "All hospitals train one common model; the server takes their mean movement as a gradient "
+        "and steps with Adam."
+    ),
+    "scaffold": (
+        "All hospitals train one common model; each corrects its gradients for where its own cases "
+        "pull it."
+    ),
+    "ditto": (
+        "All hospitals train one common model with half of their steps, and with the other half "
+        "one of their own, held near it."
+    ),
+    "apfl": (
+        "All hospitals train one common model with half of their steps, and with the other half "
+        "one of their own and the share in which to mix the two."
+    ),
+    "fedrep": (
+        "All hospitals share an encoder; each keeps a decoder of its own. The server has no whole "
+        "model."
+    ),
+}
+
+INSIDE = " Here only hospitals of one imaging modality share."
+STRATEGIES |= {
+    f"modality-{name}": STRATEGIES[name] + INSIDE
+    for name in ("fedprox", "fedbn", "fedadam", "scaffold", "ditto", "apfl", "fedrep")
 }
 
 SENDS = {
@@ -39,6 +73,13 @@ SENDS = {
     "fedavg": "nothing",
     "local": "sends its weights for the record; nothing comes down",
     "central": "the images themselves, which are not counted here",
+    "fedprox": "nothing",
+    "fedbn": "less: normalisation layers stay; the client keeps its own",
+    "fedadam": "the server keeps its model and two moments of each weight",
+    "scaffold": "a control variate of each weight, up, down and kept by the client",
+    "ditto": "the client keeps a second model and its optimiser",
+    "apfl": "the client keeps a second model, its share and their optimiser",
+    "fedrep": "less: the decoder stays; the client keeps its own",
 }
 """What a strategy sends or keeps beside the weights of one model."""
 

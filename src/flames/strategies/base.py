@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from flames.strategies.arrays import Arrays
+from flames.strategies.rules import PLAIN, LocalRule, Private, nothing_private
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,15 @@ class Strategy:
     """Whether the first rounds begin from the group's model, before clients go their own way."""
     schedule: Callable[[int, int], int] | None = None
     """Optimiser steps of each round as parts of the budget: ``(server_round, rounds) -> parts``."""
+    rule: LocalRule = PLAIN
+    """What a client's training does beside the plain loop."""
+    private: Private = nothing_private
+    """Which arrays of a whole model never leave the client."""
+    advance: Callable[[Arrays, Updates, Arrays], dict[str, np.ndarray]] | None = None
+    """What the server remembers after a round: ``(memory, updates, start) -> memory``, from an
+    empty memory; None where it needs none."""
+    recall: Callable[[Arrays], Strategy] | None = None
+    """This strategy with a memory: it answers from that and from updates."""
 
 
 def ordered(updates: Updates) -> list[Update]:

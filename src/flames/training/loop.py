@@ -12,10 +12,12 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from flames.config import TrainingConfig
 from flames.errors import FlamesError
-from flames.losses import LOSSES, over_levels
+from flames.losses import LOSSES, Loss, over_levels
 from flames.models.precision import Precision
 
 Progress = Callable[[int, float], None]
+Penalty = Callable[[nn.Module], Tensor]
+"""What a strategy adds to the loss, from the model's weights."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,20 @@ def train(
     steps: range,
     total_steps: int,
     progress: Progress | None = None,
+    penalty: Penalty | None = None,
+    correct: Callable[[nn.Module], None] | None = None,
+    loss_function: Loss | None = None,
 ) -> TrainResult:
     """Train ``model`` in place for the steps numbered by ``steps`` out of ``total_steps``.
+
+    ``penalty`` is added to the loss, and not told with it; ``correct`` may change the gradients
+    before they are clipped; ``loss_function`` wins over the configured loss.
 
     Raises:
         FlamesError: The loss is not finite.
     """
     model.train()
-    loss_function = LOSSES[config.loss]
+    loss_function = loss_function or LOSSES[config.loss]
     started, waited, total = time.perf_counter(), 0.0, 0.0
     for done, step in enumerate(steps):
         asked = time.perf_counter()
@@ -95,7 +103,11 @@ def train(
                 f"the loss became {value} at optimiser step {step + 1}",
                 "lower training.learning-rate, or look for damaged images with 'flames data check'",
             )
+        if penalty is not None:
+            loss = loss + penalty(model)
         loss.backward()
+        if correct is not None:
+            correct(model)
         nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
         total += value
