@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flames.data.cases import read_case
+from flames.data.dicom.find import find_dicom
 from flames.data.duplicates import duplicate_groups
 from flames.data.formats import find_sources
 from flames.data.pictures import read_picture
@@ -69,3 +70,21 @@ def test_a_hospital_becomes_a_store(real_data: Path, tmp_path: Path) -> None:
     store = add_store(real_data / "lgg_flair", tmp_path / "store", request).store
     assert [len(store.split(s)) for s in ("train", "val", "test")] == [2, 1, 1]
     assert all(c.spacing_unit == "px" and c.has_tumour for c in store.info.cases)
+
+
+def test_dicom_with_contours_equals_the_nifti_of_the_same_patient(real_data: Path) -> None:
+    options = SourceOptions(roi="GTV.*", key=b"k" * 32)
+    sources = find_dicom(real_data / "sts_dicom", options)
+    assert sorted(str(s.modality) for s in sources) == ["CT", "CT", "MR", "MR"]
+    for source in sources:
+        case = read_case(source, options)
+        folder = real_data / f"sts_{str(source.modality).lower()}"
+        patient = source.images[0].relative_to(real_data / "sts_dicom").parts[0]
+        (same,) = [s for s in find_sources(folder, "msd", NONE) if s.case_id == patient]
+        nifti = read_case(same, NONE)
+        np.testing.assert_array_equal(case.image, nifti.image)
+        np.testing.assert_array_equal(case.label, nifti.label)
+        assert case.affine is not None
+        assert nifti.affine is not None
+        np.testing.assert_allclose(case.affine, nifti.affine, atol=1e-4)
+        assert case.spacing == pytest.approx(nifti.spacing, abs=1e-4)

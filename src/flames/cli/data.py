@@ -19,10 +19,12 @@ data = typer.Typer(
 
 @data.command()
 def add(
-    source: Annotated[Path, typer.Argument(help="Folder with the images; only read.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder with the images, or a ZIP of it; only read.")
+    ],
     dest: Annotated[Path, typer.Argument(help="Folder of the site store to make.")],
     source_format: Annotated[
-        str, typer.Option("--format", help="busi, kaggle3m, msd, otu2d or pairs.")
+        str, typer.Option("--format", help="busi, dicom, kaggle3m, msd, otu2d or pairs.")
     ],
     site: Annotated[str, typer.Option(help="Name of the site, such as the hospital.")],
     modality: Annotated[str, typer.Option(help="US, MR or CT.")],
@@ -46,6 +48,17 @@ def add(
     unknown_spacing: Annotated[
         bool, typer.Option("--unknown-spacing", help="The headers' spacing is a placeholder.")
     ] = False,
+    roi: Annotated[
+        str | None,
+        typer.Option(help="For dicom: names of tumour structures, as 'GTV.*'.", metavar="REGEX"),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="For dicom: file of the site's key for hashes; default DEST.key."),
+    ] = None,
+    blank_text: Annotated[
+        bool, typer.Option("--blank-text", help="Paint over writing burned into pictures.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
@@ -63,6 +76,9 @@ def add(
         images=images,
         masks=masks,
         unknown_spacing=unknown_spacing,
+        roi=_regex(roi),
+        blank_text=blank_text,
+        key=_key(key, dest) if source_format == "dicom" else b"",
     )
     request = StoreRequest(
         source_format=source_format,
@@ -96,6 +112,27 @@ def _with_progress(source: Path, dest: Path, request: StoreRequest, workers: int
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+
+
+def _key(path: Path | None, dest: Path) -> bytes:
+    from flames.data.dicom.keys import load_key
+
+    dest = dest.resolve()
+    return load_key(path or dest.with_name(f"{dest.name}.key"))
+
+
+def _regex(text: str | None) -> str | None:
+    import re
+
+    from flames.errors import FlamesError
+
+    try:
+        re.compile(text or "")
+    except re.error as error:
+        raise FlamesError(
+            f"--roi {text!r} is not a regular expression: {error}", "write it as --roi 'GTV.*'"
+        ) from error
+    return text
 
 
 def _integers(text: str | None, option: str) -> tuple[int, ...]:

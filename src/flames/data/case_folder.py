@@ -121,7 +121,7 @@ def source_digest(job: CaseJob) -> str:
     facts = asdict(job.source)
     facts["images"], facts["masks"] = _names(job, job.source.images), _names(job, job.source.masks)
     facts |= {
-        "options": {k: v for k, v in asdict(job.options).items() if k not in ("images", "masks")},
+        "options": {k: v for k, v in job.options.as_dict().items() if k not in ("images", "masks")},
         "modality": job.modality,
         "ct_window": job.ct_window if job.modality == "CT" else None,
         "version": PREPARE_VERSION,
@@ -178,7 +178,7 @@ def _record(job: CaseJob, case: Case, digest: str) -> CaseRecord:
         tumour_voxels=int(case.label.sum(dtype=np.int64)),
         hospital=source.hospital,
         category=source.category,
-        sources=tuple(_names(job, (*source.images, *source.masks))),
+        sources=() if source.private_names else tuple(_names(job, (*source.images, *source.masks))),
         source_sha256=digest,
         arrays_sha256=arrays_digest(case.image, case.label),
     )

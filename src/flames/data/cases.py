@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from flames.data.pictures import read_mask, read_picture, read_values
 from flames.data.sources import Source, SourceOptions
 from flames.data.volumes import check_same_place, load_nifti, slice_axis, to_ras, voxel_sizes
+from flames.data.writing import blank_writing
 from flames.errors import FlamesError
 
 KEPT_DTYPES = ("uint8", "int16", "uint16")
@@ -40,8 +41,15 @@ def read_case(source: Source, options: SourceOptions) -> Case:
         FlamesError: A file is damaged, image and mask do not fit together, the image holds a value
             that is not finite, or the label one that was not said.
     """
-    read = {"picture": _read_picture, "slices": _read_slices, "nifti": _read_nifti}
+    read = {
+        "picture": _read_picture,
+        "slices": _read_slices,
+        "nifti": _read_nifti,
+        "dicom": _read_dicom,
+    }
     case = read[source.reader](source, options)
+    if options.blank_text and case.affine is None:
+        case = replace(case, image=_blanked(case.image))
     if not np.isfinite(case.image).all():
         raise FlamesError(
             f"{source.images[0]} holds values that are not finite (NaN or infinity)",
@@ -131,6 +139,35 @@ def _read_nifti(source: Source, options: SourceOptions) -> Case:
         slice_axis(spacing),
         spacing_known=known,
     )
+
+
+def _blanked(image: np.ndarray) -> np.ndarray:
+    if image.ndim == 2:
+        return blank_writing(image)
+    return np.stack([blank_writing(one) for one in image])
+
+
+def _read_dicom(source: Source, options: SourceOptions) -> Case:
+    from flames.data.dicom.read import read_labelled
+
+    found = read_labelled(source, options)
+    affine = found.stack.affine
+    if affine is None:
+        return _unplaced(found.volume, found.label, found.stack.frames[0].spacing)
+    volume, ras = to_ras(found.volume, affine)
+    label, _ = to_ras(found.label, affine)
+    known = not options.unknown_spacing
+    spacing = voxel_sizes(ras) if known else (1.0, 1.0, 1.0)
+    return Case(kept_dtype(volume), label, spacing, ras, slice_axis(spacing), spacing_known=known)
+
+
+def _unplaced(volume: np.ndarray, label: np.ndarray, spacing: tuple[float, float] | None) -> Case:
+    """Return a picture, or a run of pictures ``(N, H, W)``, that says no place in the patient."""
+    images, labels = kept_dtype(np.ascontiguousarray(volume.T)), np.ascontiguousarray(label.T)
+    inside = spacing or (1.0, 1.0)
+    if len(images) == 1:
+        return Case(images[0], labels[0], inside, None, None, spacing_known=spacing is not None)
+    return Case(images, labels, (1.0, *inside), None, 0, spacing_known=False)
 
 
 def _mask(path: Path, image: np.ndarray, source: Source, options: SourceOptions) -> np.ndarray:

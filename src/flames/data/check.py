@@ -12,6 +12,7 @@ from flames.data.duplicates import signature, similar_pairs
 from flames.data.mask_place import REACH, SIDE, best_place, step_map
 from flames.data.normalise import normalise
 from flames.data.store import SPLITS, CaseRecord, SiteStore, Split, arrays_digest
+from flames.data.writing import find_writing
 
 BINS = 64
 INVERTED_SHARE = 0.8
@@ -32,7 +33,7 @@ class Finding:
     """One thing that a person should know."""
 
     kind: str
-    """``changed``, ``leak``, ``inverted``, ``shifted`` or ``edge-elsewhere``."""
+    """``changed``, ``leak``, ``inverted``, ``writing``, ``shifted`` or ``edge-elsewhere``."""
     text: str
     cases: tuple[str, ...]
     problem: bool
@@ -125,6 +126,7 @@ class _Measured:
     signature: np.ndarray
     scores: np.ndarray | None
     inverted: bool
+    writing: bool
     changed: bool
 
     @classmethod
@@ -142,6 +144,7 @@ class _Measured:
             signature(middle),
             step_map(picture, mask) if record.has_tumour else None,
             _looks_inverted(label),
+            record.affine is None and bool(find_writing(np.asarray(picture))),
             arrays_digest(image, label) != record.arrays_sha256,
         )
 
@@ -218,6 +221,13 @@ def _findings(
     if inverted:
         text = "masks cover most of the image or of its frame; they may be inverted"
         found.append(Finding("inverted", text, inverted, problem=False))
+    writing = tuple(m.record.case_id for m in measured if m.writing)
+    if writing:
+        text = (
+            "writing is burned into the picture, perhaps a name or a date: look at it, or prepare "
+            "the store again with --blank-text"
+        )
+        found.append(Finding("writing", text, writing, problem=False))
     return found + _shift_findings(measured)
 
 

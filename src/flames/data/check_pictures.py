@@ -43,7 +43,9 @@ def draw_check(check: Check, store: SiteStore, folder: Path) -> list[Path]:
 
 def contact_sheet(check: Check, store: SiteStore) -> Image.Image:
     """Return up to `MOST` cases, those with findings first, then evenly through the store."""
-    flagged = {name for f in check.findings if f.kind != "shifted" for name in f.cases}
+    flagged = {
+        name for f in check.findings if f.kind not in ("shifted", "writing") for name in f.cases
+    }
     names = _chosen([c.case_id for c in check.cases], flagged)
     rows = -(-len(names) // COLUMNS)
     columns = min(COLUMNS, len(names))
@@ -105,7 +107,7 @@ def _chosen(names: list[str], flagged: set[str]) -> list[str]:
 def _thumb(store: SiteStore, case_id: str) -> Image.Image:
     record = store.cases[case_id]
     image, label = shown_slice(record, store.image(case_id), store.label(case_id))
-    if record.slice_axis is not None:
+    if record.affine is not None:
         # As a radiologist looks: first axis to the right, second upwards; both run the other way.
         image, label = image.T[::-1, ::-1], label.T[::-1, ::-1]
     grey = ((normalise(image, record.intensity) + 1) * 127.5).astype(np.uint8)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flames.data.busi import find_busi
+from flames.data.dicom.find import find_dicom
 from flames.data.kaggle3m import find_kaggle3m
 from flames.data.msd import find_msd
 from flames.data.otu2d import find_otu2d
@@ -15,6 +16,7 @@ from flames.errors import FlamesError, nearest
 
 FORMATS: dict[str, Callable[[Path, SourceOptions], list[Source]]] = {
     "busi": find_busi,
+    "dicom": find_dicom,
     "kaggle3m": find_kaggle3m,
     "msd": find_msd,
     "otu2d": find_otu2d,

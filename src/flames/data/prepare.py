@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import flames
+from flames.data.archives import unpacked
 from flames.data.case_folder import CaseJob, Outcome, clear_partials, prepare_all
 from flames.data.duplicates import duplicate_groups
 from flames.data.formats import find_sources
 from flames.data.normalise import CT_WINDOW
-from flames.data.sources import SourceOptions, check_folder, select
+from flames.data.sources import Source, SourceOptions, check_folder, select
 from flames.data.splits import FRACTIONS, check_fractions, split_cases
 from flames.data.store import (
     MODALITIES,
@@ -51,7 +52,7 @@ class StoreRequest:
 
     def settings(self) -> dict[str, Any]:
         """Return what ``store.json`` keeps of how the numbers came about."""
-        said = {k: v for k, v in asdict(self.options).items() if v or (v == 0 and v is not False)}
+        said = {k: v for k, v in self.options.as_dict().items() if v or (v == 0 and v is not False)}
         found: dict[str, Any] = {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()}
         if self.modality == "CT":
             found["ct_window"] = list(self.ct_window)
@@ -84,7 +85,7 @@ def add_store(
     """Prepare the cases of ``source`` as the site store ``dest``, or find that nothing is new.
 
     Args:
-        source: Folder laid out as ``request.source_format`` says; only read.
+        source: Folder laid out as ``request.source_format`` says, or a ZIP of it; only read.
         dest: The store, new, empty, or begun before by the same call.
         request: What the store is to be.
         workers: Processes; 1 stays in this one.
@@ -96,7 +97,19 @@ def add_store(
     """
     source, dest = Path(source), Path(dest)
     _check_request(request)
-    sources = select(find_sources(source, request.source_format, request.options), request.where)
+    with unpacked(source, dest.parent) as folder:
+        return _add(folder, dest, request, workers, progress)
+
+
+def _add(
+    source: Path,
+    dest: Path,
+    request: StoreRequest,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> Added:
+    found = of_modality(find_sources(source, request.source_format, request.options), request)
+    sources = select(found, request.where)
     old = _check_dest(source, dest, request)
     jobs = [CaseJob(s, source, dest / "cases", request.modality, request.options, request.ct_window)
             for s in sources]  # fmt: skip
@@ -122,6 +135,22 @@ def add_store(
     kept = sum(o.kept for o in outcomes)
     notes = tuple(dict.fromkeys(o.note for o in outcomes if o.note))
     return Added(SiteStore.open(dest), len(records) - kept, kept, notes)
+
+
+def of_modality(sources: list[Source], request: StoreRequest) -> list[Source]:
+    """Return the sources that are of the request's modality, or do not tell theirs.
+
+    Raises:
+        FlamesError: None is.
+    """
+    kept = [s for s in sources if s.modality in (None, request.modality)]
+    if not kept:
+        there = sorted({str(s.modality) for s in sources})
+        raise FlamesError(
+            f"the source has no labelled image of {request.modality}, only of {', '.join(there)}",
+            "correct --modality",
+        )
+    return kept
 
 
 def _check_request(request: StoreRequest) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from flames.data.store import Modality
 from flames.errors import FlamesError, nearest
 
-Reader = Literal["picture", "slices", "nifti"]
+Reader = Literal["picture", "slices", "nifti", "dicom"]
 WHERE_KEYS = ("hospital", "category", "patient")
 _TCGA = re.compile(r"TCGA[_-]([A-Z0-9]{2})[_-]")
 
@@ -31,6 +32,16 @@ class SourceOptions:
     """Glob of the masks, for ``pairs``."""
     unknown_spacing: bool = False
     """True where the spacing in the headers is a placeholder: it becomes 1 px."""
+    roi: str | None = None
+    """Regular expression for the names of structures that are tumour, for ``dicom``."""
+    blank_text: bool = False
+    """True where writing that was burned into pictures is to be painted over."""
+    key: bytes = field(default=b"", repr=False)
+    """Of the site, for keyed hashes; decides names, never numbers, and is written nowhere."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all but the key."""
+        return {name: value for name, value in asdict(self).items() if name != "key"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,10 @@ class Source:
     """True where every colour but black is inside, not only the brighter half."""
     channel: int | None = None
     """Channel to read from the image, where it has several."""
+    modality: Modality | None = None
+    """Where the source tells."""
+    private_names: bool = False
+    """True where names of files can be names of patients: a store keeps none of them."""
 
 
 def safe_case_id(name: str) -> str:

@@ -1,0 +1,153 @@
+"""A folder of DICOM becomes cases: every image series that somebody has labelled.
+
+A label belongs to the series that it names; where that is not there, to the only one of its frame
+of reference and modality. Series without a label are passed over: nobody said that they show no
+tumour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from flames.data.dicom.contours import frames_of_reference, referenced_series
+from flames.data.dicom.headers import Header, dicom_files, read_header
+from flames.data.dicom.keys import pseudonym
+from flames.data.dicom.segments import referenced_instances, segmented_series
+from flames.data.dicom.stacks import Stack, stack_headers
+from flames.data.sources import Source, SourceOptions, check_folder
+from flames.errors import FlamesError
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label file and what it refers to."""
+
+    path: Path
+    series: frozenset[str]
+    instances: frozenset[str]
+    frames_of_reference: frozenset[str]
+
+
+def find_dicom(folder: Path, options: SourceOptions) -> list[Source]:
+    """Return one source a labelled series, named by keyed hashes.
+
+    Raises:
+        FlamesError: No DICOM image, no label, a label whose image is not there, or damaged files.
+    """
+    check_folder(folder)
+    if not options.key:
+        raise FlamesError(
+            "DICOM names patients, and there is no key to hash their names with",
+            "give the key of the site: options.key of flames.data.dicom.keys.load_key(path)",
+        )
+    headers, labels = read_folder(folder)
+    if not headers:
+        raise FlamesError(
+            f"{folder} holds no DICOM image of CT, MR or US",
+            "give the folder that holds the series",
+        )
+    if not labels:
+        raise FlamesError(
+            f"{folder} holds images and no label: neither RTSTRUCT nor SEG",
+            "export the contours or segmentations beside the series",
+        )
+    found: dict[str, list[Path]] = {}
+    for label in labels:
+        for series in _labelled(label, headers):
+            found.setdefault(series, []).append(label.path)
+    return [_source(headers[series], masks, options.key) for series, masks in found.items()]
+
+
+def read_folder(folder: Path) -> tuple[dict[str, list[Header]], list[Label]]:
+    """Return the image headers below ``folder`` by `Header.group`, and the labels."""
+    return read_files(dicom_files(folder))
+
+
+def read_files(paths: Iterable[Path]) -> tuple[dict[str, list[Header]], list[Label]]:
+    """Return the image headers among files by `Header.group`, and the labels."""
+    headers: dict[str, list[Header]] = {}
+    labels = []
+    for path in paths:
+        one = read_header(path)
+        if isinstance(one, Header):
+            headers.setdefault(one.group, []).append(one)
+        elif one is not None:
+            labels.append(_label(path, one))
+    return headers, labels
+
+
+def series_stack(paths: Sequence[Path]) -> Stack:
+    """Return the stack of image files that are known to be one series."""
+    headers, _ = read_files(paths)
+    if len(headers) != 1:
+        raise FlamesError(
+            f"{paths[0].parent} holds {len(headers)} image series, not one",
+            "the files changed since they were looked at: give the same command again",
+        )
+    return stack_headers(next(iter(headers.values())))
+
+
+def _label(path: Path, data: Dataset) -> Label:
+    if str(data.Modality) == "SEG":
+        reference = data.get("FrameOfReferenceUID")
+        return Label(
+            path,
+            frozenset(segmented_series(data)),
+            frozenset(referenced_instances(data)),
+            frozenset([str(reference)] if reference else []),
+        )
+    return Label(
+        path,
+        frozenset(referenced_series(data)),
+        frozenset(),
+        frozenset(frames_of_reference(data)),
+    )
+
+
+def _labelled(label: Label, headers: dict[str, list[Header]]) -> list[str]:
+    named = [name for name, files in headers.items() if _names(label, files)]
+    if named:
+        return named
+    by_modality: dict[str, list[str]] = {}
+    for series, files in headers.items():
+        if files[0].frame_of_reference in label.frames_of_reference:
+            by_modality.setdefault(files[0].modality, []).append(series)
+    if not by_modality:
+        raise FlamesError(
+            f"{label.path} labels a series that is not in the folder",
+            "copy the series that it was drawn on beside it, or take it away",
+        )
+    for modality, series_of in by_modality.items():
+        if len(series_of) > 1:
+            places = ", ".join(str(headers[s][0].path.parent) for s in series_of[:4])
+            raise FlamesError(
+                f"{label.path} fits {len(series_of)} {modality} series of one frame of reference, "
+                f"in {places}",
+                "keep the one that it was drawn on",
+            )
+    return [series_of[0] for series_of in by_modality.values()]
+
+
+def _names(label: Label, files: Sequence[Header]) -> bool:
+    if files[0].series not in label.series:
+        return False
+    shown = {frame.instance for header in files for frame in header.frames}
+    return not label.instances or bool(shown & label.instances)
+
+
+def _source(headers: list[Header], masks: Sequence[Path], key: bytes) -> Source:
+    first = headers[0]
+    patient = pseudonym(key, "patient", first.patient or first.study or first.series)
+    return Source(
+        f"{patient}-{pseudonym(key, 'series', first.group, 6)}",
+        tuple(header.path for header in headers),
+        tuple(masks),
+        "dicom",
+        patient_id=patient,
+        modality=first.modality,  # type: ignore[arg-type]
+        private_names=True,
+    )

@@ -1,0 +1,217 @@
+"""DICOM files become frames: where each one lies, and to which series and patient it belongs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from flames.data.dicom.profile import header_tags
+from flames.data.pictures import reading
+from flames.data.sources import natural
+from flames.errors import FlamesError
+
+IMAGE_MODALITIES = ("CT", "MR", "US")
+LABEL_MODALITIES = ("RTSTRUCT", "SEG")
+MAGIC = 128
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One plane of pixels."""
+
+    path: Path
+    index: int | None
+    """Number in a file of several frames, from 0."""
+    instance: str
+    rows: int
+    columns: int
+    position: tuple[float, ...] | None
+    """Centre of the first pixel, LPS millimetres."""
+    orientation: tuple[float, ...] | None
+    """Direction of a row, then of a column."""
+    spacing: tuple[float, float] | None
+    """Between rows, between columns, mm."""
+    thickness: float | None
+    """Distance to the next slice as the file says it, mm."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What one image file says of itself."""
+
+    path: Path
+    modality: str
+    series: str
+    study: str
+    patient: str
+    frame_of_reference: str | None
+    frames: tuple[Frame, ...]
+    multiframe: bool
+
+    @property
+    def group(self) -> str:
+        """Return what belongs together: a series with places, else each file for itself."""
+        placed = any(frame.position is not None for frame in self.frames)
+        alone = self.multiframe or (self.modality == "US" and not placed)
+        return self.frames[0].instance or str(self.path) if alone else self.series
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hush pydicom's remarks on values that are out of form and are read all the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def read_dataset(path: Path, *, header: bool = False) -> Dataset:
+    """Return a DICOM file, or with ``header`` only what `header_tags` lists.
+
+    Raises:
+        FlamesError: The file is damaged or not DICOM.
+    """
+    with reading(path), quiet():
+        tags: Any = header_tags() if header else None
+        return pydicom.dcmread(path, stop_before_pixels=header, specific_tags=tags)
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Return whether a file begins as DICOM does, or is named ``.dcm``."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(MAGIC + 4)
+    except OSError as error:
+        raise FlamesError(
+            f"cannot read {path}: {error.strerror}", "check that the file is there and readable"
+        ) from error
+    return start[MAGIC:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
+
+
+def dicom_files(folder: Path) -> list[Path]:
+    """Return the DICOM files below ``folder``; index files and others are passed over."""
+    found = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.name.upper() != "DICOMDIR"
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and looks_like_dicom(path)
+    ]
+    return sorted(found, key=natural)
+
+
+def read_header(path: Path) -> Header | Dataset | None:
+    """Return an image's header, the dataset of a label file, or None for anything else.
+
+    Raises:
+        FlamesError: The file is damaged.
+    """
+    data = read_dataset(path, header=True)
+    if "Modality" not in data and "SOPClassUID" not in data:
+        raise FlamesError(
+            f"{path} cannot be read: it begins or is named as DICOM, and does not say what it is",
+            "copy the file again from the archive, or take it away",
+        )
+    modality = str(data.get("Modality", ""))
+    if modality in LABEL_MODALITIES:
+        return read_dataset(path)
+    if modality not in IMAGE_MODALITIES or "Rows" not in data:
+        return None
+    with reading(path), quiet():
+        return _image(path, data, modality)
+
+
+def _image(path: Path, data: Dataset, modality: str) -> Header:
+    count = int(data.get("NumberOfFrames") or 1)
+    grouped = "PerFrameFunctionalGroupsSequence" in data
+    several = count > 1 or grouped
+    frames = []
+    for index in range(count):
+        where = Groups(data, index) if grouped else data
+        frames.append(
+            Frame(
+                path=path,
+                index=index if several else None,
+                instance=str(data.get("SOPInstanceUID", "")),
+                rows=int(data.Rows),
+                columns=int(data.Columns),
+                position=_floats(where.get("ImagePositionPatient"), 3),
+                orientation=_floats(where.get("ImageOrientationPatient"), 6),
+                spacing=_spacing(where, data),
+                thickness=_number(where.get("SpacingBetweenSlices"))
+                or _number(where.get("SliceThickness")),
+            )
+        )
+    reference = data.get("FrameOfReferenceUID")
+    patient = str(data.get("PatientID") or "") or str(data.get("PatientName") or "")
+    return Header(
+        path=path,
+        modality=modality,
+        series=str(data.get("SeriesInstanceUID") or path),
+        study=str(data.get("StudyInstanceUID") or ""),
+        patient=patient,
+        frame_of_reference=str(reference) if reference else None,
+        frames=tuple(frames),
+        multiframe=several,
+    )
+
+
+class Groups:
+    """Attributes of one frame of an enhanced object: its own groups, then the shared ones."""
+
+    def __init__(self, data: Dataset, index: int) -> None:
+        own = data.PerFrameFunctionalGroupsSequence
+        if index >= len(own):
+            raise ValueError(f"frame {index + 1} has no functional groups")
+        shared = data.get("SharedFunctionalGroupsSequence") or []
+        self.items = [own[index], *shared[:1]]
+
+    def get(self, keyword: str) -> Any:
+        """Return an attribute of the first group that has it, or None."""
+        for group in self.items:
+            for element in group:
+                if element.VR == "SQ" and element.value and keyword in element.value[0]:
+                    return element.value[0].get(keyword)
+        return None
+
+
+def _spacing(where: Any, data: Dataset) -> tuple[float, float] | None:
+    pair = _floats(where.get("PixelSpacing"), 2)
+    if pair is not None:
+        return (pair[0], pair[1]) if min(pair) > 0 else None
+    # Ultrasound says it a region, in centimetres (unit 3); the largest region counts.
+    regions = [
+        r
+        for r in data.get("SequenceOfUltrasoundRegions") or []
+        if r.get("PhysicalUnitsXDirection") == 3 and r.get("PhysicalUnitsYDirection") == 3
+    ]
+    largest = max(regions, key=_region_area, default=None)
+    if largest is None:
+        return None
+    across, down = (
+        abs(float(largest.get(k) or 0)) * 10 for k in ("PhysicalDeltaX", "PhysicalDeltaY")
+    )
+    return (down, across) if min(across, down) > 0 else None
+
+
+def _region_area(region: Dataset) -> float:
+    x0, x1 = region.get("RegionLocationMinX0", 0), region.get("RegionLocationMaxX1", 0)
+    y0, y1 = region.get("RegionLocationMinY0", 0), region.get("RegionLocationMaxY1", 0)
+    return float((x1 - x0) * (y1 - y0))
+
+
+def _floats(value: Any, count: int) -> tuple[float, ...] | None:
+    if value is None or isinstance(value, str) or len(value) != count:
+        return None
+    return tuple(float(v) for v in value)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if value not in (None, "") else None

@@ -1,0 +1,55 @@
+"""A labelled DICOM series becomes a case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flames.data.dicom.contours import chosen, contour_mask, structure_names
+from flames.data.dicom.find import series_stack
+from flames.data.dicom.headers import read_dataset
+from flames.data.dicom.pixels import stack_volume
+from flames.data.dicom.segments import segment_mask, segment_names
+from flames.data.dicom.stacks import Stack
+from flames.data.sources import Source, SourceOptions
+from flames.errors import FlamesError
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """A stack with its pixels and the union of its labels, both ``(columns, rows, slices)``."""
+
+    stack: Stack
+    volume: np.ndarray
+    label: np.ndarray
+
+
+def read_labelled(source: Source, options: SourceOptions) -> Labelled:
+    """Return image and label of a source that `flames.data.dicom.find.find_dicom` found.
+
+    Raises:
+        FlamesError: A file is damaged or does not fit, or no structure is chosen.
+    """
+    stack = series_stack(source.images)
+    label = np.zeros(stack.shape, np.uint8)
+    for path in source.masks:
+        label |= _label(path, stack, options)
+    return Labelled(stack, stack_volume(stack), label)
+
+
+def _label(path: Path, stack: Stack, options: SourceOptions) -> np.ndarray:
+    data = read_dataset(path)
+    if str(data.get("Modality", "")) == "SEG":
+        numbers = chosen(segment_names(data), options.roi, path)
+        return segment_mask(data, numbers, stack=stack, path=path)
+    numbers = chosen(structure_names(data), options.roi, path)
+    affine = stack.affine
+    if affine is None:
+        raise FlamesError(
+            f"{path} has contours in millimetres, its image {stack.paths[0]} has no place in the "
+            "patient",
+            "export the series with its geometry",
+        )
+    return contour_mask(data, numbers, shape=stack.shape, affine=affine, path=path)

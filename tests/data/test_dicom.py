@@ -1,0 +1,268 @@
+"""DICOM in: sorted by its own geometry, in Hounsfield units, contours where they were drawn."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_files import (
+    OBLIQUE,
+    STRAIGHT,
+    contours,
+    dataset,
+    pixels,
+    rectangle,
+    series,
+    uid,
+    volume,
+    write,
+)
+from nibabel.affines import apply_affine
+
+from flames.data.cases import Case, read_case
+from flames.data.dicom.contours import inside
+from flames.data.dicom.find import find_dicom
+from flames.data.prepare import StoreRequest, add_store
+from flames.data.sources import SourceOptions
+from flames.errors import FlamesError
+
+KEY = b"k" * 32
+GTV = SourceOptions(roi="gtv.*", key=KEY)
+RINGS = {"GTV_1": [(2, rectangle(2.5, 3.5, 6.5, 7.5))], "Heart": [(1, rectangle(1, 1, 4, 4))]}
+"""Columns 3 to 6 and rows 4 to 7 of slice 2."""
+
+
+def one_case(folder: Path, options: SourceOptions = GTV) -> Case:
+    (source,) = find_dicom(folder, options)
+    return read_case(source, options)
+
+
+@pytest.mark.parametrize("orientation", [STRAIGHT, OBLIQUE], ids=["straight", "oblique"])
+def test_a_series_is_sorted_by_its_place_and_in_hounsfield_units(tmp_path: Path, orientation):
+    array = volume()
+    contours(tmp_path / "rs.dcm", series(tmp_path / "i", array, orientation=orientation), RINGS)
+    case = one_case(tmp_path)
+    assert sorted(case.spacing) == pytest.approx([0.7, 0.9, 3.0], abs=1e-4)
+    assert case.image.dtype == np.int16
+    turn = np.array(orientation).reshape(2, 3)
+    normal = np.cross(turn[0], turn[1])
+    to_lps = np.diag([-1.0, -1, 1, 1]) @ case.affine
+    for index in np.random.default_rng(2).integers(0, case.image.shape, (20, 3)):
+        i, j, k = np.linalg.solve(
+            np.column_stack([turn[0] * 0.9, turn[1] * 0.7, normal * 3.0]),
+            apply_affine(to_lps, index) - [-30.0, 20, 100],
+        ).round(3)
+        assert case.image[tuple(index)] == array[int(k), int(j), int(i)] - 1024
+    assert case.label.sum() == 16
+    assert case.image[case.label > 0].sum() == (array[2, 4:8, 3:7].astype(int) - 1024).sum()
+
+
+def test_holes_are_holes_and_structures_are_joined(tmp_path: Path):
+    files = series(tmp_path / "i")
+    rings = {
+        "GTV a": [
+            (2, rectangle(0.5, 0.5, 6.5, 6.5)),
+            (2, rectangle(2.5, 2.5, 4.5, 4.5)),
+        ],
+        "GTV b": [(2, rectangle(5.5, 5.5, 7.5, 7.5)), (3, rectangle(0.5, 0.5, 1.5, 1.5))],
+    }
+    contours(tmp_path / "rs.dcm", files, rings)
+    label = one_case(tmp_path).label
+    assert label.sum() == (36 - 4) + (4 - 1) + 1
+
+
+def test_a_circle_has_the_area_of_a_circle():
+    angles = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    ring = np.column_stack([30.2 + 20 * np.cos(angles), 31.7 + 20 * np.sin(angles)])
+    assert inside(ring, (64, 64)).sum() == pytest.approx(np.pi * 400, rel=0.01)
+    assert inside(ring[::-1], (64, 64)).sum() == inside(ring, (64, 64)).sum()
+    assert inside(ring + 100, (64, 64)).sum() == 0
+
+
+def test_without_roi_a_single_structure_is_taken_and_several_are_named(tmp_path: Path):
+    files = series(tmp_path / "a" / "i")
+    contours(tmp_path / "a" / "rs.dcm", files, {"tumour": RINGS["GTV_1"]})
+    assert one_case(tmp_path / "a", SourceOptions(key=KEY)).label.sum() == 16
+    contours(tmp_path / "a" / "rs.dcm", files, RINGS)
+    with pytest.raises(FlamesError, match="'GTV_1', 'Heart'") as caught:
+        one_case(tmp_path / "a", SourceOptions(key=KEY))
+    assert "--roi" in caught.value.remedy
+    with pytest.raises(FlamesError, match="no structure that --roi"):
+        one_case(tmp_path / "a", SourceOptions(roi="PTV", key=KEY))
+
+
+def test_a_label_without_reference_finds_its_series_by_frame_of_reference(tmp_path: Path):
+    files = series(tmp_path / "ct")
+    series(tmp_path / "mr", modality="MR", patient="P1")
+    series(tmp_path / "other", patient="P2")
+    contours(tmp_path / "rs.dcm", files, RINGS, refer=False)
+    found = find_dicom(tmp_path, GTV)
+    assert sorted(s.modality for s in found) == ["CT", "MR"]
+    series(tmp_path / "twin", series="second")
+    with pytest.raises(FlamesError, match="fits 2 CT series"):
+        find_dicom(tmp_path, GTV)
+
+
+SPOILED = {
+    "missing slice": ({"heights": [0, 3, 6, 12, 15, 18]}, "1 slice\\(s\\) are missing"),
+    "two missing": ({"heights": [0, 3, 6, 15, 18, 21]}, "2 slice\\(s\\) are missing"),
+    "doubled slice": ({"heights": [0, 3, 6, 6, 9, 12]}, "a slice is there twice"),
+    "uneven": ({"heights": [0, 3, 6, 10, 13, 16]}, "the spacing is uneven"),
+    "tilted gantry": ({"shear": 0.3}, "by 16.7 degrees"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_series_that_does_not_fit_is_explained(tmp_path: Path, name: str):
+    given, words = SPOILED[name]
+    files = series(tmp_path / "i", **given)
+    contours(tmp_path / "rs.dcm", files, {"GTV": [(0, rectangle(1, 1, 5, 5))]})
+    request = StoreRequest("dicom", "s", "CT", "limb", options=GTV)
+    with pytest.raises(FlamesError, match=words) as caught:
+        add_store(tmp_path, tmp_path / "store", request)
+    assert ".dcm" in caught.value.found
+    assert caught.value.remedy
+    assert not (tmp_path / "store" / "store.json").exists()
+
+
+def test_slices_cut_in_two_directions_are_explained(tmp_path: Path):
+    files = series(tmp_path / "i")
+    series(tmp_path / "i" / "survey", volume((1, 10, 12)), orientation=OBLIQUE, heights=[50])
+    survey = next((tmp_path / "i" / "survey").iterdir())
+    import pydicom
+
+    data = pydicom.dcmread(survey)
+    data.SOPInstanceUID = uid("survey")
+    write(survey, data)
+    contours(tmp_path / "rs.dcm", files, RINGS)
+    with pytest.raises(FlamesError, match="another direction"):
+        one_case(tmp_path)
+
+
+def test_a_copy_of_a_file_is_no_second_slice(tmp_path: Path):
+    files = series(tmp_path / "i")
+    (tmp_path / "i" / "copy.dcm").write_bytes(files[0].read_bytes())
+    contours(tmp_path / "rs.dcm", files, RINGS)
+    assert one_case(tmp_path).image.shape == (12, 10, 6)
+
+
+def test_contours_that_do_not_fit_are_named(tmp_path: Path):
+    files = series(tmp_path / "i")
+    between = contours(tmp_path / "rs.dcm", files, {"GTV": [(5, rectangle(1, 1, 5, 5))]})
+    for path in files:
+        import pydicom
+
+        data = pydicom.dcmread(path)
+        data.ImagePositionPatient[2] = float(data.ImagePositionPatient[2]) - 9
+        write(path, data)
+    with pytest.raises(FlamesError, match=f"{between.name} has a contour outside of its image"):
+        one_case(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [("i", "no label"), ("rs.dcm", "no DICOM image"), (None, "no DICOM image")],
+)
+def test_a_folder_that_lacks_something_is_explained(tmp_path: Path, keep, words):
+    source = tmp_path / "source"
+    contours(source / "rs.dcm", series(source / "i"), RINGS)
+    (source / "notes.txt").write_text("no image")
+    if keep != "rs.dcm":
+        (source / "rs.dcm").unlink()
+    if keep != "i":
+        for path in (source / "i").iterdir():
+            path.unlink()
+    with pytest.raises(FlamesError, match=words) as caught:
+        find_dicom(source, GTV)
+    assert caught.value.remedy
+
+
+def test_truncated_files_are_named(tmp_path: Path):
+    files = series(tmp_path / "i")
+    label = contours(tmp_path / "rs.dcm", files, RINGS)
+    whole = files[2].read_bytes()
+    files[2].write_bytes(whole[:-50])
+    with pytest.raises(FlamesError, match="truncated") as caught:
+        one_case(tmp_path)
+    assert files[2].name in caught.value.found
+    files[2].write_bytes(whole)
+    label.write_bytes(b"\0" * 128 + b"DICM" + b"\x08\x00junk")
+    with pytest.raises(FlamesError) as caught:
+        one_case(tmp_path)
+    assert "rs.dcm" in caught.value.found
+
+
+def patients(folder: Path, count: int = 4) -> Path:
+    for number in range(count):
+        patient = f"MUSTER-{number}"
+        files = series(folder / patient / "i", volume() + number, patient=patient)
+        contours(folder / patient / "rs.dcm", files, RINGS, patient=patient)
+    return folder
+
+
+def test_a_folder_and_its_zip_give_the_same_store(tmp_path: Path):
+    source = patients(tmp_path / "source")
+    with zipfile.ZipFile(tmp_path / "source.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(source.rglob("*.dcm")):
+            archive.write(path, path.relative_to(source))
+    request = StoreRequest("dicom", "s", "CT", "limb", options=GTV)
+    one = add_store(source, tmp_path / "a", request).store
+    two = add_store(tmp_path / "source.zip", tmp_path / "b", request, workers=2).store
+    assert [c.arrays_sha256 for c in one.info.cases] == [c.arrays_sha256 for c in two.info.cases]
+    assert [c.case_id for c in one.info.cases] == [c.case_id for c in two.info.cases]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "source", "source.zip"]
+    again = add_store(source, tmp_path / "a", request)
+    assert (again.prepared, again.kept) == (0, 4)
+
+
+def test_a_damaged_zip_leaves_nothing(tmp_path: Path):
+    (tmp_path / "x.zip").write_bytes(b"PK\3\4 no zip")
+    with pytest.raises(FlamesError, match="cannot unpack"):
+        add_store(
+            tmp_path / "x.zip", tmp_path / "d" / "store", StoreRequest("dicom", "s", "CT", "l")
+        )
+    assert list((tmp_path / "d").iterdir()) == []
+
+
+def test_another_modality_is_said(tmp_path: Path):
+    source = patients(tmp_path / "source")
+    with pytest.raises(FlamesError, match="no labelled image of MR, only of CT"):
+        add_store(source, tmp_path / "a", StoreRequest("dicom", "s", "MR", "limb", options=GTV))
+
+
+def test_ultrasound_of_colour_keeps_rows_and_columns(tmp_path: Path):
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    from flames.data.dicom.find import read_files
+    from flames.data.dicom.pixels import stack_volume
+    from flames.data.dicom.stacks import stack_headers
+
+    array = np.zeros((20, 30, 3), np.uint8)
+    array[5:10, 3:9] = (200, 100, 0)
+    region = Dataset()
+    region.PhysicalUnitsXDirection = region.PhysicalUnitsYDirection = 3
+    region.PhysicalDeltaX, region.PhysicalDeltaY = 0.02, 0.05
+    region.RegionLocationMinX0, region.RegionLocationMinY0 = 0, 0
+    region.RegionLocationMaxX1, region.RegionLocationMaxY1 = 29, 19
+    data = dataset("US", "P1", SequenceOfUltrasoundRegions=Sequence([region]))
+    path = write(tmp_path / "us.dcm", pixels(data, array))
+    ((header,),) = read_files([path])[0].values()
+    stack = stack_headers([header])
+    assert stack.affine is None
+    assert stack.frames[0].spacing == pytest.approx((0.5, 0.2))
+    grey = stack_volume(stack)[:, :, 0].T
+    assert grey.shape == (20, 30)
+    assert grey[5, 3] == round(0.299 * 200 + 0.587 * 100)
+
+
+def test_the_store_of_two_runs_has_the_same_names_only_with_the_same_key(tmp_path: Path):
+    source = patients(tmp_path / "source", 1)
+    (one,) = find_dicom(source, GTV)
+    (two,) = find_dicom(source, GTV)
+    (other,) = find_dicom(source, SourceOptions(roi="gtv.*", key=b"z" * 32))
+    assert one.case_id == two.case_id != other.case_id
+    with pytest.raises(FlamesError, match="no key"):
+        find_dicom(source, SourceOptions(roi="gtv.*"))

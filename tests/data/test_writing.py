@@ -1,0 +1,79 @@
+"""Writing burned into pictures is found and painted over; speckle and tumours are left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from source_folders import save, square
+
+from flames.data.check import check_store
+from flames.data.prepare import StoreRequest, add_store
+from flames.data.sources import SourceOptions
+from flames.data.writing import blank_writing, find_writing
+
+
+def scan(seed: int = 0, text: str = "", at: tuple[int, int] = (8, 6)) -> np.ndarray:
+    """Return a fan of speckle on black, with a line of writing above it."""
+    rng = np.random.default_rng(seed)
+    speckle = rng.rayleigh(30, (200, 240)).clip(0, 255)
+    y, x = np.mgrid[:200, :240]
+    waves = rng.uniform(0.02, 0.2, 4)
+    speckle *= 1 + 0.7 * np.sin(waves[0] * x + 9 * waves[2]) * np.cos(waves[1] * y + 9 * waves[3])
+    speckle = speckle.clip(0, 255)
+    fan = (y > 40) & (np.abs(x - 120) < 20 + 0.5 * (y - 40))
+    picture = Image.fromarray(np.where(fan, speckle, 0).astype(np.uint8))
+    if text:
+        ImageDraw.Draw(picture).text(at, text, fill=230, font_size=14)
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize("text", ["MUSTER MARIA", "12.03.1954", "ID 774-21 / L"])
+def test_a_line_of_writing_is_found_where_it_stands(text: str):
+    picture = scan(1, text)
+    (box, *_) = boxes = find_writing(picture)
+    written = scan(1, text).astype(int) - scan(1).astype(int) > 60
+    inside = np.zeros(written.shape, bool)
+    for box in boxes:
+        inside[box.top : box.bottom, box.left : box.right] = True
+    assert written[inside].sum() >= 0.95 * written.sum()
+    assert box.bottom < 45
+    blank = blank_writing(picture)
+    assert find_writing(blank) == []
+    np.testing.assert_array_equal(blank[45:], picture[45:])
+
+
+def test_lines_below_each_other_all_go():
+    picture = scan(2, "DOE JOHN\n630P630\n78F78\n44CG43")
+    left = blank_writing(picture)[:, :60].astype(int) - scan(2)[:, :60].astype(int)
+    assert (np.abs(left) > 60).sum() < 20
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_speckle_is_no_writing(seed: int):
+    assert find_writing(scan(seed)) == []
+    rng = np.random.default_rng(seed)
+    assert find_writing(rng.integers(0, 256, (120, 160), dtype=np.uint8)) == []
+    assert find_writing(np.full((50, 50), 7.0)) == []
+
+
+def store(tmp_path: Path, name: str, **options):
+    source = tmp_path / "source"
+    for number in range(6):
+        save(source / "benign" / f"b ({number}).png", scan(number, "MUSTER" if number < 2 else ""))
+        save(source / "benign" / f"b ({number})_mask.png", square((200, 240), 80, 30))
+    request = StoreRequest("busi", "s", "US", "breast", options=SourceOptions(**options))
+    return add_store(source, tmp_path / name, request).store
+
+
+def test_the_check_of_a_store_warns_and_blanking_helps(tmp_path: Path):
+    found = check_store(store(tmp_path, "a"))
+    (writing,) = [f for f in found.findings if f.kind == "writing"]
+    assert set(writing.cases) == {"b-0", "b-1"}
+    assert "--blank-text" in writing.text
+    assert found.sound
+    blanked = store(tmp_path, "b", blank_text=True)
+    assert not [f for f in check_store(blanked).findings if f.kind == "writing"]
+    assert blanked.info.settings["blank_text"] is True
