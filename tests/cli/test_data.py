@@ -99,3 +99,22 @@ def test_help_loads_no_numpy() -> None:
     code = "import sys, flames.cli.data; print('numpy' in sys.modules, 'rich' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.split()[0] == "False", result.stderr
+
+
+def test_a_store_of_two_is_for_testing_and_is_checked(source: Path, tmp_path: Path) -> None:
+    for i in range(2, 6):
+        for name in (f"b ({i}).png", f"b ({i})_mask.png"):
+            (source / "benign" / name).unlink()
+    output = call(*ADD, "--workers", "1", source, tmp_path / "store")
+    assert "every case is a test case" in output
+    assert "train 0 (0 groups" in output
+    call("check", tmp_path / "store", "--out", tmp_path / "out")
+
+
+def test_add_takes_dicom_with_a_key_beside_the_store(source: Path, tmp_path: Path) -> None:
+    arguments = ["add", "--format", "dicom", "--site", "n", "--modality", "CT", "--organ", "lung"]
+    with pytest.raises(FlamesError, match="holds no DICOM image"):
+        call(*arguments, "--roi", "GTV.*", source, tmp_path / "store")
+    assert (tmp_path / "store.key").exists()
+    with pytest.raises(FlamesError, match="not a regular expression"):
+        call(*arguments, "--roi", "GTV[", source, tmp_path / "store")

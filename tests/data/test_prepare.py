@@ -206,11 +206,11 @@ def test_a_request_that_makes_no_sense(
     assert not (tmp_path / "store").exists()
 
 
-def test_too_few_groups_leave_no_store(msd: Path, tmp_path: Path) -> None:
+def test_too_few_groups_make_a_store_for_testing(msd: Path, tmp_path: Path) -> None:
     request = replace(MSD, where={"patient": ("TCGA_CS_1", "TCGA_CS_2")})
-    with pytest.raises(FlamesError, match="at least three"):
-        add_store(msd, tmp_path / "store", request)
-    assert not (tmp_path / "store" / "store.json").exists()
+    added = add_store(msd, tmp_path / "store", request)
+    assert [len(added.store.split(side)) for side in ("train", "val", "test")] == [0, 0, 2]
+    assert any("every case is a test case" in note for note in added.notes)
 
 
 def test_near_duplicates_share_a_group(busi: Path, tmp_path: Path) -> None:

@@ -92,9 +92,8 @@ def test_the_seed_chooses() -> None:
     assert split_cases(cases, seed=0).test != split_cases(cases, seed=1).test
 
 
-def test_two_groups_cannot_be_split() -> None:
-    with pytest.raises(FlamesError, match="at least three"):
-        split_cases([record(i, f"g{i % 2}") for i in range(8)], seed=0)
+def test_two_groups_are_for_testing_only() -> None:
+    assert sizes(split_cases([record(i, f"g{i % 2}") for i in range(8)], seed=0)) == [0, 0, 8]
 
 
 @pytest.mark.parametrize("fractions", [(0.6, 0.4, 0.0), (0.6, 0.3, 0.3), (1.2, -0.1, -0.1)])

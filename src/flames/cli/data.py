@@ -235,8 +235,8 @@ def _print_check(found: Check) -> None:
             f"{median(size):,.4g}" if size else "-" for size in sizes
         ],
         "with near-duplicates": [str(sum(c.near_duplicates > 0 for c in side)) for side in sides],
-        "smallest shape": [_shape(min(c.shape for c in side)) for side in sides],
-        "largest shape": [_shape(max(c.shape for c in side)) for side in sides],
+        "smallest shape": [_shape(min((c.shape for c in side), default=())) for side in sides],
+        "largest shape": [_shape(max((c.shape for c in side), default=())) for side in sides],
     }
     for label, values in rows.items():
         table.add_row(label, *values)
@@ -251,4 +251,4 @@ def _print_check(found: Check) -> None:
 
 
 def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape)
+    return " x ".join(str(n) for n in shape) or "-"

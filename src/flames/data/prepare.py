@@ -134,6 +134,8 @@ def _add(
     save_text(dest / "splits.json", splits.model_dump_json(indent=2) + "\n")
     kept = sum(o.kept for o in outcomes)
     notes = tuple(dict.fromkeys(o.note for o in outcomes if o.note))
+    if not splits.train:
+        notes += ("fewer than three patients or groups: every case is a test case",)
     return Added(SiteStore.open(dest), len(records) - kept, kept, notes)
 
 

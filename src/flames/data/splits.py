@@ -31,22 +31,20 @@ def split_cases(
 
     Within each stratum, cases with or without tumour in one category, groups go where most cases
     are still wanted; what a stratum could not share evenly is made up for in the next. The order of
-    ``cases`` does not matter. With three groups or more, no side is empty.
+    ``cases`` does not matter. With three groups or more, no side is empty; with fewer, every case
+    is a test case, because nothing could be learned and judged.
 
     Raises:
-        FlamesError: There are fewer than three groups, or the fractions are not shares of 1.
+        FlamesError: The fractions are not shares of 1.
     """
     cases = list(cases)
     check_fractions(fractions)
     groups = _groups(cases, seed)
     if len(groups) < len(SPLITS):
-        raise FlamesError(
-            f"{len(groups)} patients or groups of near-duplicates cannot be split into "
-            "train, val and test",
-            "give at least three",
-        )
-    sides = _assign(groups, fractions)
-    _fill_empty(sides, fractions)
+        sides: list[list[_Group]] = [[], [], groups]
+    else:
+        sides = _assign(groups, fractions)
+        _fill_empty(sides, fractions)
     names = [tuple(sorted(c for g in side for c in g.cases)) for side in sides]
     return SplitInfo(
         seed=seed,

@@ -39,11 +39,6 @@ def find_dicom(folder: Path, options: SourceOptions) -> list[Source]:
         FlamesError: No DICOM image, no label, a label whose image is not there, or damaged files.
     """
     check_folder(folder)
-    if not options.key:
-        raise FlamesError(
-            "DICOM names patients, and there is no key to hash their names with",
-            "give the key of the site: options.key of flames.data.dicom.keys.load_key(path)",
-        )
     headers, labels = read_folder(folder)
     if not headers:
         raise FlamesError(
@@ -54,6 +49,11 @@ def find_dicom(folder: Path, options: SourceOptions) -> list[Source]:
         raise FlamesError(
             f"{folder} holds images and no label: neither RTSTRUCT nor SEG",
             "export the contours or segmentations beside the series",
+        )
+    if not options.key:
+        raise FlamesError(
+            "DICOM names patients, and there is no key to hash their names with",
+            "give the key of the site: options.key of flames.data.dicom.keys.load_key(path)",
         )
     found: dict[str, list[Path]] = {}
     for label in labels:
