@@ -11,6 +11,7 @@ from flames.cli.compare import compare
 from flames.cli.data import data
 from flames.cli.data_make import make
 from flames.cli.evaluate import evaluate
+from flames.cli.generalise import generalise
 from flames.cli.predict import predict
 from flames.cli.report import report
 from flames.cli.run import run
@@ -31,6 +32,7 @@ app.command()(evaluate)
 app.command()(predict)
 app.command()(report)
 app.command()(compare)
+app.command()(generalise)
 
 
 def _version(wanted: bool) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from flames.federation.batch import Done, Job, run_missing
 from flames.federation.simulation import Event
@@ -94,3 +98,32 @@ def run_jobs(
         if not run.report.exists():
             write_report(run)
     return runs
+
+
+@contextmanager
+def steps_bar(console: Console, *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that shows what is being done; without a terminal it shows nothing."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(30),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("starting", total=1)
+        yield lambda text, done, total: bar.update(
+            task, description=text, completed=done, total=total
+        )
+
+
+def print_rows(console: Console, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of text, the last column to the right."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for number, name in enumerate(head):
+        table.add_column(name, justify="right" if number == len(head) - 1 else "left")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)

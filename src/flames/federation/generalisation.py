@@ -1,0 +1,197 @@
+"""Organs and hospitals that nobody trained on: which runs that takes, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flames.config import RunConfig
+from flames.data.store import SiteStore
+from flames.errors import FlamesError
+from flames.federation.batch import Job
+from flames.federation.simulation import make_strategy
+from flames.files import save_json
+from flames.inference.score import ScoreOptions, load_model, score_store
+from flames.models.precision import choose_precision
+from flames.runs import RunFolder, load_csv, save_csv
+
+SERVER, OWN, POOLED, EVERYTHING = "server", "own", "pooled", "everything"
+CLAIMS = (SERVER, OWN, POOLED, EVERYTHING)
+"""The modality's server model, and its references: trained on the site alone, on the pooled cases
+of the modality's other sites, and by all other sites of all modalities together."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Sites that a training leaves out, and those of their modality that it uses."""
+
+    name: str
+    kinds: tuple[str, ...]
+    """``organ``, ``hospital`` or both: an organ that one hospital holds is both."""
+    modality: str
+    sites: tuple[str, ...]
+    rest: tuple[str, ...]
+
+
+def plan(stores: Mapping[str, SiteStore]) -> tuple[list[LeftOut], list[str]]:
+    """Return what to leave out in turn, and sentences on what cannot be.
+
+    Raises:
+        FlamesError: Nothing can be left out: no modality has two sites.
+    """
+    found: dict[tuple[str, ...], LeftOut] = {}
+    notes = []
+    for modality in sorted({store.modality for store in stores.values()}):
+        mine = sorted(name for name, store in stores.items() if store.modality == modality)
+        organs = sorted({stores[name].organ for name in mine})
+        if len(mine) == 1:
+            notes.append(f"{modality} has one site, {mine[0]}: nothing is left to train on")
+            continue
+        if len(organs) == 1:
+            notes.append(f"{modality} has one organ, {organs[0]}: no organ can be left out")
+        groups: list[tuple[str, str, tuple[str, ...]]] = [
+            ("hospital", name, (name,)) for name in mine
+        ]
+        groups += [
+            ("organ", organ, tuple(n for n in mine if stores[n].organ == organ)) for organ in organs
+        ]
+        for kind, word, sites in groups:
+            rest = tuple(name for name in mine if name not in sites)
+            if rest:
+                known = found.get(sites)
+                kinds = (*known.kinds, kind) if known else (kind,)
+                name = known.name if known else f"{modality}-{word}"
+                found[sites] = LeftOut(name, kinds, modality, sites, rest)
+    if not found:
+        raise FlamesError(
+            "no site can be left out: every modality has one site",
+            "add sites, two or more of one modality",
+        )
+    return list(found.values()), notes
+
+
+def generalisation_jobs(
+    config: RunConfig, parts: Sequence[LeftOut], *, seeds: int, out: Path
+) -> list[Job]:
+    """Return every run that the study needs, ``out/runs/WHAT-SEED``.
+
+    Raises:
+        FlamesError: The strategy leaves the server no model of a modality.
+    """
+    strategy = make_strategy(config)
+    if any(strategy.group_of(part.modality) != part.modality for part in parts):
+        raise FlamesError(
+            f"strategy {config.strategy.name!r} leaves the server no model of a modality",
+            "name one that does, such as --strategy flames or --strategy modality",
+        )
+    every = tuple(site.name for site in config.sites)
+    jobs = []
+    for seed in range(config.seed, config.seed + seeds):
+        wanted = [(OWN, "local", every)]
+        for part in parts:
+            others = tuple(name for name in every if name not in part.sites)
+            wanted += [
+                (f"{SERVER}-{part.name}", config.strategy.name, part.rest),
+                (f"{POOLED}-{part.name}", "central", part.rest),
+                (f"{EVERYTHING}-{part.name}", "fedavg", others),
+            ]
+        jobs += [
+            Job(_only(config, strategy, sites, seed), out / "runs" / f"{name}-{seed}")
+            for name, strategy, sites in wanted
+        ]
+    return jobs
+
+
+def score_generalisation(
+    config: RunConfig,
+    stores: Mapping[str, SiteStore],
+    parts: Sequence[LeftOut],
+    *,
+    seeds: int,
+    out: Path,
+    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> list[dict[str, Any]]:
+    """Score every model where it was not trained; return and save the rows, ``out/cases.csv``.
+
+    A model's scores on a site are kept in ``out/scores`` and not measured again. Each row has a
+    ``claim`` beside the columns of a run's ``cases.csv``, the part that was left out, its kinds,
+    and the seed. Rows of ``alone`` are those of one site's model on another site.
+    """
+    wanted = []
+    for seed in range(config.seed, config.seed + seeds):
+        alone = RunFolder(out / "runs" / f"{OWN}-{seed}")
+        for part in parts:
+            models = {
+                SERVER: RunFolder(out / "runs" / f"{SERVER}-{part.name}-{seed}").server_model(
+                    part.modality
+                ),
+                POOLED: RunFolder(out / "runs" / f"{POOLED}-{part.name}-{seed}").server_model(
+                    part.modality
+                ),
+                EVERYTHING: RunFolder(
+                    out / "runs" / f"{EVERYTHING}-{part.name}-{seed}"
+                ).server_model("all"),
+            }
+            for site in part.sites:
+                paths = models | {OWN: alone.personal_model(site)}
+                wanted += [(claim, part, site, seed, paths[claim]) for claim in CLAIMS]
+        for one, store in stores.items():
+            wanted += [
+                ("alone", LeftOut(one, (), store.modality, (site,), (one,)), site, seed,
+                 alone.personal_model(one))
+                for site, other in stores.items()
+                if other.modality == store.modality
+            ]  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for done, (claim, part, site, seed, path) in enumerate(wanted):
+        on_progress(f"{claim} of {part.name} on {site}", done, len(wanted))
+        kept = out / "scores" / f"{claim}-{part.name}-{site}-{seed}.csv"
+        if not kept.exists():
+            save_csv(kept, _score(path, stores[site], site, config))
+        note = {
+            "claim": claim,
+            "left_out": part.name,
+            "kinds": " ".join(part.kinds),
+            "trained_on": " ".join(part.rest),
+            "seed": str(seed),
+        }
+        rows += [note | row for row in load_csv(kept)]
+    save_csv(out / "cases.csv", rows)
+    return rows
+
+
+def save_plan(path: Path, parts: Sequence[LeftOut], notes: Sequence[str]) -> None:
+    """Write what is left out in turn, for a reader of the folder."""
+    save_json(
+        path,
+        {
+            "left_out": [
+                {"name": p.name, "kinds": p.kinds, "modality": p.modality, "sites": p.sites,
+                 "trained_on": p.rest}
+                for p in parts
+            ],
+            "notes": list(notes),
+        },
+    )  # fmt: skip
+
+
+def _only(config: RunConfig, strategy: str, sites: Sequence[str], seed: int) -> RunConfig:
+    return config.model_copy(
+        update={
+            "seed": seed,
+            "sites": tuple(site for site in config.sites if site.name in sites),
+            "strategy": config.strategy.model_copy(update={"name": strategy}),
+        }
+    )
+
+
+def _score(path: Path, store: SiteStore, site: str, config: RunConfig) -> list[dict[str, Any]]:
+    precision = choose_precision(config.training.precision)
+    options = ScoreOptions(
+        config.evaluation.batch_size, config.evaluation.flip, config.evaluation.nsd_tolerance
+    )
+    model = load_model(path, precision)
+    scored = score_store(model, store, site=site, precision=precision, options=options)
+    return [case.row for case in scored]

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from flames.errors import FlamesError
+from flames.federation.batch import run_missing
+from flames.federation.generalisation import (
+    CLAIMS,
+    generalisation_jobs,
+    plan,
+    save_plan,
+    score_generalisation,
+)
+from flames.reports.generalisation import write_generalisation
+from flames.runs import load_csv
+
+
+class Named:
+    def __init__(self, modality, organ):
+        self.modality, self.organ = modality, organ
+
+
+def test_every_organ_and_hospital_is_left_out_once():
+    stores = {
+        "a": Named("MR", "brain"), "b": Named("MR", "brain"), "c": Named("MR", "limb"),
+        "d": Named("US", "breast"), "e": Named("CT", "lung"), "f": Named("CT", "lung"),
+    }  # fmt: skip
+    parts, notes = plan(stores)
+    found = {(p.modality, p.sites): (set(p.kinds), p.rest) for p in parts}
+    assert found == {
+        ("MR", ("a",)): ({"hospital"}, ("b", "c")),
+        ("MR", ("b",)): ({"hospital"}, ("a", "c")),
+        ("MR", ("c",)): ({"hospital", "organ"}, ("a", "b")),
+        ("MR", ("a", "b")): ({"organ"}, ("c",)),
+        ("CT", ("e",)): ({"hospital"}, ("f",)),
+        ("CT", ("f",)): ({"hospital"}, ("e",)),
+    }
+    assert len({p.name for p in parts}) == len(parts)
+    assert any("US has one site" in note for note in notes)
+    assert any("CT has one organ" in note for note in notes)
+    with pytest.raises(FlamesError, match="no site can be left out"):
+        plan({"a": Named("MR", "brain"), "b": Named("US", "breast")})
+
+
+def test_a_strategy_without_a_modality_model_is_refused(make_config, site_stores, tmp_path):
+    parts, _ = plan(site_stores)
+    for name in ("local", "fedbn", "fedavg"):
+        with pytest.raises(FlamesError, match="no model of a modality"):
+            generalisation_jobs(make_config(strategy={"name": name}), parts, seeds=1, out=tmp_path)
+
+
+def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_path):
+    config = make_config(rounds=1)
+    parts, notes = plan(site_stores)
+    jobs = generalisation_jobs(config, parts, seeds=1, out=tmp_path)
+    for job in jobs:
+        sites = {site.name for site in job.config.sites}
+        for part in parts:
+            if job.folder.name.endswith(f"-{part.name}-5"):
+                assert not sites & set(part.sites)
+                wanted = {"us-a", "us-b", "mr-a"} if "everything" in job.folder.name else part.rest
+                assert sites == set(wanted) - set(part.sites)
+    run_missing(jobs)
+    save_plan(tmp_path / "plan.json", parts, notes)
+    rows = score_generalisation(config, site_stores, parts, seeds=1, out=tmp_path)
+    claimed = [row for row in rows if row["claim"] in CLAIMS]
+    assert {(row["claim"], row["site"]) for row in claimed} == {
+        (claim, site) for claim in CLAIMS for site in ("us-a", "us-b")
+    }
+    for row in claimed:
+        assert (row["site"] in row["trained_on"].split()) is False
+        assert row["case_id"] in site_stores[row["site"]].splits.test
+    alone = {(r["trained_on"], r["site"]) for r in rows if r["claim"] == "alone"}
+    assert alone == {
+        ("us-a", "us-a"), ("us-a", "us-b"), ("us-b", "us-a"), ("us-b", "us-b"), ("mr-a", "mr-a"),
+    }  # fmt: skip
+    # The rest is one site: its server model is that site's own, scored elsewhere.
+    server = [r["dice"] for r in claimed if r["claim"] == "server" and r["site"] == "us-a"]
+    lone = [r["dice"] for r in rows if r["claim"] == "alone"
+            and (r["trained_on"], r["site"]) == ("us-b", "us-a")]  # fmt: skip
+    assert server == lone
+
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "scores").iterdir()}
+    again = score_generalisation(config, site_stores, parts, seeds=1, out=tmp_path)
+    assert again == rows
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "scores").iterdir()} == kept
+
+    path = write_generalisation(tmp_path, name="test", config_text="", made_up=True)
+    page = path.read_text(encoding="utf-8")
+    assert "A hospital that did not take part" in page
+    assert "made-up" in page
+    scores = load_csv(tmp_path / "tables" / "scores.csv")
+    assert {row["claim"] for row in scores} == set(CLAIMS)
+    paired = load_csv(tmp_path / "tables" / "paired.csv")
+    assert {row["strategy"] for row in paired} == set(CLAIMS) - {"server"}
+    matrix = load_csv(tmp_path / "tables" / "matrix.csv")
+    assert {r["tested_on"] for r in matrix if r["seen"] == "True"} == {"us-a", "us-b", "mr-a"}
