@@ -82,6 +82,7 @@ def test_a_segmentation_is_read_on_its_own_grid() -> None:
     frame = Frame(
         path=path,
         index=None,
+        sop_class="",
         instance="1",
         rows=int(data.Rows),
         columns=int(data.Columns),

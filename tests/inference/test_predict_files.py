@@ -173,7 +173,7 @@ def test_what_is_refused_before_anything_is_written(tmp_path: Path):
 
 def test_a_picture_has_no_place_in_a_patient(tmp_path: Path):
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(FlamesError, match="without millimetres"):
+    with pytest.raises(FlamesError, match="without a place"):
         look([tmp_path / "a.png"], tmp_path / "out", model("US"), formats=("nifti",))
 
 
@@ -185,7 +185,7 @@ def test_mirroring_uses_both_images(tmp_path: Path):
             return logits
 
     trained = TrainedModel("m", "server", "MR", 64, Left())
-    one = Input("a", volume(tmp_path / "a.nii.gz"))
+    one = Input("a", (volume(tmp_path / "a.nii.gz"),))
     plain, both = (
         predict_file(trained, one, precision=FLOAT32, options=PredictOptions(flip=flip))
         for flip in (False, True)

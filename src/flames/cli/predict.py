@@ -17,7 +17,10 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for what is found.")],
     formats: Annotated[
         str | None,
-        typer.Option("--format", help="nifti, png; several with commas. Default: as the source."),
+        typer.Option(
+            "--format",
+            help="nifti, png, seg, rtstruct; several with commas. Default: as the source.",
+        ),
     ] = None,
     site: Annotated[
         str | None, typer.Option(help="Of a run, take this site's personalised model.")

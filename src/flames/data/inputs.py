@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,27 +13,34 @@ from flames.errors import FlamesError
 
 @dataclass(frozen=True)
 class Input:
-    """One image to look at."""
+    """One image to look at: a file, or the files of a DICOM series."""
 
     name: str
     """Its path without the ending, relative to the folder that was named: unique in a list."""
-    path: Path
+    paths: tuple[Path, ...]
+    dicom: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Return the file that stands for it."""
+        return self.paths[0]
 
 
 def find_inputs(paths: Iterable[Path]) -> list[Input]:
     """Return every image among files and below folders, in natural order.
 
-    Files of other kinds below a folder are passed over; one that was named itself is not.
+    Files of other kinds below a folder are passed over; one that was named itself is not. DICOM
+    files are gathered into their series.
 
     Raises:
         FlamesError: A path is not there, a named file is of no known kind, a folder holds no
-            image, or two images have one name.
+            image, two images have one name, or a DICOM file is damaged.
     """
     found: dict[str, Input] = {}
     for path in paths:
         for one in _inputs(path):
             other = found.setdefault(one.name.lower(), one)
-            if other is not one and other.path != one.path:
+            if other is not one and other.paths != one.paths:
                 raise FlamesError(
                     f"{other.path} and {one.path} would both be {one.name!r}",
                     "rename one of them, or give them in two calls with two -o",
@@ -47,22 +54,61 @@ def _inputs(path: Path) -> list[Input]:
     if not path.exists():
         raise FlamesError(f"there is no file or folder {path}", "check the path")
     if not path.is_dir():
-        return [Input(_name(path, path.parent), path)]
-    inside = [p for p in path.rglob("*") if p.is_file() and known_suffix(p)]
-    seen = [
-        p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)
+        return _of([path], path.parent, named=True)
+    inside = [
+        p
+        for p in path.rglob("*")
+        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts)
     ]
-    if not seen:
+    found = _of(sorted(inside, key=natural), path, named=False)
+    if not found:
         raise FlamesError(
-            f"{path} holds no image that flames reads", f"known endings: {', '.join(READERS)}"
+            f"{path} holds no image that flames reads",
+            f"known endings: {', '.join(READERS)}, DICOM",
         )
-    return [Input(_name(p, path), p) for p in sorted(seen, key=natural)]
+    return found
 
 
-def _name(path: Path, folder: Path) -> str:
-    suffix = known_suffix(path)
-    if suffix is None:
-        raise FlamesError(
-            f"{path} is not an image that flames reads", f"known endings: {', '.join(READERS)}"
-        )
-    return path.relative_to(folder).as_posix()[: -len(suffix)]
+def _of(paths: Sequence[Path], folder: Path, *, named: bool) -> list[Input]:
+    from flames.data.dicom.headers import looks_like_dicom
+
+    found, dicom = [], []
+    for path in paths:
+        suffix = known_suffix(path)
+        if suffix is not None:
+            found.append(Input(path.relative_to(folder).as_posix()[: -len(suffix)], (path,)))
+        elif path.name.upper() != "DICOMDIR" and looks_like_dicom(path):
+            dicom.append(path)
+        elif named:
+            raise FlamesError(
+                f"{path} is not an image that flames reads",
+                f"known endings: {', '.join(READERS)}, DICOM",
+            )
+    return found + _series(dicom, folder)
+
+
+def _series(paths: Sequence[Path], folder: Path) -> list[Input]:
+    """Return one input a series, named by its folder; numbered where a folder holds several."""
+    from flames.data.dicom.find import read_files
+
+    if not paths:
+        return []
+    groups, _ = read_files(paths)
+    by_name: dict[str, list[tuple[Path, ...]]] = {}
+    for headers in groups.values():
+        files = tuple(header.path for header in headers)
+        by_name.setdefault(_series_name(files, folder), []).append(files)
+    return [
+        Input(name if len(several) == 1 else f"{name}-{number}", files, dicom=True)
+        for name, several in by_name.items()
+        for number, files in enumerate(several, start=1)
+    ]
+
+
+def _series_name(files: tuple[Path, ...], folder: Path) -> str:
+    if len(files) == 1:
+        name = files[0].relative_to(folder)
+        known = name.suffix.lower() in (".dcm", ".dicom")
+        return (name.with_suffix("") if known else name).as_posix()
+    name = files[0].parent.relative_to(folder)
+    return name.as_posix() if name.name else folder.resolve().name

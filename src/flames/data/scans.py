@@ -6,9 +6,10 @@ Networks see volumes nearest RAS. Whatever is found must lie in the file's own g
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
@@ -18,6 +19,9 @@ from flames.data.pictures import read_picture
 from flames.data.store import Modality
 from flames.data.volumes import load_native, slice_axis, to_ras, voxel_sizes
 from flames.errors import FlamesError, nearest
+
+if TYPE_CHECKING:
+    from flames.data.dicom.stacks import Stack
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -56,6 +60,8 @@ class Scan:
     grid: Grid
     modality: Modality | None
     """Where the file tells, or its values can only be Hounsfield units."""
+    stack: Stack | None = None
+    """The frames that it came from, where it is DICOM."""
 
     @property
     def slices_reversed(self) -> bool:
@@ -72,6 +78,36 @@ class Scan:
     def unslice(self, slices: np.ndarray) -> np.ndarray:
         """Return slices ``(N, H, W)`` in the image's shape."""
         return slices[0] if self.slice_axis is None else np.moveaxis(slices, 0, self.slice_axis)
+
+
+def read_series(paths: Sequence[Path]) -> Scan:
+    """Return the image of one DICOM series.
+
+    Raises:
+        FlamesError: A file is damaged, or they are not one even stack.
+    """
+    from flames.data.dicom.find import series_stack
+    from flames.data.dicom.pixels import stack_volume
+
+    stack = series_stack(paths)
+    volume, affine = stack_volume(stack), stack.affine
+    if affine is not None:
+        scan = volume_scan(volume, affine, modality=stack.modality)  # type: ignore[arg-type]
+        return replace(scan, stack=stack)
+    images = np.ascontiguousarray(volume.T)
+    image, axis = (images[0], None) if len(images) == 1 else (images, 0)
+    inside = stack.frames[0].spacing
+    spacing = inside or (1.0, 1.0)
+    return Scan(
+        image,
+        spacing if axis is None else (1.0, *spacing),
+        inside is not None and axis is None,
+        None,
+        axis,
+        Grid(image.shape, None),
+        stack.modality,  # type: ignore[arg-type]
+        stack,
+    )
 
 
 def read_scan(path: Path, *, channel: int | None = None) -> Scan:

@@ -35,7 +35,17 @@ class Finding:
     seconds: float
 
 
-def write_nifti(finding: Finding, out: Path, *, probabilities: bool) -> list[Path]:
+@dataclass(frozen=True)
+class MadeBy:
+    """The model that made a result, and what of it is wanted."""
+
+    name: str
+    version: str
+    """Digest of its file."""
+    probabilities: bool = False
+
+
+def write_nifti(finding: Finding, out: Path, made_by: MadeBy) -> list[Path]:
     """Write the mask, and the probabilities where wanted, on the grid of the source.
 
     Raises:
@@ -43,42 +53,80 @@ def write_nifti(finding: Finding, out: Path, *, probabilities: bool) -> list[Pat
     """
     if finding.scan.grid.affine is None:
         raise FlamesError(
-            f"{finding.input.path} is a picture, without millimetres or a patient's axes",
+            f"{finding.input.path} is a picture, without a place in the patient",
             "write it as --format png",
         )
     arrays = {"mask": finding.mask.astype(np.uint8)}
-    if probabilities:
+    if made_by.probabilities:
         arrays["probability"] = finding.probabilities.astype(np.float32)
     written = []
     for what, array in arrays.items():
         path = out / f"{finding.input.name}_{what}.nii.gz"
         image = _nifti_like(finding, finding.scan.grid.place(array))
-        _whole(path, lambda partial, image=image: nib.save(image, partial))  # type: ignore[misc]
+        whole(path, lambda partial, image=image: nib.save(image, partial))  # type: ignore[misc]
         written.append(path)
     return written
 
 
-def write_png(finding: Finding, out: Path, *, probabilities: bool) -> list[Path]:
+def write_png(finding: Finding, out: Path, made_by: MadeBy) -> list[Path]:
     """Write masks as 0 and 255, probabilities as 16 bits; of a volume one file a slice."""
     arrays = {"mask": finding.mask.astype(np.uint8) * np.uint8(255)}
-    if probabilities:
+    if made_by.probabilities:
         arrays["probability"] = np.rint(finding.probabilities * 65535).astype(np.uint16)
     written = []
     for what, array in arrays.items():
         for path, picture in _pictures(finding, array, out / f"{finding.input.name}_{what}"):
             image = Image.fromarray(picture)
-            _whole(path, lambda partial, image=image: image.save(partial, format="PNG"))  # type: ignore[misc]
+            whole(path, lambda partial, image=image: image.save(partial, format="PNG"))  # type: ignore[misc]
             written.append(path)
     return written
 
 
-Writer = Callable[..., list[Path]]
-WRITERS: dict[str, Writer] = {"nifti": write_nifti, "png": write_png}
+def write_seg(finding: Finding, out: Path, made_by: MadeBy) -> list[Path]:
+    """Write the mask as a DICOM segmentation of its series; probabilities as a fractional one."""
+    from flames.inference.dicom_out import segmentation
+
+    written = []
+    for what in ("seg", "probability") if made_by.probabilities else ("seg",):
+        data = segmentation(finding, made_by, fractional=what == "probability")
+        path = out / f"{finding.input.name}_{what}.dcm"
+        _save_dicom(path, data)
+        written.append(path)
+    return written
+
+
+def write_rtstruct(finding: Finding, out: Path, made_by: MadeBy) -> list[Path]:
+    """Write the outlines of the lesions as a structure set of their series."""
+    from flames.inference.dicom_out import structure_set
+
+    path = out / f"{finding.input.name}_rtstruct.dcm"
+    data = structure_set(finding, made_by)
+    _save_dicom(path, data)
+    return [path]
+
+
+Writer = Callable[[Finding, Path, MadeBy], list[Path]]
+WRITERS: dict[str, Writer] = {
+    "nifti": write_nifti,
+    "png": write_png,
+    "seg": write_seg,
+    "rtstruct": write_rtstruct,
+}
 
 
 def default_format(scan: Scan) -> str:
     """Return the format nearest to the source's own."""
+    if scan.stack is not None:
+        return "seg"
     return "png" if scan.grid.affine is None else "nifti"
+
+
+def _save_dicom(path: Path, data: Any) -> None:
+    from flames.data.dicom.headers import quiet
+
+    # What the source's values lack in form, its copies lack too.
+    with quiet():
+        whole(path, lambda partial: data.save_as(partial, enforce_file_format=True))
 
 
 def _pictures(finding: Finding, array: np.ndarray, start: Path) -> list[tuple[Path, np.ndarray]]:
@@ -88,8 +136,9 @@ def _pictures(finding: Finding, array: np.ndarray, start: Path) -> list[tuple[Pa
     slices = finding.scan.slices(array)
     if finding.scan.slices_reversed:
         slices = slices[::-1]
+    placed = finding.scan.affine is not None
     # As a radiologist looks: the first axis to the left, the second upwards.
-    turned = (np.ascontiguousarray(one.T[::-1, ::-1]) for one in slices)
+    turned = (np.ascontiguousarray(one.T[::-1, ::-1] if placed else one) for one in slices)
     return [(start / f"{number:04d}.png", one) for number, one in enumerate(turned)]
 
 
@@ -110,7 +159,7 @@ def _nifti_like(finding: Finding, array: np.ndarray) -> nib.Nifti1Image:
     return image
 
 
-def _whole(path: Path, save: Callable[[Path], None]) -> None:
+def whole(path: Path, save: Callable[[Path], None]) -> None:
     """Write under another name, then rename: a viewer never opens half a file."""
     partial = path.with_name(f".partial.{path.name}")
     try:

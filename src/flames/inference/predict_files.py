@@ -15,11 +15,11 @@ import numpy as np
 from flames.data.fingerprint import departures
 from flames.data.inputs import Input
 from flames.data.normalise import CT_WINDOW, intensity_window, normalise
-from flames.data.scans import Scan, read_scan
+from flames.data.scans import Scan, read_scan, read_series
 from flames.data.store import Modality
 from flames.errors import FlamesError, nearest
 from flames.inference.lesions import Lesion, find_lesions
-from flames.inference.outputs import WRITERS, Finding, default_format
+from flames.inference.outputs import WRITERS, Finding, MadeBy, default_format
 from flames.inference.predict import predict_slices
 from flames.inference.score import THRESHOLD, TrainedModel
 from flames.metrics.presence import presence_score
@@ -82,6 +82,7 @@ def predict_files(
             modality than the model, or the disk is full.
     """
     _check(model, out, options)
+    made_by = MadeBy(model.name, model.version, probabilities=options.probabilities)
     with (
         _Table(out / "predictions.csv", CASE_COLUMNS) as cases,
         _Table(out / "lesions.csv", LESION_COLUMNS) as lesions,
@@ -94,7 +95,7 @@ def predict_files(
                 cases.add(row)
                 yield Looked(row, error)
                 continue
-            files = _write(finding, out, options)
+            files = _write(finding, out, options, made_by)
             row = _row(finding, [f.relative_to(out).as_posix() for f in files])
             cases.add(row)
             for lesion in finding.lesions:
@@ -111,7 +112,7 @@ def predict_file(
         FlamesError: The file is damaged, or of another modality than the model.
     """
     started = time.perf_counter()
-    scan = read_scan(one.path, channel=options.channel)
+    scan = read_series(one.paths) if one.dicom else read_scan(one.path, channel=options.channel)
     modality = _modality(model, scan, one, options)
     window = intensity_window(scan.image, modality, _ct_window(model))
     slices = scan.slices(normalise(scan.image, window))
@@ -135,9 +136,9 @@ def predict_file(
         departures=tuple(
             departures(
                 scan.image,
-                spacing=scan.spacing,
+                spacing=scan.spacing if scan.affine is not None else scan.spacing[-2:],
                 spacing_known=scan.spacing_known,
-                slice_axis=scan.slice_axis,
+                slice_axis=None if scan.affine is None else scan.slice_axis,
                 sites=[s for s in model.trained_on if s.modality == modality],
             )
         ),
@@ -184,13 +185,9 @@ def _check(model: TrainedModel, out: Path, options: PredictOptions) -> None:
         )
 
 
-def _write(finding: Finding, out: Path, options: PredictOptions) -> list[Path]:
+def _write(finding: Finding, out: Path, options: PredictOptions, made_by: MadeBy) -> list[Path]:
     formats = options.formats or (default_format(finding.scan),)
-    return [
-        path
-        for name in formats
-        for path in WRITERS[name](finding, out, probabilities=options.probabilities)
-    ]
+    return [path for name in formats for path in WRITERS[name](finding, out, made_by)]
 
 
 def _row(finding: Finding, files: list[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class TrainedModel:
     network: nn.Module
     trained_on: tuple[Fingerprint, ...] = ()
     """One a site; empty for models from before fingerprints."""
+    version: str = ""
+    """First digits of the digest of its file."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,11 @@ def load_model(path: Path, precision: Precision) -> TrainedModel:
         ) from error
     start = config.model_copy(update={"pretrained": False, "weights": None})
     network = make_model(start)
+    version = sha256(path.read_bytes()).hexdigest()[:12]
     set_model_arrays(network, load_arrays(path))
-    return TrainedModel(name, kind, modality, image_size, precision.place(network), trained_on)
+    return TrainedModel(
+        name, kind, modality, image_size, precision.place(network), trained_on, version
+    )
 
 
 def score_store(

@@ -29,6 +29,7 @@ class Frame:
     path: Path
     index: int | None
     """Number in a file of several frames, from 0."""
+    sop_class: str
     instance: str
     rows: int
     columns: int
@@ -139,6 +140,7 @@ def _image(path: Path, data: Dataset, modality: str) -> Header:
             Frame(
                 path=path,
                 index=index if several else None,
+                sop_class=str(data.get("SOPClassUID", "")),
                 instance=str(data.get("SOPInstanceUID", "")),
                 rows=int(data.Rows),
                 columns=int(data.Columns),
