@@ -40,6 +40,8 @@ class SiteConfig(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     store: Path
     """Its prepared store; a relative path starts at the TOML file's folder."""
+    local_steps: int | None = Field(None, ge=1)
+    """Optimiser steps of this site in a round, where it differs from the run's."""
     pictures: bool | None = None
     """Whether the report may show its images; not said means: only when they are made up."""
 
@@ -80,7 +82,7 @@ class TrainingConfig(Section):
     loss: LossName = "dice-bce"
     max_grad_norm: float = Field(5.0, gt=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    validation_images: int = Field(48, ge=1)
+    validation_images: int = Field(96, ge=1)
     """At most about this many images or slices judge a set of weights, spread over the cases."""
 
 

@@ -11,6 +11,7 @@ from flames.federation import client as client_module
 from flames.federation.client import Client, Task, check_update, derive_seed
 from flames.federation.server import Member, Server
 from flames.federation.simulation import make_strategy
+from flames.inference.predict import Validation
 from flames.models import make_model
 from flames.models.precision import choose_precision
 from flames.models.weights import LazyArrays, model_arrays
@@ -117,10 +118,12 @@ def test_batch_norm_statistics_stay_at_home(client, start, monkeypatch):
     tried = []
     monkeypatch.setattr(client_module, "set_model_arrays", lambda _, a: tried.append(a))
     monkeypatch.setattr(client_module, "load_arrays", lambda _: {"n.running_mean": np.ones(1)})
-    monkeypatch.setattr(client, "_score", lambda _: 0.5)
+    monkeypatch.setattr(client, "_validate", lambda _: Validation(0.5, []))
     before = client.folder / "round-0001"
     before.mkdir(parents=True)
-    (before / "reply.json").write_text('{"validation": {"trained": 0.1}}', encoding="utf-8")
+    (before / "reply.json").write_text(
+        '{"validation": {"trained": 0.1}, "curves": {}}', encoding="utf-8"
+    )
     sent = Download({"n.running_mean": np.full(1, 9.0)}, use="mix", peers=1, own_share=0.6)
     client._try(None, sent, before, sharing=False)
     assert [float(arrays["n.running_mean"][0]) for arrays in tried] == [1.0] * 4

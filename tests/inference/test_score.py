@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,20 @@ def test_another_side_can_be_scored(site_stores):
 
 def test_a_model_for_all_scores_every_modality(site_stores):
     assert all(score("all", store) for store in site_stores.values())
+
+
+def test_a_case_below_the_presence_threshold_gets_an_empty_mask(site_stores):
+    store = site_stores["mr-a"]
+    before = score("MR", store)
+    between = (min(row["presence_score"] for row in before) + before[0]["presence_score"]) / 2
+    model = replace(trained("MR"), presence_threshold=between)
+    after = list(score_store(model, store, site="here", precision=FLOAT32, options=OPTIONS))
+    kept = [row["presence_score"] >= between for row in before]
+    assert True in kept
+    assert False in kept
+    for one, row, keep in zip(after, before, kept, strict=True):
+        assert one.row["presence_score"] == row["presence_score"]
+        assert one.row["dice"] == row["dice"] if keep else not one.prediction.any()
 
 
 def test_a_store_of_another_modality_is_refused(site_stores):

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flames.metrics.presence import presence_score
+from flames.metrics.presence import (
+    PRESENCE_GRID,
+    best_threshold,
+    operating_curve,
+    presence_score,
+)
 
 
 def test_the_highest_half_per_cent_of_an_image() -> None:
@@ -52,3 +57,31 @@ def test_the_last_axis_is_across_slices_unless_said_otherwise() -> None:
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must be"):
         presence_score(np.zeros(shape))
+
+
+def test_silence_costs_what_is_lost_and_gains_what_was_a_false_alarm() -> None:
+    curve = operating_curve([0.9, 0.2, 0.0], [True, True, False], [0.9, 0.3, 0.6])
+    at = dict(zip(PRESENCE_GRID, curve, strict=True))
+    assert at[0.0] == [1.1, 3]
+    assert at[0.3] == [1.1, 3]  # a score at the threshold is kept
+    assert at[0.35] == [0.9, 3]  # the weak tumour becomes a miss
+    assert at[0.65] == [0.9, 2]  # the false alarm becomes silence, and is no longer counted
+    assert at[0.92] == [0.0, 2]
+    assert best_threshold([curve]) == 0.65  # 0.9/2 against 1.1/3
+
+
+def test_an_undefined_case_counts_nowhere() -> None:
+    assert operating_curve([float("nan")], [False], [0.5]) == [[0.0, 0]] * len(PRESENCE_GRID)
+
+
+def test_clients_decide_together() -> None:
+    quiet = operating_curve([0.8, 0.0], [True, False], [0.9, 0.3])
+    loud = operating_curve([0.8] * 9, [True] * 9, [0.2] * 9)
+    assert best_threshold([quiet]) == 0.35
+    assert best_threshold([quiet, loud]) == 0.0
+    assert best_threshold([]) == 0.0
+
+
+def test_a_gain_too_small_silences_nothing() -> None:
+    dice, scores = [0.001, 0.0], [0.9, 0.3]
+    assert best_threshold([operating_curve(dice, [True, False], scores)]) == 0.0

@@ -14,7 +14,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from flames.data.slices import Slices, load_slices
 from flames.data.store import SiteStore, Split
 from flames.errors import FlamesError
 from flames.files import save_json
-from flames.inference.predict import validation_dice
+from flames.inference.predict import Validation, validate
 from flames.models import make_model
 from flames.models.precision import Precision
 from flames.models.weights import (
@@ -81,6 +81,9 @@ class Reply:
     learning_rate: float
     seconds: dict[str, float]
     validation_cases: int
+    curves: dict[str, Any] = field(default_factory=dict)
+    """What each presence threshold makes of the validation Dice of what was tried, and of ``kept``
+    weights: sums and counts, nothing of one case. See `flames.metrics.presence.operating_curve`."""
 
 
 @dataclass(frozen=True)
@@ -188,20 +191,22 @@ class Client:
         save_arrays(place / "weights.safetensors", weights)
         again = time.perf_counter()
         set_model_arrays(network, weights)
-        trained = Candidate("own", weights, None, self._score(network) if result else chosen.score)
+        trained = replace(chosen, name="own", arrays=weights, alpha=None)
+        if result:
+            trained = self._scored(network, trained)
         ways = [*tried, trained]
         if self.strategy.rule.second:
             ways = [self._scored_second(network, second, before)]
             keep_second(before, place, trained=second is not None)
         validated += time.perf_counter() - again
-        best, best_round = self._keep(ways, place, before, task.server_round)
+        best, best_round, curve = self._keep(ways, place, before, task.server_round)
+        measured = [*tried, replace(trained, name="trained")]
+        measured += [way for way in ways if way.name == "second"]
         return Reply(
             client=self.name,
             modality=self.modality,
             num_examples=self.num_examples,
-            validation=_best_by_name(
-                [*tried, replace(trained, name="trained"), *(w for w in ways if w.name == "second")]
-            ),
+            validation=_best_by_name(measured),
             alpha=chosen.alpha,
             chosen=chosen.name,
             best=best,
@@ -216,6 +221,7 @@ class Client:
                 "data": result.data_seconds if result else 0.0,
             },
             validation_cases=sum(len(store.split("val")) for store in self.stores),
+            curves={way.name: way.curve for way in measured if way.curve} | {"kept": curve},
         )
 
     def _optimise(
@@ -278,9 +284,10 @@ class Client:
         """Return the second model with its score; without training since, what was kept before."""
         if second is None:
             kept = load_arrays(before / "kept.safetensors")
-            return Candidate("second", kept, None, float(self._reply(before)["best"]))
+            known = self._reply(before)
+            return Candidate("second", kept, None, float(known["best"]), known["curves"]["kept"])
         set_model_arrays(network, second)
-        return Candidate("second", second, None, self._score(network))
+        return self._scored(network, Candidate("second", second, None))
 
     def _shares(self, server_round: int) -> bool:
         """Return whether a round belongs to those that begin from the group's model."""
@@ -298,10 +305,10 @@ class Client:
         in recipes that select nothing: their scores are NaN.
         """
         own: Arrays | None = None
-        own_score = math.nan
+        known: dict[str, Any] = {"validation": {}, "curves": {}}
         if before.exists():
             own = load_arrays(before / "weights.safetensors")
-            own_score = self._reply(before)["validation"].get("trained", math.nan)
+            known = self._reply(before)
         found = []
         ways = candidates(download, own, count=self.config.strategy.alpha_candidates)
         if not self.strategy.selects:
@@ -310,28 +317,30 @@ class Client:
             mixtures = [way for way in ways if way.name == "mixture"]
             ways = [way for way in ways if way.name != "mixture" or way is mixtures[0]]
         for way in ways:
-            arrays, score = way.arrays, math.nan
             if self.strategy.keeps_statistics and own is not None:
-                arrays = keep_statistics(arrays, own)
+                way = replace(way, arrays=keep_statistics(way.arrays, own))
             if way.name == "own":
-                score = own_score
+                score = known["validation"].get("trained", math.nan)
+                way = replace(way, score=score, curve=known["curves"].get("trained"))
             elif self.strategy.selects:
-                set_model_arrays(network, arrays)
-                score = self._score(network)
-            found.append(Candidate(way.name, arrays, way.alpha, score))
+                set_model_arrays(network, way.arrays)
+                way = self._scored(network, way)
+            found.append(way)
         return found
 
     def _keep(
         self, tried: Sequence[Candidate], place: Path, before: Path, server_round: int
-    ) -> tuple[float | None, int]:
-        """Write the personal weights that validation prefers so far; return their score and round.
+    ) -> tuple[float | None, int, Any]:
+        """Write the personal weights that validation prefers so far.
+
+        Return their score, their round and their presence curve.
 
         A recipe that selects nothing keeps what the server sent last. What was best while a client
         shared does not count afterwards; one among strangers never shared.
         """
         if not self.strategy.selects:
             save_arrays(place / "kept.safetensors", tried[0].arrays)
-            return None, server_round
+            return None, server_round, None
         best = max(tried, key=lambda c: c.score if math.isfinite(c.score) else -1.0)
         score = round(best.score, 6)
         if before.exists():
@@ -340,15 +349,21 @@ class Client:
             ended = shared and not self._shares(server_round)
             if not ended and known["best"] >= score:
                 save_arrays(place / "kept.safetensors", load_arrays(before / "kept.safetensors"))
-                return float(known["best"]), int(known["best_round"])
+                kept = known["curves"]["kept"]
+                return float(known["best"]), int(known["best_round"]), kept
         save_arrays(place / "kept.safetensors", best.arrays)
-        return score, server_round
+        return score, server_round, best.curve
 
     def _reply(self, place: Path) -> dict[str, Any]:
         return dict(json.loads((place / "reply.json").read_text(encoding="utf-8")))
 
-    def _score(self, network: nn.Module) -> float:
-        return validation_dice(
+    def _scored(self, network: nn.Module, candidate: Candidate) -> Candidate:
+        """Return the candidate, whose weights ``network`` holds, with what validation says."""
+        found = self._validate(network)
+        return replace(candidate, score=found.dice, curve=found.curve)
+
+    def _validate(self, network: nn.Module) -> Validation:
+        return validate(
             network,
             self._slices("val"),
             at_most=self.config.training.validation_images,

@@ -15,6 +15,7 @@ from flames.data.store import SPLITS, SiteStore
 from flames.files import save_json
 from flames.inference.pictures import draw_gallery
 from flames.inference.score import ScoreOptions, TrainedModel, load_model, score_store
+from flames.metrics.presence import best_threshold
 from flames.metrics.tables import summary_tables
 from flames.models.precision import Precision
 from flames.models.weights import save_arrays
@@ -42,19 +43,30 @@ def save_models(
     Where the strategy gives every client the same model, that model is also the personal one.
     """
     models = server.best_models()
+    silence = server.presence_thresholds()
     prints = {site: fingerprint(store).model_dump(mode="json") for site, store in stores.items()}
     for group, arrays in models.items():
         sites = [site for site, store in stores.items() if group in ("all", store.modality)]
-        metadata = _metadata(config, "server", group, group, [prints[site] for site in sites])
+        metadata = _metadata(
+            config, "server", group, group, [prints[site] for site in sites], silence[group]
+        )
         save_arrays(run.server_model(group), arrays, metadata)
     personal = server.strategy.personal
     for site, store in stores.items():
         if personal:
             arrays = dict(clients[site].kept_weights(server.finished))
+            threshold = _own_threshold(server, site)
         else:
-            arrays = models.get(store.modality) or models["all"]
-        metadata = _metadata(config, "personal", site, store.modality, [prints[site]])
+            group = store.modality if store.modality in models else "all"
+            arrays, threshold = models[group], silence[group]
+        metadata = _metadata(config, "personal", site, store.modality, [prints[site]], threshold)
         save_arrays(run.personal_model(site), arrays, metadata)
+
+
+def _own_threshold(server: Server, site: str) -> float:
+    """Return the presence threshold that suits the weights which a client kept."""
+    curve = server.replies()[site].curves.get("kept")
+    return best_threshold([curve] if curve else [])
 
 
 def score_run(
@@ -222,7 +234,12 @@ def _folder_bytes(folder: Path) -> int:
 
 
 def _metadata(
-    config: RunConfig, kind: str, name: str, modality: str, trained_on: list[dict[str, Any]]
+    config: RunConfig,
+    kind: str,
+    name: str,
+    modality: str,
+    trained_on: list[dict[str, Any]],
+    presence_threshold: float,
 ) -> dict[str, Any]:
     network = config.model.model_copy(update={"weights": None})
     return {
@@ -236,6 +253,7 @@ def _metadata(
         "strategy": config.strategy.name,
         "seed": config.seed,
         "trained_on": trained_on,
+        "presence_threshold": presence_threshold,
     }
 
 

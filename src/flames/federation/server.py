@@ -19,6 +19,7 @@ import numpy as np
 from flames.config import RunConfig
 from flames.federation.client import Reply, Task, check_update
 from flames.files import save_json
+from flames.metrics.presence import best_threshold
 from flames.models.weights import LazyArrays, load_arrays, save_arrays
 from flames.strategies import Download, Strategy, Update, affinities
 
@@ -34,6 +35,8 @@ class Member:
     modality: str
     sites: int
     """Sites behind it: 1, or more where a modality is pooled."""
+    local_steps: int | None = None
+    """Optimiser steps a round; None means the run's, for each site behind it."""
 
 
 class Server:
@@ -73,7 +76,7 @@ class Server:
     def task(self, client: str) -> Task:
         """Return what ``client`` is asked in the round after the last finished one."""
         server_round = self.finished + 1
-        total = self.config.rounds * self.config.training.local_steps * self.members[client].sites
+        total = self._total_steps(client)
         download = self._download(client)
         self._sends[client] = sum(sent is not None for sent in (download.arrays, download.model))
         return Task(server_round, self._steps(server_round, total), total, download)
@@ -129,10 +132,23 @@ class Server:
         folder = self._folder(self.finished) / "best"
         return {path.stem: load_arrays(path) for path in sorted(folder.glob("*.safetensors"))}
 
+    def presence_thresholds(self) -> dict[str, float]:
+        """Return the presence threshold of each of `best_models`, chosen on validation cases."""
+        folder = self._folder(self.finished) / "best"
+        return {
+            path.stem: float(json.loads(path.read_text(encoding="utf-8"))["presence_threshold"])
+            for path in sorted(folder.glob("*.json"))
+        }
+
     def _download(self, client: str) -> Download:
         if self.finished == 0:
             return Download(self.start, use="replace")
         return self._informed().download(client, self._updates())
+
+    def _total_steps(self, client: str) -> int:
+        member = self.members[client]
+        steps = member.local_steps or self.config.training.local_steps * member.sites
+        return self.config.rounds * steps
 
     def _steps(self, server_round: int, total: int) -> range:
         rounds = self.config.rounds
@@ -180,6 +196,7 @@ class Server:
             if takes:
                 models = models if models is not None else self._informed().models(updates)
                 save_arrays(partial / "best" / f"{group}.safetensors", models[group])
+                save_json(partial / "best" / f"{group}.json", self._silence(members))
             best = score if takes or known is None else known
             records.append(
                 {
@@ -227,6 +244,12 @@ class Server:
                 total += reply.num_examples * score
         return round(total / weight, 6) if weight else 0.0
 
+    def _silence(self, members: list[str]) -> dict[str, float]:
+        """Return the presence threshold that suits the group's model, all clients together."""
+        curves = [self._received[name].curves for name in members]
+        found = [curve.get("model", curve.get("own")) for curve in curves]
+        return {"presence_threshold": best_threshold([curve for curve in found if curve])}
+
     def _last_best(self, group: str) -> float | None:
         found = [
             r["best"] for r in self._history() if r["kind"] == "server" and r["group"] == group
@@ -235,7 +258,7 @@ class Server:
 
     def _site_record(self, name: str, server_round: int) -> dict[str, Any]:
         reply = self._received[name]
-        total = self.config.rounds * self.config.training.local_steps * self.members[name].sites
+        total = self._total_steps(name)
         validation = dict(reply.validation)
         return {
             "kind": "site",

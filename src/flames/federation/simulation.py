@@ -79,7 +79,10 @@ def simulate(
         for name, sites in client_sites(config, stores).items()
     }
     server = Server(
-        [Member(c.name, c.modality, len(c.stores)) for c in clients.values()],
+        [
+            Member(c.name, c.modality, len(c.stores), _local_steps(config, c))
+            for c in clients.values()
+        ],
         config=config,
         strategy=strategy,
         start=_start_arrays(config, run),
@@ -221,3 +224,13 @@ def _start_arrays(config: RunConfig, run: RunFolder) -> dict[str, np.ndarray]:
         torch.manual_seed(derive_seed(config.seed, "start"))
         save_arrays(path, model_arrays(make_model(config.model)))
     return load_arrays(path)
+
+
+def _local_steps(config: RunConfig, client: Client) -> int:
+    """Return the steps of a client's round: those of the sites whose stores it opens."""
+    opened = {store.path.resolve() for store in client.stores}
+    return sum(
+        site.local_steps or config.training.local_steps
+        for site in config.sites
+        if site.store.resolve() in opened
+    )

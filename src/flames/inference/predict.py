@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from flames.data.slices import Slices, case_slices, fit, unfit
 from flames.data.store import CaseRecord, SiteStore
+from flames.metrics.presence import Curve, operating_curve, presence_score
 from flames.models.precision import Precision
 
 
@@ -98,13 +101,36 @@ def validation_dice(
     precision: Precision,
     batch_size: int,
 ) -> float:
-    """Return the mean Dice over validation cases, on their fitted slices.
+    """Return the mean Dice of `validate`."""
+    return validate(model, tables, at_most=at_most, precision=precision, batch_size=batch_size).dice
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How good a set of weights is on validation cases."""
+
+    dice: float
+    """Mean over cases, nothing silenced."""
+    curve: Curve
+    """What each presence threshold would make of it."""
+
+
+def validate(
+    model: nn.Module,
+    tables: Sequence[Slices],
+    *,
+    at_most: int,
+    precision: Precision,
+    batch_size: int,
+) -> Validation:
+    """Return mean Dice and presence curve over validation cases, on their fitted slices.
 
     Empty label and prediction is undefined and left out; a false alarm or a miss is 0. Where no
     case is defined the score is 1 if all are rightly empty: nothing was there, nothing was found.
     """
     scores: list[float] = []
-    cases = 0
+    tumour: list[bool] = []
+    presence: list[float] = []
     for table in tables:
         rows = validation_rows(table, at_most)
         probs = predict_squares(
@@ -114,9 +140,24 @@ def validation_dice(
         truth = table.labels[rows] >= 128
         names = np.array([table.case_ids[row] for row in rows])
         for case_id in dict.fromkeys(names):
-            cases += 1
             mine = names == case_id
             both = int(found[mine].sum()) + int(truth[mine].sum())
-            if both:
-                scores.append(2 * int((found[mine] & truth[mine]).sum()) / both)
-    return float(np.mean(scores)) if scores else float(cases > 0)
+            overlap = 2 * int((found[mine] & truth[mine]).sum())
+            scores.append(overlap / both if both else math.nan)
+            tumour.append(bool(truth[mine].any()))
+            inside = _unpadded(np.asarray(table.images[rows[mine]]))
+            presence.append(presence_score(probs[mine].numpy()[inside], slice_axis=0))
+    defined = [score for score in scores if not math.isnan(score)]
+    return Validation(
+        float(np.mean(defined)) if defined else float(len(scores) > 0),
+        operating_curve(scores, tumour, presence),
+    )
+
+
+def _unpadded(squares: np.ndarray) -> tuple[slice, slice, slice]:
+    """Return the box of squares ``(N, S, S)`` without the rows and columns that only pad them."""
+    shown = squares.max(axis=0) > -1
+    rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+    if not rows.size:
+        return slice(None), slice(None), slice(None)
+    return slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

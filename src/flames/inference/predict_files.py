@@ -21,7 +21,7 @@ from flames.errors import FlamesError, nearest
 from flames.inference.lesions import Lesion, find_lesions
 from flames.inference.outputs import WRITERS, Finding, MadeBy, default_format
 from flames.inference.predict import predict_slices
-from flames.inference.score import THRESHOLD, TrainedModel
+from flames.inference.score import TrainedModel
 from flames.metrics.presence import presence_score
 from flames.models.precision import Precision
 
@@ -125,13 +125,14 @@ def predict_file(
         flip=options.flip,
     )
     probabilities = np.ascontiguousarray(scan.unslice(native))
-    mask = probabilities > THRESHOLD
+    presence = presence_score(probabilities, slice_axis=scan.slice_axis)
+    mask = model.decide(probabilities, presence)
     return Finding(
         input=one,
         scan=scan,
         probabilities=probabilities,
         mask=mask,
-        presence_score=presence_score(probabilities, slice_axis=scan.slice_axis),
+        presence_score=presence,
         lesions=tuple(find_lesions(mask, probabilities, scan)),
         departures=tuple(
             departures(

@@ -43,6 +43,17 @@ class TrainedModel:
     """One a site; empty for models from before fingerprints."""
     version: str = ""
     """First digits of the digest of its file."""
+    presence_threshold: float = 0.0
+    """Cases with a lower presence score get an empty mask; chosen on validation cases."""
+
+    def decide(self, probs: np.ndarray, presence: float) -> np.ndarray:
+        """Return the mask of one case, bool in its shape: probabilities above one half.
+
+        It is empty where the case's presence score lies below the model's threshold.
+        """
+        if presence < self.presence_threshold:
+            return np.zeros(probs.shape, bool)
+        return np.asarray(probs > THRESHOLD)
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,7 @@ def load_model(path: Path, precision: Precision) -> TrainedModel:
         image_size = int(metadata["image_size"])
         name, kind, modality = metadata["name"], metadata["kind"], metadata["modality"]
         trained_on = _fingerprints(metadata)
+        presence_threshold = float(metadata.get("presence_threshold", 0))
     except (KeyError, ValueError) as error:
         raise FlamesError(
             f"{path} does not say which network it is: {error}",
@@ -89,7 +101,14 @@ def load_model(path: Path, precision: Precision) -> TrainedModel:
     version = sha256(path.read_bytes()).hexdigest()[:12]
     set_model_arrays(network, load_arrays(path))
     return TrainedModel(
-        name, kind, modality, image_size, precision.place(network), trained_on, version
+        name,
+        kind,
+        modality,
+        image_size,
+        precision.place(network),
+        trained_on,
+        version,
+        presence_threshold,
     )
 
 
@@ -123,14 +142,15 @@ def score_store(
             batch_size=options.batch_size,
             flip=options.flip,
         )
-        prediction = probs > THRESHOLD
+        presence = presence_score(probs, slice_axis=case.slice_axis)
+        prediction = model.decide(probs, presence)
         label = np.asarray(store.label(case.case_id))
         score = score_case(
             prediction,
             label,
             spacing=case.spacing,
             spacing_unit=case.spacing_unit,
-            presence_score=presence_score(probs, slice_axis=case.slice_axis),
+            presence_score=presence,
             nsd_tolerance=options.nsd_tolerance,
         )
         row = {

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 TOP_SHARE = 0.005
 MINIMUM_PIXELS = 16
+PRESENCE_GRID: tuple[float, ...] = (
+    0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8,
+    0.84, 0.87, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995,
+)  # fmt: skip
+"""Presence thresholds that are tried; denser where sure models put their scores."""
+LEAST_GAIN = 0.005
+"""Mean Dice that a presence threshold must gain on validation cases to be used at all."""
+Curve = list[list[float]]
+"""For each threshold of `PRESENCE_GRID`: the sum of defined Dice, and how many there are."""
 
 
 def presence_score(probabilities: np.ndarray, *, slice_axis: int | None = -1) -> float:
@@ -41,3 +51,52 @@ def presence_score(probabilities: np.ndarray, *, slice_axis: int | None = -1) ->
     k = min(pixels, max(MINIMUM_PIXELS, math.ceil(TOP_SHARE * pixels)))
     highest = np.partition(slices, pixels - k, axis=1)[:, pixels - k :]
     return float(highest.mean(axis=1, dtype=np.float64).max())
+
+
+def operating_curve(
+    dice: Sequence[float], tumour: Sequence[bool], scores: Sequence[float]
+) -> Curve:
+    """Return what each threshold of `PRESENCE_GRID` makes of the Dice of some cases.
+
+    A case whose presence score lies below the threshold gets an empty prediction: with tumour its
+    Dice is then 0, without it is undefined and left out.
+
+    Args:
+        dice: Dice of each case as segmented; NaN where label and prediction are empty.
+        tumour: Whether each case has tumour.
+        scores: `presence_score` of each case.
+
+    >>> operating_curve([0.8, 0.0], [True, False], [0.9, 0.3])[6:8]  # thresholds 0.3 and 0.35
+    [[0.8, 2], [0.8, 1]]
+    """
+    points: Curve = []
+    for threshold in PRESENCE_GRID:
+        total, counted = 0.0, 0
+        for value, has, score in zip(dice, tumour, scores, strict=True):
+            silenced = score < threshold
+            if silenced and not has:
+                continue
+            if not math.isnan(value):
+                total += 0.0 if silenced else value
+                counted += 1
+        points.append([round(total, 6), counted])
+    return points
+
+
+def best_threshold(curves: Sequence[Curve]) -> float:
+    """Return the presence threshold with the highest mean Dice over all curves' cases.
+
+    It is 0, which silences nothing, unless another gains at least `LEAST_GAIN`.
+
+    >>> curve = operating_curve([0.8, 0.6, 0.0], [True, True, False], [0.9, 0.8, 0.3])
+    >>> best_threshold([curve])  # mean 1.4/3 before, 1.4/2 from 0.35 on
+    0.35
+    """
+    if not curves:
+        return 0.0
+    means = []
+    for points in zip(*curves, strict=True):
+        counted = sum(count for _, count in points)
+        means.append(sum(total for total, _ in points) / counted if counted else 0.0)
+    best = max(range(len(means)), key=lambda place: means[place])
+    return PRESENCE_GRID[best] if means[best] >= means[0] + LEAST_GAIN else 0.0

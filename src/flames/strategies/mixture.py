@@ -26,6 +26,8 @@ class Candidate:
     """Own share where it is a mixture."""
     score: float = math.nan
     """Mean validation Dice; NaN before it is measured."""
+    curve: list[list[float]] | None = None
+    """What each presence threshold makes of that; None before it is measured."""
 
 
 def candidates(download: Download, own: Arrays | None, *, count: int) -> list[Candidate]:
