@@ -17,11 +17,17 @@ def evaluate(
         help="server:MODALITY or personal:SITE; default: the modality's server model.",
     ),
     split: str = typer.Option("test", "--split", help="train, val, test or all."),
+    shifts: bool = typer.Option(
+        False, "--shifts", help="Score under shifts of the machine instead."
+    ),
     json_: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
 ) -> None:
     """Score a run's model on stores, also ones outside the federation."""
     from flames.federation.evaluation import evaluate_run
 
+    if shifts:
+        _shifts(run, site, out, model or None, split)
+        return
     summary = evaluate_run(run, site, out, model=model or None, split=split)
     if json_:
         import json
@@ -35,3 +41,18 @@ def evaluate(
     console = Console()
     print_scores(summary, console)
     console.print(f"scores: {out / 'cases.csv'}", soft_wrap=True, highlight=False)
+
+
+def _shifts(run: Path, sites: list[Path], out: Path, model: str | None, split: str) -> None:
+    from rich.console import Console
+
+    from flames.cli.progress import print_rows, steps_bar
+    from flames.federation.robustness import evaluate_shifts
+    from flames.reports.robustness import overview_lines, write_robustness
+
+    console = Console()
+    with steps_bar(console, quiet=False) as show:
+        evaluate_shifts(run, sites, out, model=model, split=split, on_progress=show)
+    path = write_robustness(out, name=run.name, seed=0)
+    print_rows(console, ("Shift", "Dice", "Change"), overview_lines(out))
+    console.print(f"report: {path}", soft_wrap=True, highlight=False)

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from flames import __version__
+from flames.cli.adapt import adapt
 from flames.cli.compare import compare
 from flames.cli.data import data
 from flames.cli.data_make import make
@@ -33,6 +34,7 @@ app.command()(predict)
 app.command()(report)
 app.command()(compare)
 app.command()(generalise)
+app.command()(adapt)
 
 
 def _version(wanted: bool) -> None:

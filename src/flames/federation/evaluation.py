@@ -44,7 +44,7 @@ def evaluate_run(
     rows: list[dict[str, Any]] = []
     opened = [SiteStore.open(site) for site in sites]
     for store in opened:
-        trained = load_model(_model_path(run, model, store), precision)
+        trained = load_model(model_path(run, model, store), precision)
         for side in SPLITS if split == "all" else (split,):
             options = ScoreOptions(
                 config.evaluation.batch_size,
@@ -62,7 +62,8 @@ def evaluate_run(
     return summary
 
 
-def _model_path(run: RunFolder, model: str | None, store: SiteStore) -> Path:
+def model_path(run: RunFolder, model: str | None, store: SiteStore) -> Path:
+    """Return the file of a run's model by name; None takes the server's of the store's modality."""
     known = {f"server:{name}": path for name, path in run.server_models().items()}
     known |= {f"personal:{name}": path for name, path in run.personal_models().items()}
     if not known:

@@ -226,11 +226,15 @@ def _site(store: SiteStore, record: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _folder_bytes(folder: Path) -> int:
-    """Return the bytes of the newest round's folder of everybody in ``folder``."""
-    newest: dict[Path, Path] = {}
-    for place in sorted(folder.rglob("round-*")):
-        newest[place.parent] = place
-    return sum(f.stat().st_size for place in newest.values() for f in place.rglob("*.safetensors"))
+    """Return the bytes that everybody in ``folder`` keeps between two rounds of training.
+
+    Of the rounds on disk the largest: the closing one trains nothing, and keeps less.
+    """
+    most: dict[Path, int] = {}
+    for place in folder.rglob("round-*"):
+        size = sum(file.stat().st_size for file in place.rglob("*.safetensors"))
+        most[place.parent] = max(size, most.get(place.parent, 0))
+    return sum(most.values())
 
 
 def _metadata(

@@ -32,7 +32,7 @@ def _cost(records: Records) -> dict[str, float | None]:
         "minutes": (records.summary.get("seconds") or {}).get("total", 0) / 60,
         "up": _average([r["bytes_up"] for r in trained]),
         # What a client receives after its first round: then everybody gets the same start.
-        "down": _average([r["bytes_down"] for r in rounds if r["round"] > 1]),
+        "down": _average([r["bytes_down"] for r in trained if r["round"] > 1] or [0]),
         "total": sum(r["bytes_up"] + r["bytes_down"] for r in rounds),
         "client": stored["clients"] / clients if is_number(stored.get("clients")) else None,
         "server": stored.get("server"),

@@ -24,8 +24,13 @@ def case_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def hardest_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return the cases with the lowest mean over strategies, the hardest first."""
-    rows = [row for row in case_rows(comparison) if _scores(row)]
+    """Return the cases with tumour and the lowest mean over strategies, the hardest first."""
+    shown = {
+        (row["site"], row["case_id"])
+        for row in comparison.first.cases
+        if number(row["tumour_present"])
+    }
+    rows = [r for r in case_rows(comparison) if (r["site"], r["case_id"]) in shown and _scores(r)]
     return sorted(rows, key=lambda row: (_average(_scores(row)), row["case_id"]))[:HARDEST]
 
 

@@ -1,0 +1,246 @@
+"""A new hospital joins: fine-tune a finished model on few labelled cases, or train from nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flames.config import ModelConfig, TrainingConfig
+from flames.data.batches import training_batches
+from flames.data.slices import Slices, load_slices
+from flames.data.store import SiteStore
+from flames.errors import FlamesError
+from flames.federation.client import derive_seed
+from flames.files import save_json
+from flames.inference.score import ScoreOptions, TrainedModel, load_model, score_store
+from flames.models import make_model
+from flames.models.precision import choose_precision
+from flames.models.weights import load_metadata, model_arrays, save_arrays
+from flames.runs import RunFolder, load_csv, save_csv
+from flames.training.loop import make_optimizer, train
+
+MODEL, NOTHING = "model", "nothing"
+CASES = (0, 5, 10, 20, 50)
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """How a joining hospital trains; the same for every number of cases and both starts."""
+
+    cases: tuple[int, ...] = CASES
+    """Numbers of labelled cases; those that the site does not have are left out."""
+    steps: int = 120
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = 0
+    seeds: int = 1
+    tumour_fraction: float = 0.67
+    flip: bool = False
+    nsd_tolerance: float = 2.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what decides numbers, but for which and how many of them are asked for."""
+        return {
+            "steps": self.steps,
+            "training": self.training.model_dump(mode="json"),
+            "tumour_fraction": self.tumour_fraction,
+            "flip": self.flip,
+            "nsd_tolerance": self.nsd_tolerance,
+        }
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training of the curve."""
+
+    start: str
+    """``model`` or ``nothing``."""
+    cases: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Return the name of its files."""
+        return f"{self.start}-{self.cases}-{self.seed}"
+
+
+def adapt(
+    model: Path,
+    store: SiteStore,
+    out: Path,
+    options: AdaptOptions,
+    *,
+    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> list[dict[str, Any]]:
+    """Train every point of the curve that is missing, and return the scores of all.
+
+    Each point is trained on the first cases of one random order of the site's training cases, so
+    that more cases include fewer; with the last weights, since nothing is labelled to choose by.
+    Both starts have the same cases, batches and steps. Scores are on the site's test cases and kept
+    in ``out/scores``; adapted models in ``out/models``.
+
+    Args:
+        model: A model file, or a run folder, whose server model of the site's modality is taken.
+        store: The joining site.
+        out: Folder of the study; a stopped one continues.
+        options: How to train.
+        on_progress: Called before each point.
+
+    Raises:
+        FlamesError: The model is of another modality, or ``out`` holds another study.
+    """
+    path = find_model(model, store)
+    _claim(out, path, store, options)
+    precision = choose_precision(options.training.precision)
+    loaded = load_model(path, precision)
+    if loaded.modality not in ("all", store.modality):
+        raise FlamesError(
+            f"{path} was trained on {loaded.modality}, {store.path} holds {store.modality}",
+            f"name a model of {store.modality}",
+        )
+    every = len(store.split("train"))
+    wanted = points(options, every)
+    rows: list[dict[str, Any]] = []
+    for done, point in enumerate(wanted):
+        on_progress(f"{point.cases} cases from {point.start}", done, len(wanted))
+        kept = out / "scores" / f"{point.name}.csv"
+        if not kept.exists():
+            trained = _train(path, store, point, options)
+            if point.start == MODEL and point.cases:
+                _save(out / "models" / f"adapted-{point.cases}-{point.seed}.safetensors", trained,
+                      path, store, point)  # fmt: skip
+            save_csv(kept, _score(trained, store, options))
+        note = {"start": point.start, "cases": point.cases, "seed": point.seed, "all": every}
+        rows += [note | row for row in load_csv(kept)]
+    save_csv(out / "cases.csv", rows)
+    return rows
+
+
+def points(options: AdaptOptions, every: int) -> list[Point]:
+    """Return the curve of a site with ``every`` training cases, which is always its last number.
+
+    >>> [p.name for p in points(AdaptOptions(cases=(0, 5, 50)), 12)]
+    ['model-0-0', 'model-5-0', 'nothing-5-0', 'model-12-0', 'nothing-12-0']
+    """
+    numbers = sorted({n for n in options.cases if 0 <= n < every} | {every})
+    return [
+        Point(start, number, seed)
+        for seed in range(options.seed, options.seed + options.seeds)
+        for number in numbers
+        for start in ((MODEL, NOTHING) if number else (MODEL,))
+    ]
+
+
+def find_model(model: Path, store: SiteStore) -> Path:
+    """Return the model file that ``model`` names: itself, or a run's server model.
+
+    Raises:
+        FlamesError: There is none.
+    """
+    if model.is_file():
+        return model
+    known = RunFolder(model).server_models()
+    path = known.get(store.modality) or known.get("all")
+    if path is None:
+        raise FlamesError(
+            f"{model} is no model file and no run with a server model of {store.modality}",
+            "name a file such as RUN/models/US.safetensors",
+        )
+    return path
+
+
+def chosen_cases(store: SiteStore, number: int, seed: int) -> tuple[str, ...]:
+    """Return the first ``number`` training cases in an order drawn by seed: more include fewer."""
+    ids = [case.case_id for case in store.split("train")]
+    order = np.random.default_rng(derive_seed(seed, "labelled", store.site)).permutation(len(ids))
+    return tuple(ids[index] for index in order[:number])
+
+
+def only_cases(table: Slices, case_ids: Sequence[str]) -> Slices:
+    """Return the slices of some of a table's cases."""
+    rows = np.concatenate([table.rows_by_case[case_id] for case_id in sorted(case_ids)])
+    return Slices(
+        images=table.images[rows],
+        labels=table.labels[rows],
+        case_ids=tuple(table.case_ids[row] for row in rows),
+    )
+
+
+def _train(path: Path, store: SiteStore, point: Point, options: AdaptOptions) -> TrainedModel:
+    precision = choose_precision(options.training.precision)
+    loaded = load_model(path, precision)
+    network = loaded.network
+    if point.start == NOTHING:
+        torch.manual_seed(derive_seed(point.seed, "start"))
+        config = ModelConfig.model_validate_json(load_metadata(path)["network"])
+        network = precision.place(make_model(config))
+    if point.cases:
+        table = load_slices(store, "train", loaded.image_size)
+        seed = derive_seed(point.seed, store.site, point.cases)
+        torch.manual_seed(seed)
+        batches = training_batches(
+            [only_cases(table, chosen_cases(store, point.cases, point.seed))],
+            modality=store.modality,
+            batch_size=options.training.batch_size,
+            tumour_fraction=options.tumour_fraction,
+            augmented=True,
+            seed=seed,
+        )
+        train(
+            network,
+            make_optimizer(network, options.training),
+            batches,
+            config=options.training,
+            precision=precision,
+            steps=range(options.steps),
+            total_steps=options.steps,
+        )
+    return TrainedModel(
+        f"{point.start}:{point.cases}", "personal", store.modality, loaded.image_size, network
+    )
+
+
+def _score(model: TrainedModel, store: SiteStore, options: AdaptOptions) -> list[dict[str, Any]]:
+    found = score_store(
+        model,
+        store,
+        site=store.site,
+        precision=choose_precision(options.training.precision),
+        options=ScoreOptions(16, options.flip, options.nsd_tolerance),
+    )
+    return [case.row for case in found]
+
+
+def _save(path: Path, model: TrainedModel, source: Path, store: SiteStore, point: Point) -> None:
+    metadata = load_metadata(source) | {
+        "name": f"adapted:{store.site}",
+        "kind": "personal",
+        "modality": store.modality,
+        "labelled_cases": str(point.cases),
+    }
+    save_arrays(path, model_arrays(model.network), metadata)
+
+
+def _claim(out: Path, model: Path, store: SiteStore, options: AdaptOptions) -> None:
+    """Make the folder this study's own, or check that it already is."""
+    mine = options.as_dict() | {
+        "model": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "store": store.splits.cases_digest,
+    }
+    known = out / "adapt.json"
+    if known.exists():
+        found = json.loads(known.read_text(encoding="utf-8"))
+        if different := sorted(key for key in mine if found.get(key) != mine[key]):
+            raise FlamesError(
+                f"{out} was made with another {', '.join(different)}", "name a new --out"
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise FlamesError(f"{out} is not empty and holds no such study", "name a new --out")
+    else:
+        save_json(known, mine)

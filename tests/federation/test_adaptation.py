@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flames.config import TrainingConfig
+from flames.data.slices import load_slices
+from flames.errors import FlamesError
+from flames.federation import adaptation
+from flames.federation.adaptation import AdaptOptions, adapt, chosen_cases, only_cases, points
+from flames.inference.score import load_model
+from flames.models.precision import choose_precision
+from flames.models.weights import load_arrays
+from flames.reports.adaptation import curve_rows, sentence, write_adaptation
+from flames.runs import load_csv
+
+SMALL = TrainingConfig(batch_size=2, learning_rate=0.01, precision="float32")
+
+
+def options(**given):
+    return AdaptOptions(**({"cases": (0, 2, 50), "steps": 2, "training": SMALL} | given))
+
+
+def test_more_labelled_cases_include_fewer(site_stores):
+    store = site_stores["us-a"]
+    for number in range(1, 4):
+        fewer, more = (chosen_cases(store, n, 3) for n in (number, number + 1))
+        assert more[:number] == fewer
+    assert set(chosen_cases(store, 4, 3)) == set(store.splits.train)
+    assert chosen_cases(store, 4, 3) != chosen_cases(store, 4, 4)
+
+
+def test_only_the_labelled_cases_are_trained_on(site_stores):
+    table = load_slices(site_stores["mr-a"], "train", 32)
+    wanted = chosen_cases(site_stores["mr-a"], 2, 0)
+    part = only_cases(table, wanted)
+    assert set(part.case_ids) == set(wanted)
+    for case_id in wanted:
+        np.testing.assert_array_equal(
+            part.images[part.rows_by_case[case_id]], table.images[table.rows_by_case[case_id]]
+        )
+
+
+def test_the_curve_ends_with_all_cases():
+    assert [(p.start, p.cases) for p in points(options(cases=(0, 5)), 5)] == [
+        ("model", 0), ("model", 5), ("nothing", 5),
+    ]  # fmt: skip
+    assert len(points(options(seeds=3), 4)) == 15
+
+
+def test_a_curve_from_zero_to_all_cases(finished, site_stores, tmp_path, monkeypatch):
+    store = site_stores["us-b"]
+    rows = adapt(finished.path, store, tmp_path, options())
+    assert {(r["start"], r["cases"]) for r in rows} == {
+        ("model", 0), ("model", 2), ("nothing", 2),
+    }  # fmt: skip
+    # Zero cases is the server's model itself.
+    known = {
+        r["case_id"]: r["dice"] for r in finished.load_cases()
+        if r["model"] == "server:US" and r["site"] == "us-b"
+    }  # fmt: skip
+    found = {r["case_id"]: r["dice"] for r in rows if r["cases"] == 0}
+    assert found == known
+    path = tmp_path / "models" / "adapted-2-0.safetensors"
+    assert load_model(path, choose_precision("float32")).name == "adapted:us-b"
+    before, after = load_arrays(finished.server_model("US")), load_arrays(path)
+    assert any((before[n] != after[n]).any() for n in before)
+
+    monkeypatch.setattr(adaptation, "train", None)
+    assert adapt(finished.path, store, tmp_path, options()) == rows
+    monkeypatch.undo()
+    more = adapt(finished.path, store, tmp_path, options(cases=(0, 1)))
+    assert {(r["start"], r["cases"]) for r in more} >= {("model", 1), ("nothing", 1)}
+    with pytest.raises(FlamesError, match="another steps"):
+        adapt(finished.path, store, tmp_path, options(steps=3))
+
+    page = write_adaptation(tmp_path, made_up=True).read_text(encoding="utf-8")
+    assert "Dice against labelled cases" in page
+    curve = load_csv(tmp_path / "tables" / "curve.csv")
+    assert [row["cases"] for row in curve] == ["0", "1", "2"]
+    assert curve[0]["nothing_dice"] == ""
+    assert float(curve[-1]["minus_nothing"]) == float(curve[-1]["minus_all"])
+
+
+def test_a_model_of_another_modality_is_refused(finished, site_stores, tmp_path):
+    with pytest.raises(FlamesError, match="trained on US"):
+        adapt(finished.server_model("US"), site_stores["mr-a"], tmp_path, options())
+    with pytest.raises(FlamesError, match="no model file and no run"):
+        adapt(tmp_path / "none", site_stores["mr-a"], tmp_path / "out", options())
+
+
+def scores(start, cases, level, seed=0):
+    return [
+        {"start": start, "cases": str(cases), "seed": str(seed), "all": "9", "site": "s",
+         "case_id": f"c{n}", "group": f"c{n}", "dice": str(level + 0.01 * n)}
+        for n in range(8)
+    ]  # fmt: skip
+
+
+def test_the_curve_by_hand():
+    rows = [
+        *scores("model", 0, 0.3), *scores("model", 5, 0.5), *scores("nothing", 5, 0.2),
+        *scores("model", 9, 0.6), *scores("nothing", 9, 0.45),
+    ]  # fmt: skip
+    curve = {row["cases"]: row for row in curve_rows(rows)}
+    assert curve[0]["model_dice"] == pytest.approx(0.335)
+    assert curve[5]["minus_nothing"] == pytest.approx(0.3)
+    assert curve[5]["minus_all"] == pytest.approx(0.05)
+    assert curve[0]["minus_all"] == pytest.approx(-0.15)
+    assert "with 5 labelled cases, at least as good" in sentence(list(curve.values()))
+    worse = [row | {"model_dice": 0.1} for row in curve.values()]
+    assert sentence(worse).startswith("With none of these numbers")
