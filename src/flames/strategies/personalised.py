@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from flames.strategies.arrays import weighted_mean
-from flames.strategies.base import Download, Strategy, Updates, ordered
+from flames.strategies.base import Download, Strategy, Update, Updates, ordered
 from flames.strategies.fedavg import case_weighted_mean
 
 
@@ -17,7 +17,7 @@ def personalised(alpha: float | None = None) -> Strategy:
 
     ``a_kj`` in [0, 1] is how alike the first steps of both clients were, see `affinities`, and 1
     where that is unknown. A client among strangers keeps its own weights, and may still prefer the
-    server model, which is the mean of all weighted by cases. Peers' weights travel, and the client
+    server model, which is the mean of the `largest_circle` weighted by cases. Peers' weights travel, and the client
     mixes, so it can tune α on its own validation cases inside [1/n, 1] without asking.
 
     Args:
@@ -31,7 +31,7 @@ def personalised(alpha: float | None = None) -> Strategy:
             return Download(None, use="keep", alpha=1.0, own_share=1.0)
         affinity = own.affinity or {u.client: 1.0 for u in peers}
         weights = [u.num_examples * affinity[u.client] for u in peers]
-        model = case_weighted_mean(updates)
+        model = case_weighted_mean(largest_circle(updates))
         if sum(weights) == 0:
             return Download(None, use="keep", peers=len(peers), own_share=1.0, model=model)
         return Download(
@@ -45,13 +45,50 @@ def personalised(alpha: float | None = None) -> Strategy:
 
     return Strategy(
         "flames",
-        models=lambda updates: {"all": case_weighted_mean(updates)},
+        models=lambda updates: {"all": case_weighted_mean(largest_circle(updates))},
         download=download,
         group_of=lambda _: "all",
         personal=True,
         keeps_statistics=True,
         shares_first=True,
     )
+
+
+def largest_circle(updates: Updates) -> dict[str, Update]:
+    """Return the updates of the clients who learn from each other and have most cases together.
+
+    Two clients are of one circle if they weigh each other, or both weigh a third. Models that never
+    met have a mean that is worth little, so the server's model leaves strangers out. Where
+    affinities are unknown, or all are alike, it is all clients; of equal circles it is the first by
+    name.
+
+    >>> def update(name, cases, **affinity):
+    ...     return Update(name, "MR", {}, cases, affinity)
+    >>> found = largest_circle(
+    ...     {
+    ...         "a": update("a", 3, b=1.0, c=0.0),
+    ...         "b": update("b", 4, a=1.0, c=0.0),
+    ...         "c": update("c", 6, a=0.0, b=0.0),
+    ...     }
+    ... )
+    >>> sorted(found)  # 3 + 4 cases against 6
+    ['a', 'b']
+    """
+    clients = ordered(updates)
+    if any(client.affinity is None for client in clients):
+        return dict(updates)
+    left = {client.client: client for client in clients}
+    circles: list[dict[str, Update]] = []
+    while left:
+        first = next(iter(left))
+        circle, ask = {first: left.pop(first)}, [first]
+        while ask:
+            weights = updates[ask.pop()].affinity or {}
+            for name in [n for n in left if weights.get(n, 0.0) > 0]:
+                circle[name] = left.pop(name)
+                ask.append(name)
+        circles.append(circle)
+    return max(circles, key=lambda circle: sum(u.num_examples for u in circle.values()))
 
 
 def published() -> Strategy:
