@@ -17,8 +17,9 @@ def personalised(alpha: float | None = None) -> Strategy:
 
     ``a_kj`` in [0, 1] is how alike the first steps of both clients were, see `affinities`, and 1
     where that is unknown. A client among strangers keeps its own weights, and may still prefer the
-    server model, which is the mean of the `largest_circle` weighted by cases. Peers' weights travel, and the client
-    mixes, so it can tune α on its own validation cases inside [1/n, 1] without asking.
+    server model, which is the mean of the `largest_circle` weighted by cases. Peers' weights
+    travel, and the client mixes, so it can tune α on its own validation cases inside [1/n, 1]
+    without asking.
 
     Args:
         alpha: Own share, for every client alike; None lets each client tune its own.
