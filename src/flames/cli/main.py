@@ -12,6 +12,7 @@ from flames.cli.compare import compare
 from flames.cli.data import data
 from flames.cli.data_make import make
 from flames.cli.evaluate import evaluate
+from flames.cli.export import export
 from flames.cli.generalise import generalise
 from flames.cli.predict import predict
 from flames.cli.report import report
@@ -31,6 +32,7 @@ app.add_typer(data, name="data")
 app.command()(run)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(export)
 app.command()(report)
 app.command()(compare)
 app.command()(generalise)

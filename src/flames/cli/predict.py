@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run's folder, or a model file.")],
+    model: Annotated[Path, typer.Argument(help="A run's or an export's folder, or a model file.")],
     inputs: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for what is found.")],
     formats: Annotated[
@@ -50,15 +50,15 @@ def predict(
     from flames.data.store import MODALITIES
     from flames.errors import FlamesError, nearest
     from flames.inference.choose import choose_model
+    from flames.inference.load import load_any
     from flames.inference.predict_files import PredictOptions, predict_files
-    from flames.inference.score import load_model
     from flames.models.precision import choose_precision
 
     if modality is not None and modality not in MODALITIES:
         raise FlamesError(f"there is no modality {modality!r}", nearest(modality, MODALITIES))
     found = find_inputs(inputs)
     precision = choose_precision()
-    trained = load_model(choose_model(model, site=site, modality=modality), precision)
+    trained = load_any(choose_model(model, site=site, modality=modality), precision)
     options = PredictOptions(
         formats=tuple(part.strip() for part in formats.split(",")) if formats else (),
         probabilities=probabilities,

@@ -7,12 +7,14 @@ from pathlib import Path
 from flames.errors import FlamesError, nearest
 from flames.runs import RunFolder
 
+EXPORTED = ("model.onnx", "model.ts", "models/model.ts")
+
 
 def choose_model(path: Path, *, site: str | None = None, modality: str | None = None) -> Path:
     """Return the model file that ``path`` and the choices mean.
 
     Args:
-        path: A model file, or the folder of a run.
+        path: A model file, the folder of a run, or one that ``flames export`` wrote.
         site: Of a run, take the personalised model of this site.
         modality: Of a run, take the server's model of this modality.
 
@@ -23,11 +25,14 @@ def choose_model(path: Path, *, site: str | None = None, modality: str | None = 
         if site is not None:
             raise FlamesError(f"{path} is one model, it has no --site", "drop --site")
         return path
+    for name in EXPORTED:
+        if (path / name).is_file():
+            return choose_model(path / name, site=site, modality=modality)
     run = RunFolder(path)
     if not run.config.exists():
         raise FlamesError(
             f"{path} is neither a run folder nor a model file",
-            "name a folder that 'flames run' wrote, or one of its .safetensors files",
+            "name a folder that 'flames run' or 'flames export' wrote, or a file in it",
         )
     if site is not None:
         return _one(run.personal_models(), site, f"{path} has no model of site {site!r}")

@@ -114,7 +114,7 @@ def predict_file(
     started = time.perf_counter()
     scan = read_series(one.paths) if one.dicom else read_scan(one.path, channel=options.channel)
     modality = _modality(model, scan, one, options)
-    window = intensity_window(scan.image, modality, _ct_window(model))
+    window = intensity_window(scan.image, modality, ct_window(model))
     slices = scan.slices(normalise(scan.image, window))
     native = predict_slices(
         model.network,
@@ -165,7 +165,7 @@ def _modality(model: TrainedModel, scan: Scan, one: Input, options: PredictOptio
     return model.modality  # type: ignore[return-value]
 
 
-def _ct_window(model: TrainedModel) -> tuple[float, float]:
+def ct_window(model: TrainedModel) -> tuple[float, float]:
     """Return the window of the training site with the most CT cases."""
     known = [s for s in model.trained_on if s.ct_window is not None]
     largest = max(known, key=lambda s: s.cases, default=None)

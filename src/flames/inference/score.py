@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -87,28 +87,39 @@ def load_model(path: Path, precision: Precision) -> TrainedModel:
     metadata = load_metadata(path)
     try:
         config = ModelConfig.model_validate_json(metadata["network"])
-        image_size = int(metadata["image_size"])
-        name, kind, modality = metadata["name"], metadata["kind"], metadata["modality"]
-        trained_on = _fingerprints(metadata)
-        presence_threshold = float(metadata.get("presence_threshold", 0))
     except (KeyError, ValueError) as error:
-        raise FlamesError(
-            f"{path} does not say which network it is: {error}",
-            "name a model file that 'flames run' wrote",
-        ) from error
-    start = config.model_copy(update={"pretrained": False, "weights": None})
-    network = make_model(start)
-    version = sha256(path.read_bytes()).hexdigest()[:12]
+        raise _unsaid(path, error) from error
+    network = make_model(config.model_copy(update={"pretrained": False, "weights": None}))
+    model = model_of(path, metadata, network)
     set_model_arrays(network, load_arrays(path))
-    return TrainedModel(
-        name,
-        kind,
-        modality,
-        image_size,
-        precision.place(network),
-        trained_on,
-        version,
-        presence_threshold,
+    return replace(model, network=precision.place(network))
+
+
+def model_of(path: Path, metadata: Mapping[str, str], network: nn.Module) -> TrainedModel:
+    """Return a model of what its file says and the network that runs it.
+
+    Raises:
+        FlamesError: The file does not say what it is.
+    """
+    try:
+        return TrainedModel(
+            name=metadata["name"],
+            kind=metadata["kind"],
+            modality=metadata["modality"],
+            image_size=int(metadata["image_size"]),
+            network=network,
+            trained_on=_fingerprints(metadata),
+            version=metadata.get("version") or sha256(path.read_bytes()).hexdigest()[:12],
+            presence_threshold=float(metadata.get("presence_threshold", 0)),
+        )
+    except (KeyError, ValueError) as error:
+        raise _unsaid(path, error) from error
+
+
+def _unsaid(path: Path, error: Exception) -> FlamesError:
+    return FlamesError(
+        f"{path} does not say which network it is: {error}",
+        "name a model file that 'flames run' or 'flames export' wrote",
     )
 
 

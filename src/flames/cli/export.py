@@ -1,0 +1,48 @@
+"""``flames export``: a trained model for other programs, checked, with a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A run's folder, or one of its model files.")],
+    target: Annotated[str, typer.Option("--to", help="onnx, bundle (MONAI) or torchscript.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the export.")],
+    site: Annotated[
+        str | None, typer.Option(help="Of a run, take this site's personalised model.")
+    ] = None,
+    modality: Annotated[str | None, typer.Option(help="Of a run, take this server model.")] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--images", help="Images to check the export on; may be repeated."),
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Of the weights, for the model card.")] = "",
+) -> None:
+    """Write a model as ONNX, MONAI bundle or TorchScript, compared with itself, with a card."""
+    import torch
+
+    from flames.data.inputs import find_inputs
+    from flames.inference.choose import choose_model
+    from flames.inference.export.targets import export_model
+    from flames.inference.score import load_model
+    from flames.models.precision import Precision
+
+    path = choose_model(model, site=site, modality=modality)
+    precision = Precision(torch.device("cpu"), torch.float32, channels_last=False)
+    checked = export_model(
+        load_model(path, precision),
+        path,
+        target,
+        out,
+        images=find_inputs(images) if images else (),
+        licence=licence,
+    )
+    where = f"{checked.images} images" if checked.images else "made-up images"
+    typer.echo(
+        f"{out}: checked on {checked.squares} squares of {where}; probabilities differ by at most "
+        f"{checked.largest_difference:.2g}, {checked.other_decisions} pixels decided otherwise"
+    )
