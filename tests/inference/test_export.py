@@ -42,7 +42,9 @@ def _small_network(monkeypatch):
     monkeypatch.setattr(sys.modules["flames.models.unet"], "FILTERS", (4, 8, 16))
 
 
-def model_file(folder: Path, modality: str, *, summary: bool = True) -> Path:
+def model_file(
+    folder: Path, modality: str, *, summary: bool = True, threshold: float = 0.0
+) -> Path:
     """Write a run of one untrained network whose decisions depend on the image."""
     from flames.models import make_model
 
@@ -64,6 +66,7 @@ def model_file(folder: Path, modality: str, *, summary: bool = True) -> Path:
         "image_size": 32,
         "strategy": "flames",
         "trained_on": [site.model_dump(mode="json")],
+        "presence_threshold": threshold,
     }
     path = folder / "models" / f"{modality}.safetensors"
     save_arrays(path, model_arrays(network), metadata)
@@ -162,6 +165,32 @@ def test_a_bundle_runs_without_flames_and_finds_the_same(tmp_path: Path, modalit
         np.testing.assert_allclose(
             nib.load(path).affine, nib.load(folder / path.name.replace("_mask", "")).affine
         )
+
+
+def test_a_bundle_is_silent_where_flames_is(tmp_path: Path):
+    path = model_file(tmp_path / "run", "CT", threshold=0.999)
+    model = load_model(path, CPU)
+    export_model(model, path, "bundle", tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "configs" / "inference.json").read_text())
+    assert settings["presence_threshold"] == 0.999
+    scope: dict = {}
+    exec(compile(bundle_script(), "flames_slices.py", "exec"), scope)
+    from monai.data import MetaTensor
+
+    for threshold, silent in ((0.999999, True), (0.0, False)):
+        inferer = scope["SliceInferer"](
+            model.network, "CT", (-200, 300), 32, 0.5, threshold, 4, torch.device("cpu")
+        )
+        volume = torch.randint(-900, 600, (1, 24, 30, 5)).float()
+        found = inferer({"image": MetaTensor(volume, affine=torch.eye(4))})["pred"]
+        assert bool(found.any()) is not silent
+    folder = images(tmp_path / "in", "CT")
+    exported = load_any(choose_model(tmp_path / "out"), CPU)
+    assert exported.presence_threshold == 0.999
+    for one, two in zip(
+        masks(model, folder, tmp_path / "a"), masks(exported, folder, tmp_path / "b"), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_the_script_of_a_bundle_names_flames_in_words_only():

@@ -21,6 +21,7 @@ from flames.data import normalise as intensities
 from flames.data import slices
 from flames.inference.export.torchscript import write_torchscript
 from flames.inference.score import THRESHOLD, TrainedModel
+from flames.metrics import presence
 
 PLACE = "scripts/flames_slices.py"
 
@@ -46,8 +47,12 @@ def bundle_script() -> str:
         files("flames.inference.export").joinpath("bundle_script.txt").read_text(encoding="utf-8")
     )
     constants = "\n".join(
-        f"{name} = {getattr(intensities, name)!r}"
-        for name in ("CT_WINDOW", "HU_LOW", "PERCENTILES", "BACKGROUND_SHARE")
+        f"{name} = {getattr(module, name)!r}"
+        for module, names in (
+            (intensities, ("CT_WINDOW", "HU_LOW", "PERCENTILES", "BACKGROUND_SHARE")),
+            (presence, ("TOP_SHARE", "MINIMUM_PIXELS")),
+        )
+        for name in names
     )
     functions: list[Any] = [
         intensities.looks_like_hu,
@@ -57,6 +62,7 @@ def bundle_script() -> str:
         slices.fitted_size,
         slices.fit,
         slices.unfit,
+        presence.presence_score,
     ]
     sources = "\n\n".join(inspect.getsource(function) for function in functions)
     return template.replace("# CONSTANTS\n", constants + "\n").replace("# FUNCTIONS\n", sources)
@@ -107,6 +113,7 @@ def _inference(model: TrainedModel) -> dict[str, Any]:
         "ct_window": list(_ct_window(model)),
         "image_size": model.image_size,
         "threshold": THRESHOLD,
+        "presence_threshold": model.presence_threshold,
         "batch_size": 16,
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "datalist": "$sorted(glob.glob(@dataset_dir + '/' + @pattern))",
@@ -125,6 +132,7 @@ def _inference(model: TrainedModel) -> dict[str, Any]:
             "ct_window": "@ct_window",
             "image_size": "@image_size",
             "threshold": "@threshold",
+            "presence_threshold": "@presence_threshold",
             "batch_size": "@batch_size",
             "device": "@device",
         },
