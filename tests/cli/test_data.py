@@ -118,3 +118,14 @@ def test_add_takes_dicom_with_a_key_beside_the_store(source: Path, tmp_path: Pat
     assert (tmp_path / "store.key").exists()
     with pytest.raises(FlamesError, match="not a regular expression"):
         call(*arguments, "--roi", "GTV[", source, tmp_path / "store")
+
+
+def test_datasets_are_listed_and_shown() -> None:
+    listed = call("datasets")
+    assert "kits23" in listed
+    page = call("datasets", "msd03-liver")
+    for words in ("CC BY-SA 4.0", "10.1038/s41467-022-30695-9", "label 2", "--format msd03-liver"):
+        assert words in page
+    with pytest.raises(FlamesError, match="no dataset 'kits'") as caught:
+        call("datasets", "kits")
+    assert "kits23" in caught.value.remedy

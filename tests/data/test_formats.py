@@ -115,7 +115,7 @@ def test_msd_channels_as_fourth_axis_or_as_files(tmp_path: Path) -> None:
     with pytest.raises(FlamesError, match="channels"):
         found(tmp_path, "msd")
     with pytest.raises(FlamesError, match="0 to 1, not 5"):
-        read_case(Source("A", sources["A"].images, sources["A"].masks, "nifti", channel=5), NONE)
+        read_case(Source("A", sources["A"].images, sources["A"].masks, "volume", channel=5), NONE)
 
 
 def test_tumour_labels_choose(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -88,3 +89,31 @@ def test_dicom_with_contours_equals_the_nifti_of_the_same_patient(real_data: Pat
         assert nifti.affine is not None
         np.testing.assert_allclose(case.affine, nifti.affine, atol=1e-4)
         assert case.spacing == pytest.approx(nifti.spacing, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "modality", "organ", "cases"),
+    [
+        ("busi_originals", "busi", "US", "breast", 12),
+        ("lgg_originals", "kaggle3m", "MR", "brain", 1),
+        ("lidc_ct", "lidc", "CT", "lung", 5),
+        ("sts_ct", "sts", "CT", "limb", 8),
+        ("sts_dicom", "sts", "MR", "limb", 2),
+    ],
+)
+def test_each_folder_is_converted_by_name(
+    real_data: Path,
+    tmp_path: Path,
+    folder: str,
+    name: str,
+    modality: Literal["US", "MR", "CT"],
+    organ: str,
+    cases: int,
+) -> None:
+    options = SourceOptions(key=b"k" * 32)
+    request = StoreRequest(name, "s", modality, organ, options=options)
+    store = add_store(real_data / folder, tmp_path / "store", request).store
+    assert len(store.info.cases) == cases
+    assert any(case.has_tumour for case in store.info.cases)
+    known = {c.spacing_unit for c in store.info.cases}
+    assert known == ({"mm"} if name == "sts" else {"px"})

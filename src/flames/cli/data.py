@@ -24,7 +24,10 @@ def add(
     ],
     dest: Annotated[Path, typer.Argument(help="Folder of the site store to make.")],
     source_format: Annotated[
-        str, typer.Option("--format", help="busi, dicom, kaggle3m, msd, otu2d or pairs.")
+        str,
+        typer.Option(
+            "--format", help="A dataset (flames data datasets), or dicom, msd, pairs and others."
+        ),
     ],
     site: Annotated[str, typer.Option(help="Name of the site, such as the hospital.")],
     modality: Annotated[str, typer.Option(help="US, MR or CT.")],
@@ -78,7 +81,7 @@ def add(
         unknown_spacing=unknown_spacing,
         roi=_regex(roi),
         blank_text=blank_text,
-        key=_key(key, dest) if source_format == "dicom" else b"",
+        key=_key(key, dest) if source_format in ("dicom", "sts") else b"",
     )
     request = StoreRequest(
         source_format=source_format,
@@ -112,6 +115,41 @@ def _with_progress(source: Path, dest: Path, request: StoreRequest, workers: int
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+
+
+@data.command()
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="One dataset, for its page.")] = None,
+) -> None:
+    """List the public datasets that are known by name, or show one: licence, citation, commands."""
+    from flames.data.datasets import DATASETS
+    from flames.errors import FlamesError, nearest
+
+    if name is None:
+        for key, one in DATASETS.items():
+            kinds = "/".join(one.modalities)
+            typer.echo(f"{key:<22}{kinds:<6} {one.organ:<9} {one.title}")
+        typer.echo("\nOne of them in full: flames data datasets NAME")
+        return
+    if name not in DATASETS:
+        raise FlamesError(f"there is no dataset {name!r}", nearest(name, DATASETS))
+    one = DATASETS[name]
+    channel = "" if one.options.channel is None else f"\nchannel     {one.options.channel}"
+    spacing = (
+        "\nspacing     not recorded by its source: 1 px" if one.options.unknown_spacing else ""
+    )
+    typer.echo(
+        f"{one.title}\n\n"
+        f"modality    {' or '.join(one.modalities)}\n"
+        f"organ       {one.organ}\n"
+        f"tumour      {one.labels}{channel}{spacing}\n"
+        f"licence     {one.licence}\n"
+        f"cite        {one.citation}\n"
+        f"get it      {one.where}\n"
+        f"SOURCE      {one.folder}\n\n"
+        f"flames data add SOURCE DEST --format {name} --site NAME "
+        f"--modality {one.modalities[0]} --organ {one.organ}"
+    )
 
 
 def _key(path: Path | None, dest: Path) -> bytes:

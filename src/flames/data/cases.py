@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flames.data.pictures import read_mask, read_picture, read_values
+from flames.data.pictures import frame_count, read_frames, read_mask, read_picture, read_values
 from flames.data.sources import Source, SourceOptions
-from flames.data.volumes import check_same_place, load_nifti, slice_axis, to_ras, voxel_sizes
+from flames.data.volumes import check_same_place, load_volume, slice_axis, to_ras, voxel_sizes
 from flames.data.writing import blank_writing
 from flames.errors import FlamesError
 
@@ -44,7 +44,7 @@ def read_case(source: Source, options: SourceOptions) -> Case:
     read = {
         "picture": _read_picture,
         "slices": _read_slices,
-        "nifti": _read_nifti,
+        "volume": _read_volume,
         "dicom": _read_dicom,
     }
     case = read[source.reader](source, options)
@@ -91,7 +91,24 @@ def tumour_where(values: np.ndarray, options: SourceOptions, path: Path) -> np.n
     return np.isin(values, options.tumour_labels).astype(np.uint8)
 
 
+def _read_stack(source: Source, options: SourceOptions) -> Case:
+    """Return a case of a file with many pictures and a mask file with as many."""
+    images = read_frames(source.images[0], source.channel)
+    label = np.zeros(images.shape, np.uint8)
+    for path in source.masks:
+        values = read_frames(path)
+        if values.shape != images.shape:
+            raise FlamesError(
+                f"{path} is {_size(values)}, its image {_size(images)} (pages x rows x columns)",
+                "give a mask of the image's size",
+            )
+        label |= tumour_where(values, options, path)
+    return Case(kept_dtype(images), label, (1.0, 1.0, 1.0), None, 0, spacing_known=False)
+
+
 def _read_picture(source: Source, options: SourceOptions) -> Case:
+    if frame_count(source.images[0]) > 1:
+        return _read_stack(source, options)
     image = read_picture(source.images[0], source.channel)
     label = np.zeros(image.shape, np.uint8)
     for path in source.masks:
@@ -124,10 +141,10 @@ def _read_slices(source: Source, options: SourceOptions) -> Case:
     return Case(kept_dtype(volume), label, (1.0, 1.0, 1.0), affine, 2, spacing_known=False)
 
 
-def _read_nifti(source: Source, options: SourceOptions) -> Case:
+def _read_volume(source: Source, options: SourceOptions) -> Case:
     image_path, label_path = source.images[0], source.masks[0]
-    image, affine = load_nifti(image_path, source.channel)
-    values, label_affine = load_nifti(label_path)
+    image, affine = load_volume(image_path, source.channel)
+    values, label_affine = load_volume(label_path)
     check_same_place((image_path, image, affine), (label_path, values, label_affine))
     known = not options.unknown_spacing
     spacing = voxel_sizes(affine) if known else (1.0, 1.0, 1.0)

@@ -33,6 +33,9 @@ def find_msd(folder: Path, options: SourceOptions) -> list[Source]:
         FlamesError: No volume, a volume without label, or several channels and none chosen.
     """
     check_folder(folder)
+    inside = [p for p in sorted(folder.glob("Task*")) if (p / "imagesTr").is_dir()]
+    if len(inside) == 1 and not (folder / "imagesTr").is_dir():
+        folder = inside[0]
     images = files_with(folder / "imagesTr", NIFTI)
     if not images:
         raise FlamesError(
@@ -85,7 +88,7 @@ def _source(
         safe_case_id(stem),
         (image,),
         (label,),
-        "nifti",
+        "volume",
         patient_id=stem,
         hospital=tcga_hospital(stem),
         channel=channel,

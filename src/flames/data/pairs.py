@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from flames.data.msd import NIFTI, nifti_stem
+from flames.data.msd import nifti_stem
 from flames.data.sources import (
     Source,
     SourceOptions,
@@ -18,9 +18,10 @@ from flames.data.sources import (
     safe_case_id,
     tcga_hospital,
 )
+from flames.data.volumes import VOLUME_SUFFIXES
 from flames.errors import FlamesError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *NIFTI)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *VOLUME_SUFFIXES)
 
 
 def find_pairs(folder: Path, options: SourceOptions) -> list[Source]:
@@ -90,17 +91,17 @@ def _matches(
 
 
 def _source(key: str, image: Path, mask: Path, channel: int | None) -> Source:
-    volume = image.name.lower().endswith(NIFTI)
-    if volume != mask.name.lower().endswith(NIFTI):
+    volume = image.name.lower().endswith(VOLUME_SUFFIXES)
+    if volume != mask.name.lower().endswith(VOLUME_SUFFIXES):
         raise FlamesError(
-            f"{image} and its mask {mask} are not both pictures or both NIfTI",
+            f"{image} and its mask {mask} are not both pictures or both volumes",
             "convert one of them",
         )
     return Source(
         safe_case_id(key),
         (image,),
         (mask,),
-        "nifti" if volume else "picture",
+        "volume" if volume else "picture",
         hospital=tcga_hospital(nifti_stem(image)),
         channel=channel,
     )

@@ -45,7 +45,10 @@ def read_picture(path: Path, channel: int | None = None) -> np.ndarray:
     Raises:
         FlamesError: The file is damaged, or has no such channel.
     """
-    pixels = _pixels(path)
+    return _one_picture(path, _pixels(path), channel)
+
+
+def _one_picture(path: Path, pixels: np.ndarray, channel: int | None) -> np.ndarray:
     if pixels.ndim == 2:
         if channel not in (None, 0):
             raise FlamesError(f"{path} has one channel, not channel {channel}", "drop --channel")
@@ -61,6 +64,24 @@ def read_picture(path: Path, channel: int | None = None) -> np.ndarray:
             f"{path} has channels 0 to {pixels.shape[2] - 1}, not {channel}", "correct --channel"
         )
     return np.ascontiguousarray(pixels[..., channel])
+
+
+def frame_count(path: Path) -> int:
+    """Return how many pictures a file holds, such as the pages of a TIFF stack."""
+    with reading(path), Image.open(path) as picture:
+        return int(getattr(picture, "n_frames", 1))
+
+
+def read_frames(path: Path, channel: int | None = None) -> np.ndarray:
+    """Return a stack of pictures as ``(N, H, W)``.
+
+    Raises:
+        FlamesError: The file is damaged, or its pages differ in size.
+    """
+    pages = [_one_picture(path, p, channel) for p in _pages(path)]
+    if any(page.shape != pages[0].shape for page in pages):
+        raise FlamesError(f"{path} has pages of several sizes", "save its pages as separate files")
+    return np.stack(pages)
 
 
 def read_mask(path: Path, *, any_colour: bool = False) -> np.ndarray:
@@ -92,24 +113,36 @@ def read_values(path: Path) -> np.ndarray:
 
 
 def _pixels(path: Path) -> np.ndarray:
+    pages = _pages(path, most=1)
+    if pages[0].size == 0:
+        raise FlamesError(f"{path} has no pixel", "take it away")
+    return pages[0]
+
+
+def _pages(path: Path, most: int | None = None) -> list[np.ndarray]:
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path) as picture:
-            if getattr(picture, "n_frames", 1) > 1:
+            count = int(getattr(picture, "n_frames", 1))
+            if most is not None and count > most:
                 raise FlamesError(
-                    f"{path} holds {picture.n_frames} pictures, not one",  # type: ignore[attr-defined]
-                    "save its pages as separate files",
+                    f"{path} holds {count} pictures, not one", "save its pages as separate files"
                 )
-            if picture.mode in ("L", "F"):
-                pixels = np.asarray(picture)
-            elif picture.mode.startswith("I"):
-                pixels = np.asarray(picture)
-                narrow = pixels.min() >= 0 and pixels.max() <= np.iinfo(np.uint16).max
-                pixels = pixels.astype(np.uint16 if narrow else np.float32)
-            elif picture.mode in ("1", "LA"):
-                pixels = np.asarray(picture.convert("L"))
-            else:
-                pixels = np.asarray(picture.convert("RGB"))
-    if pixels.size == 0:
-        raise FlamesError(f"{path} has no pixel", "take it away")
-    return pixels
+            pages = []
+            for number in range(count):
+                if count > 1:
+                    picture.seek(number)
+                pages.append(_page(picture))
+    return pages
+
+
+def _page(picture: Image.Image) -> np.ndarray:
+    if picture.mode in ("L", "F"):
+        return np.asarray(picture)
+    if picture.mode.startswith("I"):
+        pixels = np.asarray(picture)
+        narrow = pixels.min() >= 0 and pixels.max() <= np.iinfo(np.uint16).max
+        return pixels.astype(np.uint16 if narrow else np.float32)
+    if picture.mode in ("1", "LA"):
+        return np.asarray(picture.convert("L"))
+    return np.asarray(picture.convert("RGB"))

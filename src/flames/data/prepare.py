@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import flames
 from flames.data.archives import unpacked
 from flames.data.case_folder import CaseJob, Outcome, clear_partials, prepare_all
+from flames.data.datasets import check_modality, dataset_options
 from flames.data.duplicates import duplicate_groups
 from flames.data.formats import find_sources
 from flames.data.normalise import CT_WINDOW
@@ -97,6 +98,9 @@ def add_store(
     """
     source, dest = Path(source), Path(dest)
     _check_request(request)
+    check_modality(request.source_format, request.modality)
+    options = dataset_options(request.source_format, request.options)
+    request = replace(request, options=options)
     with unpacked(source, dest.parent) as folder:
         return _add(folder, dest, request, workers, progress)
 

@@ -15,16 +15,15 @@ import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
 from flames.data.normalise import looks_like_hu
-from flames.data.pictures import read_picture
+from flames.data.pictures import frame_count, read_frames, read_picture
 from flames.data.store import Modality
-from flames.data.volumes import load_native, slice_axis, to_ras, voxel_sizes
+from flames.data.volumes import VOLUME_SUFFIXES, load_native, slice_axis, to_ras, voxel_sizes
 from flames.errors import FlamesError, nearest
 
 if TYPE_CHECKING:
     from flames.data.dicom.stacks import Stack
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
 RAS = np.array([[0, 1], [1, 1], [2, 1]], dtype=float)
 
 
@@ -154,18 +153,21 @@ def volume_scan(
     )
 
 
-def _nifti(path: Path, channel: int | None) -> Scan:
+def _volume(path: Path, channel: int | None) -> Scan:
     return volume_scan(*load_native(path, channel))
 
 
 def _picture(path: Path, channel: int | None) -> Scan:
+    if frame_count(path) > 1:
+        frames = read_frames(path, channel)
+        return Scan(frames, (1.0,) * 3, False, None, 0, Grid(frames.shape, None), None)
     image = read_picture(path, channel)
     return Scan(image, (1.0, 1.0), False, None, None, Grid(image.shape, None), None)
 
 
 READERS: dict[str, Callable[[Path, int | None], Scan]] = {
     **dict.fromkeys(PICTURE_SUFFIXES, _picture),
-    **dict.fromkeys(NIFTI_SUFFIXES, _nifti),
+    **dict.fromkeys(VOLUME_SUFFIXES, _volume),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from flames.data.store import Modality
 from flames.errors import FlamesError, nearest
 
-Reader = Literal["picture", "slices", "nifti", "dicom"]
+Reader = Literal["picture", "slices", "volume", "dicom"]
 WHERE_KEYS = ("hospital", "category", "patient")
 _TCGA = re.compile(r"TCGA[_-]([A-Z0-9]{2})[_-]")
 

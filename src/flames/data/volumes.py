@@ -1,4 +1,8 @@
-"""NIfTI files and stacks of slices become volumes ``(X, Y, Z)`` in the orientation nearest RAS."""
+"""Volume files and stacks of slices become arrays ``(X, Y, Z)`` in the orientation nearest RAS.
+
+NIfTI and Analyze are read by nibabel; NRRD and MetaImage by SimpleITK, which knows their
+directions.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,16 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from flames.data.pictures import reading
 from flames.errors import FlamesError
 
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, ".img", *ITK_SUFFIXES)
+"""``.img`` is Analyze, with its ``.hdr`` beside it."""
 PLACE_TOLERANCE = 0.1
 """Share of a voxel by which the corners of image and label may lie apart."""
 CLEARLY_THICKER = 1.2
 
 
-def load_nifti(path: Path, channel: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def load_volume(path: Path, channel: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return a volume nearest RAS with its affine; otherwise as `load_native`."""
     return to_ras(*load_native(path, channel))
 
@@ -34,10 +42,13 @@ def load_native(path: Path, channel: int | None = None) -> tuple[np.ndarray, np.
         FlamesError: The file is damaged, has no usable affine, is not a volume, or ``channel`` does
             not fit.
     """
-    with reading(path):
-        image: Any = nib.load(path)
-        volume = np.asanyarray(image.dataobj)
-        affine = np.asarray(image.affine, dtype=float)
+    if path.name.lower().endswith(ITK_SUFFIXES):
+        volume, affine = _load_itk(path)
+    else:
+        with reading(path):
+            image: Any = nib.load(path)
+            volume = np.asanyarray(image.dataobj)
+            affine = np.asarray(image.affine, dtype=float)
     if volume.dtype.kind not in "biuf":
         raise FlamesError(
             f"{path} holds values of type {volume.dtype}, not plain numbers",
@@ -97,6 +108,29 @@ def check_same_place(
             f"{label[0]} lies up to {apart_mm:.3g} mm from its image: their affines differ",
             "resample the label to the image, or mend its header",
         )
+
+
+def _load_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        import SimpleITK as sitk
+    except ImportError as error:
+        raise FlamesError(
+            f"{path} needs SimpleITK, which is not installed",
+            "pip install 'flames-federated[formats]'",
+        ) from error
+    with reading(path):
+        image = sitk.ReadImage(str(path))
+        array = sitk.GetArrayFromImage(image)
+        size = image.GetDimension()
+        if size != 3:
+            raise FlamesError(f"{path} has {size} dimensions, not three", "give one volume a file")
+        lps = np.eye(4)
+        turn = np.array(image.GetDirection()).reshape(3, 3)
+        lps[:3, :3] = turn * np.array(image.GetSpacing())
+        lps[:3, 3] = image.GetOrigin()
+    # ITK counts slices, rows, columns, and channels last.
+    volume = np.moveaxis(array, (0, 1, 2), (2, 1, 0))
+    return volume, np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
 
 
 def _one_channel(path: Path, volume: np.ndarray, channel: int | None) -> np.ndarray:

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from flames.data.inputs import Input
-from flames.data.scans import NIFTI_SUFFIXES, Scan
+from flames.data.scans import Scan
+from flames.data.volumes import NIFTI_SUFFIXES
 from flames.errors import FlamesError
 from flames.inference.lesions import Lesion
 
