@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_no_store_and_goes_on(
     ("change", "said"),
     [
         ({"site": "south"}, "site 'north', not 'south'"),
-        ({"modality": "MR"}, "busi is US, not MR"),
+        ({"modality": "MR"}, "modality 'US', not 'MR'"),
         ({"organ": "ovary"}, "organ 'breast', not 'ovary'"),
         ({"seed": 4}, "seed 3"),
         ({"fractions": (0.5, 0.25, 0.25)}, "shares"),

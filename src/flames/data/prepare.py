@@ -98,7 +98,6 @@ def add_store(
     """
     source, dest = Path(source), Path(dest)
     _check_request(request)
-    check_modality(request.source_format, request.modality)
     options = dataset_options(request.source_format, request.options)
     request = replace(request, options=options)
     with unpacked(source, dest.parent) as folder:
@@ -115,6 +114,7 @@ def _add(
     found = of_modality(find_sources(source, request.source_format, request.options), request)
     sources = select(found, request.where)
     old = _check_dest(source, dest, request)
+    check_modality(request.source_format, request.modality)
     jobs = [CaseJob(s, source, dest / "cases", request.modality, request.options, request.ct_window)
             for s in sources]  # fmt: skip
     if old is not None:
