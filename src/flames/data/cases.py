@@ -72,7 +72,7 @@ def tumour_where(values: np.ndarray, options: SourceOptions, path: Path) -> np.n
     Raises:
         FlamesError: A value is not a whole number, or was not said.
     """
-    present = np.unique(values)
+    present = _present(values)
     if not np.isfinite(present).all() or not np.array_equal(present, np.rint(present)):
         raise FlamesError(
             f"{path} holds label values that are not whole numbers",
@@ -89,6 +89,13 @@ def tumour_where(values: np.ndarray, options: SourceOptions, path: Path) -> np.n
             "add it to --tumour-labels, or to --other-labels when it is not tumour",
         )
     return np.isin(values, options.tumour_labels).astype(np.uint8)
+
+
+def _present(values: np.ndarray) -> np.ndarray:
+    """Return the values that occur, sorted; of bytes by counting, which is many times faster."""
+    if values.dtype == np.uint8:
+        return np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+    return np.unique(values)
 
 
 def _read_stack(source: Source, options: SourceOptions) -> Case:
