@@ -194,6 +194,14 @@ def test_truncated_files_are_named(tmp_path: Path):
     assert "rs.dcm" in caught.value.found
 
 
+def test_a_value_of_no_known_kind_is_a_damaged_file(tmp_path: Path):
+    """pydicom notices an unknown kind of value only when the value is asked for."""
+    label = contours(tmp_path / "rs.dcm", series(tmp_path / "i"), RINGS)
+    label.write_bytes(label.read_bytes().replace(b"\x08\x00\x60\x00CS", b"\x08\x00\x60\x00GS"))
+    with pytest.raises(FlamesError, match=r"rs\.dcm cannot be read"):
+        find_dicom(tmp_path, GTV)
+
+
 def patients(folder: Path, count: int = 4) -> Path:
     for number in range(count):
         patient = f"MUSTER-{number}"

@@ -14,10 +14,11 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from flames.data.dicom.contours import frames_of_reference, referenced_series
-from flames.data.dicom.headers import Header, dicom_files, read_header
+from flames.data.dicom.headers import Header, dicom_files, quiet, read_header
 from flames.data.dicom.keys import pseudonym
 from flames.data.dicom.segments import referenced_instances, segmented_series
 from flames.data.dicom.stacks import Stack, stack_headers
+from flames.data.pictures import reading
 from flames.data.sources import Source, SourceOptions, check_folder
 from flames.errors import FlamesError
 
@@ -92,6 +93,11 @@ def series_stack(paths: Sequence[Path]) -> Stack:
 
 
 def _label(path: Path, data: Dataset) -> Label:
+    with reading(path), quiet():
+        return _label_of(path, data)
+
+
+def _label_of(path: Path, data: Dataset) -> Label:
     if str(data.Modality) == "SEG":
         reference = data.get("FrameOfReferenceUID")
         return Label(

@@ -115,17 +115,19 @@ def read_header(path: Path) -> Header | Dataset | None:
         FlamesError: The file is damaged.
     """
     data = read_dataset(path, header=True)
-    if "Modality" not in data and "SOPClassUID" not in data:
-        raise FlamesError(
-            f"{path} cannot be read: it begins or is named as DICOM, and does not say what it is",
-            "copy the file again from the archive, or take it away",
-        )
-    modality = str(data.get("Modality", ""))
-    if modality in LABEL_MODALITIES:
-        return read_dataset(path)
-    if modality not in IMAGE_MODALITIES or "Rows" not in data:
-        return None
+    # pydicom reads values only when they are asked for: a damaged one shows here.
     with reading(path), quiet():
+        if "Modality" not in data and "SOPClassUID" not in data:
+            raise FlamesError(
+                f"{path} cannot be read: it begins or is named as DICOM, and does not say what it "
+                "is",
+                "copy the file again from the archive, or take it away",
+            )
+        modality = str(data.get("Modality", ""))
+        if modality in LABEL_MODALITIES:
+            return read_dataset(path)
+        if modality not in IMAGE_MODALITIES or "Rows" not in data:
+            return None
         return _image(path, data, modality)
 
 

@@ -44,8 +44,8 @@ def stack_volume(stack: Stack) -> np.ndarray:
 
 def frame_pixels(frame: Frame) -> np.ndarray:
     """Return one frame as ``(rows, columns)``, rescaled as its file says."""
-    data, pixels = _decoded(frame.path)
     with reading(frame.path), quiet():
+        data, pixels = _decoded(frame.path)
         one = pixels if frame.index is None else pixels[frame.index]
         return _rescaled(data, _grey(data, one), frame.index or 0)
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from flames.data.dicom.contours import chosen, contour_mask, structure_names
 from flames.data.dicom.find import series_stack
-from flames.data.dicom.headers import read_dataset
+from flames.data.dicom.headers import quiet, read_dataset
 from flames.data.dicom.pixels import stack_volume
 from flames.data.dicom.segments import segment_mask, segment_names
 from flames.data.dicom.stacks import Stack
+from flames.data.pictures import reading
 from flames.data.sources import Source, SourceOptions
 from flames.errors import FlamesError
 
@@ -40,6 +41,11 @@ def read_labelled(source: Source, options: SourceOptions) -> Labelled:
 
 
 def _label(path: Path, stack: Stack, options: SourceOptions) -> np.ndarray:
+    with reading(path), quiet():
+        return _mask(path, stack, options)
+
+
+def _mask(path: Path, stack: Stack, options: SourceOptions) -> np.ndarray:
     data = read_dataset(path)
     if str(data.get("Modality", "")) == "SEG":
         numbers = chosen(segment_names(data), options.roi, path)
