@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -243,3 +244,36 @@ def test_sums_do_not_depend_on_who_answered_first():
 def test_nothing_received_is_refused(name):
     with pytest.raises((ValueError, KeyError)):
         STRATEGIES[name](None).download("a", {})
+
+
+def knowing(one, **affinity):
+    return replace(one, affinity=affinity)
+
+
+CIRCLES = updates(
+    knowing(update("a", 1, 2), b=0.9, c=0.0),
+    knowing(update("b", 10, 6), a=0.9, c=0.0),
+    knowing(update("c", 40, 5), a=0.0, b=0.0),
+    knowing(update("d", 3, 4, "MR")),
+)
+
+
+def test_the_server_model_leaves_strangers_out():
+    models = by_modality(personalised(), name="flames").models(CIRCLES)
+    assert first(models["US"]) == pytest.approx((2 * 1 + 6 * 10) / 8)
+    assert first(models["MR"]) == 3
+
+
+def test_only_those_in_the_server_model_judge_it():
+    strategy = by_modality(personalised(), name="flames")
+    assert strategy.voters is not None
+    assert strategy.voters(CIRCLES) == {"a", "b", "d"}
+
+
+def test_a_friend_of_a_friend_is_of_the_circle():
+    chain = updates(
+        knowing(update("a", 1, 2), b=0.9, c=0.0),
+        knowing(update("b", 10, 6), a=0.9, c=0.5),
+        knowing(update("c", 40, 5), a=0.0, b=0.5),
+    )
+    assert first(personalised().models(chain)["all"]) == pytest.approx((2 + 60 + 200) / 13)

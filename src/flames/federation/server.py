@@ -188,15 +188,17 @@ class Server:
         updates = self._updates()
         models: dict[str, dict[str, np.ndarray]] | None = None
         records = []
+        voters = self.strategy.voters(updates) if self.strategy.voters else frozenset(updates)
         for group, members in self._groups().items():
-            score = self._group_score(members)
+            judges = [name for name in members if name in voters]
+            score = self._group_score(judges)
             known = self._last_best(group)
             last = server_round == self.last_round
             takes = last if not self.strategy.selects else known is None or score > known
             if takes:
                 models = models if models is not None else self._informed().models(updates)
                 save_arrays(partial / "best" / f"{group}.safetensors", models[group])
-                save_json(partial / "best" / f"{group}.json", self._silence(members))
+                save_json(partial / "best" / f"{group}.json", self._silence(judges))
             best = score if takes or known is None else known
             records.append(
                 {

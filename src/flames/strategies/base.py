@@ -62,6 +62,8 @@ class Strategy:
     """What a client receives, given its name and the updates of its round."""
     group_of: Callable[[str], str | None]
     """The server model that serves clients of a modality; None where the server has none."""
+    voters: Callable[[Updates], frozenset[str]] | None = None
+    """Clients whose validation cases choose the round of the server models; None means all."""
     personal: bool = False
     """Whether each client ends with weights of its own, rather than its group's model."""
     selects: bool = True

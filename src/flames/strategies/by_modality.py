@@ -28,8 +28,14 @@ def by_modality(inner: Strategy, name: str) -> Strategy:
     def download(client: str, updates: Updates) -> Download:
         return inner.download(client, _of(updates[client].modality, updates))
 
+    def voters(updates: Updates) -> frozenset[str]:
+        assert inner.voters is not None
+        modalities = {u.modality for u in updates.values()}
+        return frozenset().union(*(inner.voters(_of(m, updates)) for m in modalities))
+
     outer = replace(
         inner,
+        voters=voters if inner.voters else None,
         name=name,
         models=models,
         download=download,

@@ -49,6 +49,7 @@ def personalised(alpha: float | None = None) -> Strategy:
         models=lambda updates: {"all": case_weighted_mean(largest_circle(updates))},
         download=download,
         group_of=lambda _: "all",
+        voters=lambda updates: frozenset(largest_circle(updates)),
         personal=True,
         keeps_statistics=True,
         shares_first=True,
