@@ -18,7 +18,7 @@ StrategyName = Literal[
     "modality-fedprox", "modality-fedbn", "modality-fedadam", "modality-scaffold",
     "modality-ditto", "modality-apfl", "modality-fedrep",
 ]  # fmt: skip
-ModelName = Literal["unet", "densenet-unet", "efficientnet-unet"]
+ModelName = Literal["unet", "densenet-unet", "efficientnet-unet", "student", "told-student"]
 LossName = Literal["dice-bce", "dice-focal", "paper"]
 STRATEGY_NAMES: tuple[str, ...] = get_args(StrategyName)
 

@@ -42,6 +42,40 @@ def paper_loss(logits: Tensor, label: Tensor) -> Tensor:
     return 0.3 * dice + 0.7 * focal
 
 
+def distillation(segmentation: Loss, *, share: float, temperature: float) -> Loss:
+    """Return ``(1 − λ)·segmentation(S, y) + λ·τ²·KL(σ(T/τ) ‖ σ(S/τ))``, per pixel, on logits.
+
+    Its target is ``(B, 2, H, W)``: the label y, then the teacher's logits T. λ = 1 needs no label,
+    λ = 0 is ``segmentation``; where both logits agree the second term is 0. Hinton, Vinyals and
+    Dean, arXiv 1503.02531, with a Bernoulli for each pixel.
+
+    Args:
+        segmentation: Loss on the label.
+        share: λ, the teacher's part.
+        temperature: τ; higher shows more of what the teacher thinks less likely.
+    """
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        label, teacher = target[:, :1], target[:, 1:]
+        total = torch.zeros((), device=logits.device)
+        if share < 1:
+            total = total + (1 - share) * segmentation(logits, label)
+        if share > 0:
+            apart = bernoulli_divergence(teacher / temperature, logits.float() / temperature)
+            total = total + share * temperature**2 * apart.mean()
+        return total
+
+    return loss
+
+
+def bernoulli_divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """Return ``KL(Bernoulli(σ(teacher)) ‖ Bernoulli(σ(student)))`` for each element, at least 0."""
+    probs = torch.sigmoid(teacher)
+    cross = functional.binary_cross_entropy_with_logits(student, probs, reduction="none")
+    entropy = functional.binary_cross_entropy_with_logits(teacher, probs, reduction="none")
+    return cross - entropy
+
+
 def over_levels(loss: Loss, outputs: Tensor | Sequence[Tensor], label: Tensor) -> Tensor:
     """Return ``loss``, or its mean over deep supervision's levels weighted 1, ½, ¼, …"""
     if isinstance(outputs, Tensor):

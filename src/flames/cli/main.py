@@ -11,6 +11,7 @@ from flames.cli.adapt import adapt
 from flames.cli.compare import compare
 from flames.cli.data import data
 from flames.cli.data_make import make
+from flames.cli.distill import distill
 from flames.cli.evaluate import evaluate
 from flames.cli.export import export
 from flames.cli.generalise import generalise
@@ -37,6 +38,7 @@ app.command()(report)
 app.command()(compare)
 app.command()(generalise)
 app.command()(adapt)
+app.command()(distill)
 
 
 def _version(wanted: bool) -> None:

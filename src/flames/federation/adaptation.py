@@ -19,7 +19,9 @@ from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
 from flames.files import save_json
+from flames.inference.predict import validate
 from flames.inference.score import ScoreOptions, TrainedModel, load_model, score_store
+from flames.metrics.presence import best_threshold
 from flames.models import make_model
 from flames.models.precision import choose_precision
 from flames.models.weights import load_metadata, model_arrays, save_arrays
@@ -81,7 +83,8 @@ def adapt(
     """Train every point of the curve that is missing, and return the scores of all.
 
     Each point is trained on the first cases of one random order of the site's training cases, so
-    that more cases include fewer; with the last weights, since nothing is labelled to choose by.
+    that more cases include fewer; with the last weights, since nothing is labelled to choose by,
+    and with the presence threshold that suits the labelled cases themselves.
     Both starts have the same cases, batches and steps. Scores are on the site's test cases and kept
     in ``out/scores``; adapted models in ``out/models``.
 
@@ -180,12 +183,14 @@ def _train(path: Path, store: SiteStore, point: Point, options: AdaptOptions) ->
         torch.manual_seed(derive_seed(point.seed, "start"))
         config = ModelConfig.model_validate_json(load_metadata(path)["network"])
         network = precision.place(make_model(config))
+    threshold = loaded.presence_threshold
     if point.cases:
         table = load_slices(store, "train", loaded.image_size)
         seed = derive_seed(point.seed, store.site, point.cases)
         torch.manual_seed(seed)
+        labelled = only_cases(table, chosen_cases(store, point.cases, point.seed))
         batches = training_batches(
-            [only_cases(table, chosen_cases(store, point.cases, point.seed))],
+            [labelled],
             modality=store.modality,
             batch_size=options.training.batch_size,
             tumour_fraction=options.tumour_fraction,
@@ -201,8 +206,15 @@ def _train(path: Path, store: SiteStore, point: Point, options: AdaptOptions) ->
             steps=range(options.steps),
             total_steps=options.steps,
         )
+        judged = validate(network, [labelled], at_most=200, precision=precision, batch_size=16)
+        threshold = best_threshold([judged.curve])
     return TrainedModel(
-        f"{point.start}:{point.cases}", "personal", store.modality, loaded.image_size, network
+        f"{point.start}:{point.cases}",
+        "personal",
+        store.modality,
+        loaded.image_size,
+        network,
+        presence_threshold=threshold,
     )
 
 
@@ -223,6 +235,7 @@ def _save(path: Path, model: TrainedModel, source: Path, store: SiteStore, point
         "kind": "personal",
         "modality": store.modality,
         "labelled_cases": str(point.cases),
+        "presence_threshold": str(model.presence_threshold),
     }
     save_arrays(path, model_arrays(model.network), metadata)
 

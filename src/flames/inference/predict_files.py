@@ -24,6 +24,7 @@ from flames.inference.predict import predict_slices
 from flames.inference.score import TrainedModel
 from flames.metrics.presence import presence_score
 from flames.models.precision import Precision
+from flames.models.student import tell
 
 CASE_COLUMNS = (
     "name",
@@ -116,6 +117,7 @@ def predict_file(
     modality = _modality(model, scan, one, options)
     window = intensity_window(scan.image, modality, ct_window(model))
     slices = scan.slices(normalise(scan.image, window))
+    tell(model.network, modality)
     native = predict_slices(
         model.network,
         slices,

@@ -22,6 +22,7 @@ from flames.metrics.cases import score_case
 from flames.metrics.presence import presence_score
 from flames.models import make_model
 from flames.models.precision import Precision
+from flames.models.student import tell
 from flames.models.weights import load_arrays, load_metadata, set_model_arrays
 
 THRESHOLD = 0.5
@@ -143,6 +144,7 @@ def score_store(
             f"{store.modality}",
             f"score it on stores of {model.modality}",
         )
+    tell(model.network, store.modality)
     for done, case in enumerate(store.split(options.split)):
         probs = predict_case(
             model.network,

@@ -16,10 +16,11 @@ from scipy import ndimage
 from flames.data.normalise import CT_WINDOW, intensity_window, normalise
 from flames.data.store import CaseRecord, SiteStore
 from flames.inference.predict import predict_slices
-from flames.inference.score import THRESHOLD, ScoreOptions, TrainedModel
+from flames.inference.score import ScoreOptions, TrainedModel
 from flames.metrics.cases import dice
 from flames.metrics.presence import presence_score
 from flames.models.precision import Precision
+from flames.models.student import tell
 
 NONE = "none"
 STRENGTHS = ("mild", "strong")
@@ -134,6 +135,7 @@ def score_shifts(
     options: ScoreOptions,
 ) -> Iterator[dict[str, Any]]:
     """Yield a row a case and shift: Dice and presence of ``model`` under it."""
+    tell(model.network, store.modality)
     every = [(NONE, "")] + [(shift, strength) for shift in SHIFTS for strength in STRENGTHS]
     for case in store.split(options.split):
         for shift, strength in every:
@@ -146,7 +148,8 @@ def score_shifts(
                 batch_size=options.batch_size,
                 flip=options.flip,
             )
-            found = probs > THRESHOLD
+            presence = presence_score(probs, slice_axis=0)
+            found = model.decide(probs, presence)
             yield {
                 "model": model.name,
                 "model_kind": model.kind,
@@ -158,7 +161,7 @@ def score_shifts(
                 "shift": shift,
                 "strength": strength,
                 "dice": dice(found, labels),
-                "presence_score": presence_score(probs, slice_axis=0),
+                "presence_score": presence,
                 "tumour_present": int(labels.any()),
                 "tumour_predicted": int(found.any()),
             }

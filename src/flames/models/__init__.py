@@ -9,14 +9,25 @@ from torch import nn
 from flames.config import ModelConfig
 from flames.models.densenet_unet import densenet_unet
 from flames.models.efficientnet_unet import efficientnet_unet
+from flames.models.student import student, told_student
 from flames.models.unet import unet
 
-__all__ = ["MODELS", "densenet_unet", "efficientnet_unet", "make_model", "unet"]
+__all__ = [
+    "MODELS",
+    "densenet_unet",
+    "efficientnet_unet",
+    "make_model",
+    "student",
+    "told_student",
+    "unet",
+]
 
 MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "unet": lambda c: unet(deep_supervision=c.deep_supervision),
     "densenet-unet": lambda c: densenet_unet(weights=c.weights),
     "efficientnet-unet": lambda c: efficientnet_unet(pretrained=c.pretrained),
+    "student": lambda _: student(),
+    "told-student": lambda _: told_student(),
 }
 
 

@@ -92,6 +92,5 @@ def decoder(arrays: Arrays) -> frozenset[str]:
 
 
 def _is_decoder(name: str) -> bool:
-    parts = name.split(".")
-    part = parts[1] if parts[0] == "network" and len(parts) > 1 else parts[0]
+    part = next((part for part in name.split(".") if part != "network"), "")
     return part in DECODER or part.rstrip("0123456789") in DECODER_STARTS

@@ -1,0 +1,395 @@
+"""The second phase: modality models teach one student, scored beside them on every site."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from flames.config import ModelConfig, ModelName, RunConfig, TrainingConfig, load_config
+from flames.data.slices import load_slices
+from flames.data.store import SiteStore
+from flames.data.synthetic.hospitals import HOSPITALS
+from flames.data.synthetic.stores import CASES, make_store
+from flames.errors import FlamesError
+from flames.federation.client import derive_seed
+from flames.files import save_json
+from flames.inference.predict import validate
+from flames.inference.score import ScoreOptions, TrainedModel, load_model, score_store
+from flames.losses import LOSSES, distillation
+from flames.metrics.presence import best_threshold
+from flames.models import make_model
+from flames.models.precision import Precision, choose_precision
+from flames.models.student import tell
+from flames.models.weights import (
+    model_arrays,
+    save_arrays,
+)
+from flames.runs import RunFolder, load_csv, save_csv
+from flames.training.distillation import Lesson, as_the_teacher_sees, teaching_batches
+from flames.training.loop import make_optimizer, train
+
+TEACHER = "teacher"
+LARGEST_SHARE = 0.25
+"""A student is at most this share of its smallest teacher's parameters."""
+LOOKS = 8
+"""How often in its training a student is judged on validation cases."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One student: whether it is told the modality, and whether it sees labels."""
+
+    told: bool
+    labels: bool
+
+    @property
+    def name(self) -> str:
+        """Return such as ``told-labels``."""
+        return f"{'told' if self.told else 'untold'}-{'labels' if self.labels else 'nolabels'}"
+
+
+@dataclass(frozen=True)
+class DistilOptions:
+    """How students are taught; the same for every variant."""
+
+    variants: tuple[Variant, ...]
+    modality: str = ""
+    """Only this teacher; empty takes all of them."""
+    student: ModelName = "student"
+    steps: int = 600
+    share: float = 0.5
+    """λ, the teacher's part of the loss where there are labels; without it is 1."""
+    temperature: float = 2.0
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(learning_rate=0.003))
+    seed: int = 0
+    made_up_cases: int = CASES
+
+
+@dataclass(frozen=True)
+class Classroom:
+    """Teachers, what the server may show, and the sites to score on."""
+
+    teachers: dict[str, TrainedModel]
+    server: dict[str, list[SiteStore]]
+    """The server's stores by modality."""
+    sites: dict[str, SiteStore]
+    config: RunConfig
+    precision: Precision
+    made_up: bool
+    """Whether the server had to draw its images."""
+
+
+def distil(
+    run: Path,
+    stores: Sequence[Path],
+    out: Path,
+    options: DistilOptions,
+    *,
+    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> list[dict[str, Any]]:
+    """Teach every student that is missing, score all beside their teachers; return the rows.
+
+    Args:
+        run: A finished run; its server models of a modality are the teachers.
+        stores: Stores that the server owns; none lets it draw made-up images into ``out/made-up``.
+        out: Folder of the study; a stopped one continues with the student it was at.
+        options: Which students, and how they are taught.
+        on_progress: Called as it goes on.
+
+    Raises:
+        FlamesError: The run has no modality models, a teacher has no images, a student is too
+            large, or ``out`` holds another study.
+    """
+    room = open_classroom(run, stores, out, options)
+    _claim(out, room, options)
+    rows = _score_all(room.teachers, room, out, TEACHER, on_progress)
+    costs = [cost(model, TEACHER) for model in room.teachers.values()]
+    for number, variant in enumerate(options.variants):
+        path = out / "models" / f"{variant.name}.safetensors"
+        if not path.exists():
+            _teach(room, variant, options, path, partial(on_progress, f"teach {variant.name}"))
+        student = load_model(path, room.precision)
+        on_progress(f"score {variant.name}", number, len(options.variants))
+        students = dict.fromkeys(room.teachers, student)
+        rows += _score_all(students, room, out, variant.name, on_progress)
+        costs.append(cost(student, variant.name))
+    save_csv(out / "cases.csv", rows)
+    if not (out / "costs.csv").exists() or len(load_csv(out / "costs.csv")) != len(costs):
+        save_csv(out / "costs.csv", costs)
+    return rows
+
+
+def open_classroom(
+    run: Path, stores: Sequence[Path], out: Path, options: DistilOptions
+) -> Classroom:
+    """Return teachers, server stores and sites, checked."""
+    folder = RunFolder(run)
+    if not folder.config.exists():
+        raise FlamesError(f"{run} is not a run folder", "name a folder that 'flames run' wrote")
+    config = load_config(folder.config)
+    precision = choose_precision(config.training.precision)
+    files = {g: p for g, p in folder.server_models().items() if g != "all"}
+    if options.modality:
+        files = {g: p for g, p in files.items() if g == options.modality}
+    if not files:
+        raise FlamesError(
+            f"{run} has no server model of {options.modality or 'a modality'} to teach",
+            "name a finished run of a strategy that has them, such as flames or modality",
+        )
+    teachers = {group: load_model(path, precision) for group, path in files.items()}
+    sizes = {model.image_size for model in teachers.values()}
+    if len(sizes) > 1:
+        raise FlamesError(f"the teachers look at images of sizes {sorted(sizes)}", "use one run")
+    largest = LARGEST_SHARE * min(_parameters(m.network) for m in teachers.values())
+    student = make_model(ModelConfig(name=options.student, pretrained=False))
+    if _parameters(student) > largest:
+        raise FlamesError(
+            f"a student {options.student!r} has {_parameters(student)} parameters, more than a "
+            f"quarter of its teacher",
+            "choose a smaller --student",
+        )
+    owned = [SiteStore.open(path) for path in stores] or _made_up(files, out, options)
+    server = {g: [store for store in owned if store.modality == g] for g in teachers}
+    for group, mine in server.items():
+        if not mine:
+            raise FlamesError(
+                f"the server owns no images of {group}, which a teacher needs",
+                "add --store with one, or name a single --modality",
+            )
+    sites = {
+        site.name: store
+        for site in config.sites
+        if (store := SiteStore.open(site.store)).modality in teachers
+    }
+    return Classroom(teachers, server, sites, config, precision, not stores)
+
+
+def cost(model: TrainedModel, name: str) -> dict[str, Any]:
+    """Return what a model costs: parameters, MB of weights and activations, ms an image.
+
+    Milliseconds are medians on this processor with torch's present number of threads, of one image
+    alone and of an image in a batch of 16. Activations are the outputs of all layers for one image.
+    """
+    network, device = model.network.eval(), next(model.network.parameters()).device
+    size = model.image_size
+    parameters = _parameters(network)
+    return {
+        "model": name,
+        "modality": model.modality,
+        "parameters": parameters,
+        "weights_mb": round(4 * parameters / 1e6, 3),
+        "activations_mb": round(_activations(network, size, device) / 1e6, 3),
+        "ms_alone": round(_milliseconds(network, size, 1, device), 2),
+        "ms_in_batch": round(_milliseconds(network, size, 16, device), 2),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _teach(
+    room: Classroom,
+    variant: Variant,
+    options: DistilOptions,
+    path: Path,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Train one student, keep its best weights on the server's validation cases, and save it."""
+    name: ModelName = "told-student" if variant.told else options.student
+    config = ModelConfig(name=name, pretrained=False)
+    size = next(iter(room.teachers.values())).image_size
+    torch.manual_seed(derive_seed(options.seed, "student"))
+    student = room.precision.place(make_model(config))
+    lessons = [
+        Lesson(group, model.network, [load_slices(s, "train", size) for s in room.server[group]])
+        for group, model in sorted(room.teachers.items())
+    ]
+    judges = {group: _judges(room, group, size, labels=variant.labels) for group in room.teachers}
+    optimizer = make_optimizer(student, options.training)
+    batches = teaching_batches(
+        lessons,
+        student,
+        batch_size=options.training.batch_size,
+        tumour_fraction=room.config.data.tumour_fraction,
+        precision=room.precision,
+        seed=derive_seed(options.seed, "lessons"),
+    )
+    loss = distillation(
+        LOSSES[options.training.loss],
+        share=options.share if variant.labels else 1.0,
+        temperature=options.temperature,
+    )
+    torch.manual_seed(derive_seed(options.seed, "steps"))
+    best, kept, threshold = -1.0, model_arrays(student), 0.0
+    edges = [round(options.steps * n / LOOKS) for n in range(LOOKS + 1)]
+    for start, stop in pairwise(edges):
+        train(
+            student,
+            optimizer,
+            batches,
+            config=options.training,
+            precision=room.precision,
+            steps=range(start, stop),
+            total_steps=options.steps,
+            progress=partial(_tell_step, progress, start, options.steps),
+            loss_function=loss,
+        )
+        found = {}
+        for group, tables in judges.items():
+            tell(student, group)
+            found[group] = validate(
+                student, tables, at_most=96, precision=room.precision, batch_size=16
+            )
+        score = float(np.mean([v.dice for v in found.values()]))
+        if score > best:
+            best, kept = score, model_arrays(student)
+            threshold = best_threshold([v.curve for v in found.values()])
+    metadata = {
+        "name": f"student:{variant.name}",
+        "kind": "server",
+        "modality": "all" if len(room.teachers) > 1 else next(iter(room.teachers)),
+        "network": config.model_dump_json(),
+        "image_size": size,
+        "presence_threshold": threshold,
+        "seed": options.seed,
+        "teachers": sorted(room.teachers),
+        "made_up_images": room.made_up,
+    }
+    save_arrays(path, kept, metadata)
+
+
+def _tell_step(
+    progress: Callable[[int, int], None], start: int, total: int, done: int, _loss: float
+) -> None:
+    progress(start + done, total)
+
+
+def _judges(room: Classroom, group: str, size: int, *, labels: bool) -> list[Any]:
+    """Return validation slices: with labels, or without any with the teacher's marks instead."""
+    tables = [load_slices(store, "val", size) for store in room.server[group]]
+    if labels:
+        return tables
+    teacher = room.teachers[group].network
+    return [
+        as_the_teacher_sees(table, teacher, precision=room.precision, batch_size=16)
+        for table in tables
+    ]
+
+
+def _score_all(
+    models: Mapping[str, TrainedModel],
+    room: Classroom,
+    out: Path,
+    name: str,
+    on_progress: Callable[[str, int, int], None],
+) -> list[dict[str, Any]]:
+    evaluation = room.config.evaluation
+    options = ScoreOptions(evaluation.batch_size, evaluation.flip, evaluation.nsd_tolerance)
+    rows: list[dict[str, Any]] = []
+    for done, (site, store) in enumerate(room.sites.items()):
+        on_progress(f"score {name} on {site}", done, len(room.sites))
+        kept = out / "scores" / f"{name}-{site}.csv"
+        if not kept.exists():
+            found = score_store(
+                models[store.modality],
+                store,
+                site=site,
+                precision=room.precision,
+                options=options,
+            )
+            save_csv(kept, [case.row for case in found])
+        rows += [{"student": name} | row for row in load_csv(kept)]
+    return rows
+
+
+def _made_up(teachers: Mapping[str, Path], out: Path, options: DistilOptions) -> list[SiteStore]:
+    """Return made-up stores of every hospital that FLAMES can draw for these modalities."""
+    stores = []
+    for site, hospital in HOSPITALS.items():
+        if hospital.modality in teachers:
+            place = out / "made-up" / site
+            if not (place / "store.json").exists():
+                make_store(
+                    place,
+                    site=f"server-{site}",
+                    modality=hospital.modality,
+                    organ=hospital.organ,
+                    seed=options.seed,
+                    cases=options.made_up_cases,
+                )
+            stores.append(SiteStore.open(place))
+    return stores
+
+
+def _claim(out: Path, room: Classroom, options: DistilOptions) -> None:
+    mine = {
+        "teachers": {
+            group: hashlib.sha256(
+                b"".join(a.tobytes() for a in model_arrays(model.network).values())
+            ).hexdigest()
+            for group, model in sorted(room.teachers.items())
+        },
+        "server_stores": sorted(
+            store.splits.cases_digest for mine in room.server.values() for store in mine
+        ),
+        "made_up": room.made_up,
+        "student": options.student,
+        "steps": options.steps,
+        "share": options.share,
+        "temperature": options.temperature,
+        "training": options.training.model_dump(mode="json"),
+        "seed": options.seed,
+    }
+    known = out / "distil.json"
+    if known.exists():
+        found = json.loads(known.read_text(encoding="utf-8"))
+        if different := sorted(key for key in mine if found.get(key) != mine[key]):
+            raise FlamesError(
+                f"{out} was made with another {', '.join(different)}", "name a new --out"
+            )
+        return
+    save_json(known, mine)
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _activations(network: nn.Module, size: int, device: torch.device) -> int:
+    total = 0
+
+    def add(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal total
+        total += output.numel() * output.element_size()
+
+    leaves = [m for m in network.modules() if not list(m.children())]
+    hooks = [leaf.register_forward_hook(add) for leaf in leaves]
+    with torch.inference_mode():
+        network(torch.zeros(1, 1, size, size, device=device))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def _milliseconds(network: nn.Module, size: int, batch: int, device: torch.device) -> float:
+    images = torch.zeros(batch, 1, size, size, device=device)
+    spent = []
+    with torch.inference_mode():
+        for _ in range(12 if batch == 1 else 6):
+            # Processor time of this process: what runs beside it must not count.
+            started = time.process_time() if device.type == "cpu" else time.perf_counter()
+            network(images)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            ended = time.process_time() if device.type == "cpu" else time.perf_counter()
+            spent.append(ended - started)
+    return 1000 * sorted(spent[2:])[len(spent[2:]) // 2] / batch

@@ -1,0 +1,116 @@
+"""Students beside their teachers, site by site, with what they cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flames.files import save_text
+from flames.metrics.comparison import MEAN, paired_rows, site_scores
+from flames.metrics.tables import groups_by_site, number
+from flames.reports.compare.latex import latex_table
+from flames.reports.compare.tables import p_text, rounded
+from flames.reports.numbers import DASH, decimal, estimate, signed, whole
+from flames.reports.page import Page, PageSection, PageTable, write_page
+from flames.runs import load_csv, save_csv
+
+TEACHER = "teacher"
+
+
+def write_distillation(out: Path, *, name: str, made_up_images: bool) -> Path:
+    """Write ``report.html`` and ``tables/`` from the study in ``out``; return the page."""
+    rows = load_csv(out / "cases.csv")
+    values: dict[str, dict[str, dict[str, float | None]]] = {}
+    for row in rows:
+        cases = values.setdefault(row["student"], {}).setdefault(row["site"], {})
+        cases[row["case_id"]] = number(row["dice"])
+    groups = groups_by_site(rows)
+    scores = {n: {r["site"]: r for r in site_scores(v, groups, seed=0)} for n, v in values.items()}
+    paired = paired_rows(values, groups, reference=TEACHER, seed=0)
+    save_csv(
+        out / "tables" / "scores.csv",
+        [rounded({"model": n} | row) for n, found in scores.items() for row in found.values()],
+    )
+    save_csv(out / "tables" / "paired.csv", [rounded(row) for row in paired])
+    costs = load_csv(out / "costs.csv")
+    head = ["site", *scores]
+    sites = [*dict.fromkeys(row["site"] for row in rows), MEAN]
+    cells = [[site, *(estimate(found[site]) for found in scores.values())] for site in sites]
+    caption = "Dice of teachers and students on test cases, 95 % bootstrap intervals."
+    save_text(
+        out / "tables" / "scores.tex", latex_table(head, cells, caption=caption, last_apart=True)
+    )
+    page = Page(
+        kicker="distillation",
+        name=name,
+        lead="One student for all modalities, taught by the server’s models, on every site’s test "
+        "cases beside them.",
+        facts=[
+            ("Students", str(len(scores) - 1)),
+            ("Sites", str(len(sites) - 1)),
+            ("Images at the server", "made-up" if made_up_images else "its own stores"),
+        ],
+        sections=[
+            PageSection("Sites", "Dice on test cases.", [PageTable(head, cells, last_apart=True)]),
+            PageSection("Student minus teacher", "Paired by case.", [_differences(paired)]),
+            PageSection(
+                "What it costs",
+                "Milliseconds are processor time, of one image alone and of one in a batch of 16. "
+                "Activations are the outputs of all layers for one image.",
+                [_costs(costs)],
+            ),
+        ],
+        limits=[
+            "“told”: the student gets the modality of an image as input. “nolabels”: it learned "
+            "from its teachers alone, and validation compared it with them.",
+            *(
+                ["The server owned no images: it taught with made-up ones, which cost Dice."]
+                if made_up_images
+                else []
+            ),
+        ],
+    )
+    return write_page(out / "report.html", page)
+
+
+def overview_lines(out: Path) -> list[list[str]]:
+    """Return a line a model as text: Dice over sites, change, parameters, ms an image."""
+    scores = [r for r in load_csv(out / "tables" / "scores.csv") if r["site"] == MEAN]
+    rows = load_csv(out / "tables" / "paired.csv")
+    paired = {row["strategy"]: row for row in rows if row["site"] == MEAN}
+    costs = {row["model"]: row for row in load_csv(out / "costs.csv")}
+    return [
+        [
+            row["model"],
+            decimal(number(row["mean"])),
+            decimal(number(paired[row["model"]]["mean"])) if row["model"] in paired else DASH,
+            whole(number(costs[row["model"]]["parameters"])),
+            decimal(number(costs[row["model"]]["ms_alone"]), 1),
+            decimal(number(costs[row["model"]]["ms_in_batch"]), 1),
+        ]
+        for row in scores
+    ]
+
+
+def _differences(paired: list[dict[str, Any]]) -> PageTable:
+    return PageTable(
+        ["student", "site", "difference in Dice", "p, Holm"],
+        [
+            [row["strategy"], row["site"], signed(row) or DASH, p_text(row["p_holm"])]
+            for row in paired
+        ],
+    )
+
+
+def _costs(costs: list[dict[str, str]]) -> PageTable:
+    head = ["model", "modality", "parameters", "MB of weights", "MB of activations",
+            "ms alone", "ms in a batch"]  # fmt: skip
+    keys = [("weights_mb", 2), ("activations_mb", 2), ("ms_alone", 1), ("ms_in_batch", 1)]
+    return PageTable(
+        head,
+        [
+            [row["model"], row["modality"], whole(number(row["parameters"])),
+             *(decimal(number(row[key]), digits) for key, digits in keys)]
+            for row in costs
+        ],
+    )  # fmt: skip
