@@ -25,6 +25,7 @@ from flames.inference.export.card import model_card
 from flames.inference.export.onnx import load_onnx, write_onnx
 from flames.inference.export.torchscript import load_torchscript, write_torchscript
 from flames.inference.score import TrainedModel
+from flames.models.student import Told
 from flames.models.weights import load_metadata
 from flames.runs import RunFolder
 
@@ -92,6 +93,11 @@ def export_model(
         raise FlamesError(f"there is no export to {target!r}", nearest(target, TARGETS))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FlamesError(f"{out} is not an empty folder", "name a new -o")
+    if isinstance(model.network, Told):
+        raise FlamesError(
+            f"model {model.name} is told the modality of an image, which an export cannot be",
+            "export the student that is not told",
+        )
     metadata = {key: value for key, value in load_metadata(path).items() if key != "format"}
     metadata["version"] = model.version
     with _whole(out) as folder:
