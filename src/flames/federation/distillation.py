@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,10 +112,13 @@ def distil(
         FlamesError: The run has no modality models, a teacher has no images, a student is too
             large, or ``out`` holds another study.
     """
+    held = {path.name for path in out.iterdir()} if out.exists() else set()
+    if held - {"made-up"} and "distil.json" not in held:
+        raise FlamesError(f"{out} is not empty and holds no such study", "name a new --out")
     room = open_classroom(run, stores, out, options)
     _claim(out, room, options)
     rows = _score_all(room.teachers, room, out, TEACHER, on_progress)
-    costs = [cost(model, TEACHER) for model in room.teachers.values()]
+    taught: list[TrainedModel] = []
     for number, variant in enumerate(options.variants):
         path = out / "models" / f"{variant.name}.safetensors"
         if not path.exists():
@@ -123,10 +127,9 @@ def distil(
         on_progress(f"score {variant.name}", number, len(options.variants))
         students = dict.fromkeys(room.teachers, student)
         rows += _score_all(students, room, out, variant.name, on_progress)
-        costs.append(cost(student, variant.name))
+        taught.append(student)
     save_csv(out / "cases.csv", rows)
-    if not (out / "costs.csv").exists() or len(load_csv(out / "costs.csv")) != len(costs):
-        save_csv(out / "costs.csv", costs)
+    _save_costs(out / "costs.csv", room, options, taught)
     return rows
 
 
@@ -194,6 +197,17 @@ def cost(model: TrainedModel, name: str) -> dict[str, Any]:
         "ms_in_batch": round(_milliseconds(network, size, 16, device), 2),
         "threads": torch.get_num_threads(),
     }
+
+
+def _save_costs(
+    path: Path, room: Classroom, options: DistilOptions, students: Sequence[TrainedModel]
+) -> None:
+    """Measure what the models cost, unless the file says so of the same ones already."""
+    named = [(TEACHER, model) for model in room.teachers.values()]
+    named += [(v.name, model) for v, model in zip(options.variants, students, strict=True)]
+    known = [row["model"] for row in load_csv(path)] if path.exists() else []
+    if known != [name for name, _ in named]:
+        save_csv(path, [cost(model, name) for name, model in named])
 
 
 def _teach(
@@ -318,6 +332,7 @@ def _made_up(teachers: Mapping[str, Path], out: Path, options: DistilOptions) ->
         if hospital.modality in teachers:
             place = out / "made-up" / site
             if not (place / "store.json").exists():
+                shutil.rmtree(place, ignore_errors=True)  # a stopped drawing
                 make_store(
                     place,
                     site=f"server-{site}",
