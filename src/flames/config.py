@@ -82,7 +82,7 @@ class TrainingConfig(Section):
     loss: LossName = "dice-bce"
     max_grad_norm: float = Field(5.0, gt=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    validation_images: int = Field(96, ge=1)
+    validation_images: int = Field(192, ge=1)
     """At most about this many images or slices judge a set of weights, spread over the cases."""
 
 

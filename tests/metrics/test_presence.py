@@ -62,16 +62,30 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 def test_silence_costs_what_is_lost_and_gains_what_was_a_false_alarm() -> None:
     curve = operating_curve([0.9, 0.2, 0.0], [True, True, False], [0.9, 0.3, 0.6])
     at = dict(zip(PRESENCE_GRID, curve, strict=True))
-    assert at[0.0] == [1.1, 3]
-    assert at[0.3] == [1.1, 3]  # a score at the threshold is kept
-    assert at[0.35] == [0.9, 3]  # the weak tumour becomes a miss
-    assert at[0.65] == [0.9, 2]  # the false alarm becomes silence, and is no longer counted
-    assert at[0.92] == [0.0, 2]
-    assert best_threshold([curve]) == 0.65  # 0.9/2 against 1.1/3
+    assert at[0.0] == [1.1, 3, 2, 0]
+    assert at[0.3] == [1.1, 3, 2, 0]  # a score at the threshold is kept
+    assert at[0.35] == [0.9, 3, 2, 1]  # the weak tumour becomes a miss
+    assert at[0.65] == [0.9, 2, 2, 1]  # the false alarm becomes silence, and is no longer counted
+    assert at[0.92] == [0.0, 2, 2, 2]
+
+
+def cases(tumours: int, weak: int) -> tuple[list[float], list[bool], list[float]]:
+    """Return cases of which ``weak`` tumours and all 10 free ones score below 0.35."""
+    dice = [0.8] * (tumours - weak) + [0.1] * weak + [0.0] * 10
+    scores = [0.9] * (tumours - weak) + [0.3] * (weak + 10)
+    return dice, [True] * tumours + [False] * 10, scores
+
+
+def test_a_few_missed_tumours_may_pay_for_many_false_alarms() -> None:
+    assert best_threshold([operating_curve(*cases(20, 2))]) == 0.35  # 14.4/20 against 14.6/30
+
+
+def test_more_than_a_tenth_of_the_tumours_is_never_silenced() -> None:
+    assert best_threshold([operating_curve(*cases(20, 3))]) == 0.0
 
 
 def test_an_undefined_case_counts_nowhere() -> None:
-    assert operating_curve([float("nan")], [False], [0.5]) == [[0.0, 0]] * len(PRESENCE_GRID)
+    assert operating_curve([float("nan")], [False], [0.5]) == [[0.0, 0, 0, 0]] * len(PRESENCE_GRID)
 
 
 def test_clients_decide_together() -> None:
