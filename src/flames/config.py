@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -38,8 +38,9 @@ class SiteConfig(Section):
     """One hospital of a simulated federation."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    store: Path
-    """Its prepared store; a relative path starts at the TOML file's folder."""
+    store: Path | None = None
+    """Its prepared store; a relative path starts at the TOML file's folder. A site of a network
+    federation opens its own."""
     local_steps: int | None = Field(None, ge=1)
     """Optimiser steps of this site in a round, where it differs from the run's."""
     pictures: bool | None = None
@@ -118,6 +119,19 @@ class EvaluationConfig(Section):
     """Let the report show every site's images; otherwise only those that allow it."""
 
 
+class NetworkConfig(Section):
+    """How a federation over a network waits and what it sends; a simulation ignores it."""
+
+    quorum: float = Field(0.5, gt=0, le=1)
+    """Share of a modality's sites that must answer for its round to count without the others."""
+    deadline: float = Field(1800.0, gt=0)
+    """Seconds that a round waits for sites that are away or slow."""
+    silence: float = Field(60.0, gt=0)
+    """Seconds without a sign of life after which a site counts as away."""
+    rounds_per_job: int = Field(20, ge=1)
+    """Rounds of one job; then the next one takes over from the run folder."""
+
+
 class RunConfig(Section):
     """One run: which hospitals, which strategy, how long."""
 
@@ -134,6 +148,7 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     strategy: StrategyConfig = StrategyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    network: NetworkConfig = NetworkConfig()
 
     @model_validator(mode="after")
     def _names_once(self) -> RunConfig:
@@ -162,13 +177,16 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def load_config(path: Path | str, overrides: Mapping[str, str] | None = None) -> RunConfig:
+def load_config(
+    path: Path | str, overrides: Mapping[str, str] | None = None, sites: Iterable[str] = ()
+) -> RunConfig:
     """Return the validated run that the TOML file at ``path`` asks for.
 
     Args:
         path: The file; its relative store paths start at its folder.
         overrides: Dotted kebab-case keys and TOML values that win over the file, such as
             ``{"training.local-steps": "20", "strategy.name": "local"}``.
+        sites: Names for a file that lists no sites: those of the consortium it runs in.
 
     Raises:
         FlamesError: The file is missing, is not TOML, or holds an unknown key or a bad value.
@@ -182,6 +200,8 @@ def load_config(path: Path | str, overrides: Mapping[str, str] | None = None) ->
         raise FlamesError(f"{path} is not valid TOML: {error}", "mend that line") from error
     for key, text in (overrides or {}).items():
         _put(content, key, text)
+    if "sites" not in content and (names := list(sites)):
+        content["sites"] = [{"name": name} for name in names]
     return parse_config(content, where=str(path), base=path.parent)
 
 
@@ -194,7 +214,10 @@ def parse_config(content: Mapping[str, Any], *, where: str, base: Path) -> RunCo
     except ValidationError as error:
         raise _explain(error, where) from error
     sites = tuple(
-        site.model_copy(update={"store": (base / site.store).resolve()}) for site in config.sites
+        site
+        if site.store is None
+        else site.model_copy(update={"store": (base / site.store).resolve()})
+        for site in config.sites
     )
     model = config.model
     if model.weights is not None:

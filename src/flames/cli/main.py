@@ -8,7 +8,9 @@ import typer
 
 from flames import __version__
 from flames.cli.adapt import adapt
+from flames.cli.attach import attach, stop
 from flames.cli.compare import compare
+from flames.cli.consortium import consortium
 from flames.cli.data import data
 from flames.cli.data_make import make
 from flames.cli.distill import distill
@@ -18,6 +20,8 @@ from flames.cli.generalise import generalise
 from flames.cli.predict import predict
 from flames.cli.report import report
 from flames.cli.run import run
+from flames.cli.server import server
+from flames.cli.site import site
 from flames.errors import FlamesError
 
 app = typer.Typer(
@@ -31,6 +35,11 @@ app = typer.Typer(
 data.command()(make)
 app.add_typer(data, name="data")
 app.command()(run)
+app.command()(attach)
+app.command()(stop)
+app.add_typer(consortium, name="consortium")
+app.add_typer(server, name="server")
+app.add_typer(site, name="site")
 app.command()(evaluate)
 app.command()(predict)
 app.command()(export)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flames.federation.batch import Done, Job, run_missing
-from flames.federation.simulation import Event
+from flames.federation.progress import Event
 from flames.reports.html import write_report
 from flames.runs import RunFolder
 

@@ -1,10 +1,16 @@
-"""``flames run``: a whole federation on this machine."""
+"""``flames run``: a whole federation, on this machine or in its consortium."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flames.runs import RunFolder
 
 
 def run(
@@ -21,9 +27,12 @@ def run(
     pictures: bool = typer.Option(
         False, "--pictures", help="Show every site's images in the report, unless it forbids."
     ),
+    on: Path | None = typer.Option(
+        None, "--on", help="Run it in a consortium: a person's kit, or the consortium's folder."
+    ),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Print the closing table only."),
 ) -> None:
-    """Train a federation on this machine, score its models and write its report."""
+    """Train a federation, score its models and write its report."""
     from flames.cli.settings import parse_overrides
     from flames.config import load_config
 
@@ -34,18 +43,37 @@ def run(
         overrides["seed"] = str(seed)
     if pictures:
         overrides["evaluation.pictures"] = "true"
-    config = load_config(federation, overrides)
+    if on is not None:
+        from flames.cli.network import need_network
+
+        need_network()
+    config = load_config(federation, overrides) if on is None else None
 
     from rich.console import Console
 
     from flames.cli.progress import RunProgress
-    from flames.federation.simulation import simulate
-    from flames.reports.html import write_report
-    from flames.reports.terminal import print_summary
 
     console = Console()
     with RunProgress(console, quiet=quiet) as progress:
-        finished = simulate(config, out, resume=resume, on_event=progress.show)
+        if config is not None:
+            from flames.federation.simulation import simulate
+
+            finished = simulate(config, out, resume=resume, on_event=progress.show)
+        else:
+            from flames.federation.network.follow import run_there
+
+            assert on is not None
+            finished = run_there(
+                federation, overrides, on, out, resume=resume, on_event=progress.show
+            )
+    close(finished, console)
+
+
+def close(finished: RunFolder, console: Console) -> None:
+    """Write the report of a finished run and print what matters of it."""
+    from flames.reports.html import write_report
+    from flames.reports.terminal import print_summary
+
     path = write_report(finished)
     print_summary(finished, console)
     console.print(f"report: {path}", soft_wrap=True, highlight=False)

@@ -14,7 +14,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from flames.config import RunConfig
 from flames.data.batches import training_batches
 from flames.data.slices import Slices, load_slices
 from flames.data.store import SiteStore, Split
-from flames.errors import FlamesError
+from flames.federation.exchange import Reply, Task, derive_seed
+from flames.federation.summary import kept_threshold
 from flames.files import save_json
 from flames.inference.predict import Validation, validate
 from flames.models import make_model
@@ -48,42 +49,6 @@ from flames.training.loop import Progress, TrainResult, learning_rate, make_opti
 from flames.training.second import keep_second, train_second
 
 Arrays = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the server asks of a client in one round."""
-
-    server_round: int
-    """From 1; one more than the last round asks only to receive the last weights."""
-    steps: range
-    """Numbers of the optimiser steps to do, out of `total_steps`."""
-    total_steps: int
-    download: Download
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What leaves the hospital besides its weights: counts, scores and times, no image."""
-
-    client: str
-    modality: str
-    num_examples: int
-    validation: dict[str, float]
-    """Mean validation Dice of what was tried: own, model, mixture."""
-    alpha: float | None
-    chosen: str | None
-    """What the client began the round with."""
-    best: float | None
-    """Validation Dice of the weights it would keep today; None where nothing is selected."""
-    best_round: int
-    loss: float | None
-    learning_rate: float
-    seconds: dict[str, float]
-    validation_cases: int
-    curves: dict[str, Any] = field(default_factory=dict)
-    """What each presence threshold makes of the validation Dice of what was tried, and of ``kept``
-    weights: sums and counts, nothing of one case. See `flames.metrics.presence.operating_curve`."""
 
 
 @dataclass(frozen=True)
@@ -141,16 +106,23 @@ class Client:
             shutil.rmtree(place)
         partial = place.with_name(f".{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        for old in range(1, task.server_round - 1):
-            shutil.rmtree(self._round_folder(old), ignore_errors=True)
+        before = self._last_round(task.server_round)
+        for old in self._rounds():
+            if old < before:
+                shutil.rmtree(self._round_folder(old), ignore_errors=True)
         reply = self._train(task, partial, progress)
         save_json(partial / "reply.json", {"task": digest} | asdict(reply))
         partial.rename(place)
         return reply, self._sent(place)
 
-    def kept_weights(self, server_round: int) -> Arrays:
-        """Return the personal weights that the client kept after a round."""
-        return load_arrays(self._round_folder(server_round) / "kept.safetensors")
+    def kept_threshold(self) -> float:
+        """Return the presence threshold that suits those weights."""
+        known = self._reply(self._round_folder(max(self._rounds())))
+        return kept_threshold(known["curves"].get("kept"))
+
+    def kept_weights(self) -> Arrays:
+        """Return the personal weights that the client keeps after its last round."""
+        return load_arrays(self._round_folder(max(self._rounds())) / "kept.safetensors")
 
     def _sent(self, place: Path) -> Arrays:
         """Return what leaves the site after a round: weights but for private ones, controls."""
@@ -175,7 +147,7 @@ class Client:
 
     def _train(self, task: Task, place: Path, progress: Progress | None) -> Reply:
         started = time.perf_counter()
-        before = self._round_folder(task.server_round - 1)
+        before = self._round_folder(self._last_round(task.server_round))
         network = self.precision.place(make_model(self._start_model()))
         sharing = self._shares(task.server_round)
         download, controls = self._unpack(task.download, before)
@@ -378,45 +350,16 @@ class Client:
     def _start_model(self) -> Any:
         return self.config.model.model_copy(update={"pretrained": False, "weights": None})
 
+    def _rounds(self) -> list[int]:
+        """Return the complete rounds on disk."""
+        return sorted(int(path.name[6:]) for path in self.folder.glob("round-*"))
+
+    def _last_round(self, server_round: int) -> int:
+        """Return the last complete round before ``server_round``; it may have missed some."""
+        return max((known for known in self._rounds() if known < server_round), default=0)
+
     def _round_folder(self, server_round: int) -> Path:
         return self.folder / f"round-{server_round:04d}"
-
-
-def derive_seed(*parts: object) -> int:
-    """Return a seed that depends on every part and on nothing else."""
-    text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
-
-
-def check_update(arrays: Arrays, like: Arrays, client: str) -> None:
-    """Refuse an update whose names, shapes or numbers cannot be of this run.
-
-    Control variates must be of weights in ``like``.
-
-    Raises:
-        FlamesError: An array is missing, new, of another shape or dtype, or not finite.
-    """
-    arrays, controls = split_controls(arrays)
-    extra = {name: like[name] for name in controls if name in like}
-    like = with_controls(like, extra)
-    arrays = with_controls(arrays, controls)
-    for name in sorted(set(arrays) ^ set(like)):
-        raise FlamesError(
-            f"the update of {client} and the server's model differ in array {name!r}",
-            "let every client run the same version and configuration",
-        )
-    for name, array in arrays.items():
-        if array.shape != like[name].shape or array.dtype != like[name].dtype:
-            raise FlamesError(
-                f"array {name!r} of {client} is {array.dtype}{array.shape}, expected "
-                f"{like[name].dtype}{like[name].shape}",
-                "let every client run the same version and configuration",
-            )
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise FlamesError(
-                f"the update of {client} holds NaN or infinity in {name!r}",
-                "lower training.learning-rate, or look for damaged images with 'flames data check'",
-            )
 
 
 def _best_by_name(tried: Sequence[Candidate]) -> dict[str, float]:

@@ -11,8 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import flames
 from flames.data.store import SiteStore
 
@@ -21,6 +19,8 @@ PACKAGES = ("torch", "monai", "numpy", "scipy", "safetensors", "nibabel")
 
 def describe_environment(stores: Mapping[str, SiteStore]) -> dict[str, Any]:
     """Return what a reader needs to judge or repeat the run; no user or host name."""
+    import torch
+
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "flames": flames.__version__,

@@ -2,13 +2,17 @@
 
 Nothing here knows where clients run. A round is: a `Task` for every client, a `Reply` and weights
 from each, then `close_round`. After each round everything that the next one needs is on disk.
+
+A client that is away keeps its place: its last update is carried from round to round, apart from
+those of the round. It counts for its own next mixture, and for its group only while the whole group
+is away. One that joins late begins with its group's model.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from flames.array_files import LazyArrays, load_arrays, save_arrays
 from flames.config import RunConfig
-from flames.federation.client import Reply, Task, check_update
+from flames.federation.exchange import Reply, Task, check_update
 from flames.files import save_json
 from flames.metrics.presence import best_threshold
-from flames.models.weights import LazyArrays, load_arrays, save_arrays
 from flames.strategies import Download, Strategy, Update, affinities
 
 Arrays = Mapping[str, np.ndarray]
@@ -59,7 +63,7 @@ class Server:
         self.folder = folder
         self.finished = max((int(p.name[6:]) for p in folder.glob("round-*")), default=0)
         self._received: dict[str, Reply] = {}
-        self._bytes: dict[str, int] = {}
+        self._bytes: dict[str, tuple[int, int]] = {}
         self._sends: dict[str, int] = {}
 
     @cached_property
@@ -81,16 +85,35 @@ class Server:
         self._sends[client] = sum(sent is not None for sent in (download.arrays, download.model))
         return Task(server_round, self._steps(server_round, total), total, download)
 
-    def accept(self, reply: Reply, arrays: Arrays) -> None:
+    @property
+    def answered(self) -> frozenset[str]:
+        """Return the clients whose update of the open round is here."""
+        return frozenset(self._received)
+
+    def accept(
+        self, reply: Reply, arrays: Arrays, travelled: tuple[int, int] | None = None
+    ) -> None:
         """Check and store one client's update.
+
+        Args:
+            reply: What came beside the weights.
+            arrays: The weights.
+            travelled: Bytes down and up, where they really travelled.
 
         Raises:
             FlamesError: Its arrays are not of this run, or not finite.
         """
         check_update(arrays, self._shared, reply.client)
         place = self._partial() / "updates" / f"{reply.client}.safetensors"
-        self._bytes[reply.client] = save_arrays(place, arrays)
+        size = save_arrays(place, arrays)
+        self._bytes[reply.client] = travelled or (size * self._sends[reply.client], size)
         self._received[reply.client] = reply
+
+    def withdraw(self, clients: Iterable[str]) -> None:
+        """Take updates out of the open round again."""
+        for name in clients:
+            del self._received[name], self._bytes[name]
+            (self._partial() / "updates" / f"{name}.safetensors").unlink(missing_ok=True)
 
     def close_round(self) -> list[dict[str, Any]]:
         """Finish the round on disk; return its records for ``rounds.jsonl``."""
@@ -104,6 +127,7 @@ class Server:
         )
         save_json(partial / "affinity.json", self._affinity())
         self._remember(partial)
+        self._carry_away(previous, partial)
         save_json(partial / "records.json", self._history() + records)
         partial.rename(self._folder(server_round))
         shutil.rmtree(previous, ignore_errors=True)
@@ -117,10 +141,11 @@ class Server:
 
     def replies(self) -> dict[str, Reply]:
         """Return the replies of the last finished round, by client."""
-        content = json.loads(
-            (self._folder(self.finished) / "replies.json").read_text(encoding="utf-8")
-        )
-        return {name: Reply(**reply) for name, reply in content.items()}
+        return self._read_replies("replies")
+
+    def away(self) -> dict[str, Reply]:
+        """Return the last replies of clients that did not answer in the last finished round."""
+        return self._read_replies("away")
 
     def affinity(self) -> dict[str, dict[str, float]]:
         """Return how much each client weighs each peer, 0 to 1."""
@@ -143,7 +168,15 @@ class Server:
     def _download(self, client: str) -> Download:
         if self.finished == 0:
             return Download(self.start, use="replace")
-        return self._informed().download(client, self._updates())
+        updates = self._updates()
+        away = self.away()
+        if client in away:
+            updates |= {client: self._update(away[client], "away", updates)}
+        if client in updates:
+            return self._informed().download(client, updates)
+        group = self.strategy.group_of(self.members[client].modality)
+        models = {} if group is None else self._informed().models(updates)
+        return Download({**self.start, **models.get(str(group), {})}, use="replace")
 
     def _total_steps(self, client: str) -> int:
         member = self.members[client]
@@ -160,24 +193,58 @@ class Server:
         return range(edges[server_round - 1], edges[server_round])
 
     def _updates(self) -> dict[str, Update]:
-        folder = self._folder(self.finished)
-        affinity = self.affinity()
-        return {
-            name: self._update(reply, folder, affinity[name])
-            for name, reply in self.replies().items()
+        """Return the last finished round's updates, and the last ones of groups that were away."""
+        fresh, away = self.replies(), self.away()
+        present = {self.strategy.group_of(reply.modality) for reply in fresh.values()}
+        kept = {
+            name: reply
+            for name, reply in away.items()
+            if self.strategy.group_of(reply.modality) not in present
+        }
+        known = fresh | kept
+        return {name: self._update(reply, "updates", known) for name, reply in fresh.items()} | {
+            name: self._update(reply, "away", known) for name, reply in kept.items()
         }
 
     def _affinity(self) -> dict[str, dict[str, float]]:
         """Return whom each client should learn from, as its first round showed."""
         if self.finished:
             return self.affinity()
-        first = {n: self._update(r, self._partial(), None) for n, r in self._received.items()}
+        folder = self._partial() / "updates"
+        first = {n: _as_update(r, folder, None) for n, r in self._received.items()}
         return affinities(first, self._shared)
 
-    @staticmethod
-    def _update(reply: Reply, folder: Path, affinity: Mapping[str, float] | None) -> Update:
-        arrays = LazyArrays(folder / "updates" / f"{reply.client}.safetensors")
-        return Update(reply.client, reply.modality, arrays, reply.num_examples, affinity)
+    def _update(
+        self, reply: Reply, place: str, others: Mapping[str, Reply] | Mapping[str, Update]
+    ) -> Update:
+        """Return an update of the last finished round; who joined later is weighed like anyone."""
+        known = self.affinity().get(reply.client, {})
+        affinity = {
+            name: known.get(name, 1.0)
+            for name, other in others.items()
+            if name != reply.client and other.modality == reply.modality
+        }
+        return _as_update(reply, self._folder(self.finished) / place, affinity)
+
+    def _carry_away(self, previous: Path, partial: Path) -> None:
+        """Keep the last update of clients that did not answer in this round."""
+        away: dict[str, Reply] = {}
+        if self.finished:
+            for place, replies in (("away", self.away()), ("updates", self.replies())):
+                for name in sorted(set(replies) - set(self._received)):
+                    source = previous / place / f"{name}.safetensors"
+                    (partial / "away").mkdir(exist_ok=True)
+                    shutil.copyfile(source, partial / "away" / source.name)
+                    away[name] = replies[name]
+        if away:
+            save_json(partial / "away.json", {n: asdict(r) for n, r in sorted(away.items())})
+
+    def _read_replies(self, name: str) -> dict[str, Reply]:
+        path = self._folder(self.finished) / f"{name}.json"
+        if not path.exists():
+            return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {client: Reply(**reply) for client, reply in content.items()}
 
     def _keep_best(self, server_round: int, previous: Path, partial: Path) -> list[dict[str, Any]]:
         """Score the models that clients received this round; keep the better ones."""
@@ -189,7 +256,10 @@ class Server:
         models: dict[str, dict[str, np.ndarray]] | None = None
         records = []
         voters = self.strategy.voters(updates) if self.strategy.voters else frozenset(updates)
+        served = {self.strategy.group_of(update.modality) for update in updates.values()}
         for group, members in self._groups().items():
+            if group not in served:
+                continue
             judges = [name for name in members if name in voters]
             score = self._group_score(judges)
             known = self._last_best(group)
@@ -222,8 +292,10 @@ class Server:
         if self.strategy.advance is None:
             return
         memory = load_arrays(self._folder(self.finished) / MEMORY) if self.finished else {}
-        updates = {n: self._update(r, partial, None) for n, r in self._received.items()}
-        save_arrays(partial / MEMORY, self.strategy.advance(memory, updates, self.start))
+        folder = partial / "updates"
+        updates = {n: _as_update(r, folder, None) for n, r in self._received.items()}
+        after = memory | self.strategy.advance(memory, updates, self.start)
+        save_arrays(partial / MEMORY, after)
 
     def _groups(self) -> dict[str, list[str]]:
         groups: dict[str, list[str]] = {}
@@ -277,8 +349,8 @@ class Server:
             "best": reply.best,
             "best_round": reply.best_round,
             "seconds": reply.seconds,
-            "bytes_up": self._bytes[name],
-            "bytes_down": self._bytes[name] * self._sends[name],
+            "bytes_up": self._bytes[name][1],
+            "bytes_down": self._bytes[name][0],
         }
 
     def _history(self) -> list[dict[str, Any]]:
@@ -290,3 +362,8 @@ class Server:
 
     def _partial(self) -> Path:
         return self.folder / f".round-{self.finished + 1:04d}.partial"
+
+
+def _as_update(reply: Reply, folder: Path, affinity: Mapping[str, float] | None) -> Update:
+    arrays = LazyArrays(folder / f"{reply.client}.safetensors")
+    return Update(reply.client, reply.modality, arrays, reply.num_examples, affinity)

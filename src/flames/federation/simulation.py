@@ -4,43 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from flames.config import RunConfig, differing_keys, dump_config, load_config
+from flames.config import RunConfig, SiteConfig, differing_keys, dump_config, load_config
 from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
-from flames.federation.client import Client, derive_seed
+from flames.federation.beginning import make_strategy, start_arrays
+from flames.federation.client import Client
 from flames.federation.environment import describe_environment
 from flames.federation.outcome import save_models, score_run
+from flames.federation.progress import Event, OnEvent, sentence
 from flames.federation.server import Member, Server
 from flames.files import save_json, save_text
-from flames.models import make_model
 from flames.models.precision import choose_precision
-from flames.models.weights import load_arrays, model_arrays, save_arrays
 from flames.runs import RunFolder, save_lines
-from flames.strategies import FURTHER, STRATEGIES, Knobs, Strategy
-
-
-@dataclass(frozen=True)
-class Event:
-    """Progress of a run, for whoever shows it."""
-
-    stage: str
-    """``train``, ``round`` or ``score``."""
-    server_round: int
-    rounds: int
-    client: str = ""
-    done: int = 0
-    total: int = 0
-    text: str = ""
-
-
-OnEvent = Callable[[Event], None]
 
 
 def simulate(
@@ -85,7 +64,7 @@ def simulate(
         ],
         config=config,
         strategy=strategy,
-        start=_start_arrays(config, run),
+        start=start_arrays(config, run),
         folder=run.state / "server",
     )
     save_lines(run.rounds, server.records())
@@ -114,7 +93,7 @@ def open_stores(config: RunConfig) -> dict[str, SiteStore]:
         FlamesError: A store is missing or changed, or a test case of one site is a training case
             of another.
     """
-    stores = {site.name: SiteStore.open(site.store) for site in config.sites}
+    stores = {site.name: _open_store(site) for site in config.sites}
     sides: dict[str, tuple[str, str]] = {}
     for name, store in stores.items():
         store.verify()
@@ -129,14 +108,13 @@ def open_stores(config: RunConfig) -> dict[str, SiteStore]:
     return stores
 
 
-def make_strategy(config: RunConfig) -> Strategy:
-    """Return the configured strategy."""
-    chosen = config.strategy
-    if chosen.name in FURTHER:
-        knobs = Knobs(chosen.proximal_mu, chosen.ditto_lambda, chosen.server_rate)
-        return FURTHER[chosen.name](knobs)
-    alpha = config.strategy.alpha
-    return STRATEGIES[config.strategy.name](None if alpha == "tuned" else float(alpha))
+def _open_store(site: SiteConfig) -> SiteStore:
+    if site.store is None:
+        raise FlamesError(
+            f"site {site.name!r} has no store",
+            'add store = "FOLDER" to its table, or run it in its consortium with --on',
+        )
+    return SiteStore.open(site.store)
 
 
 def client_sites(config: RunConfig, stores: dict[str, SiteStore]) -> dict[str, list[str]]:
@@ -163,21 +141,7 @@ def _one_round(
 
         server.accept(*client.answer(task, progress))
     for record in server.close_round():
-        on_event(Event("round", server_round, rounds, text=_sentence(record)))
-
-
-def _sentence(record: dict[str, object]) -> str:
-    def number(value: object) -> str:
-        return f"{value:.3f}" if isinstance(value, float) else "–"
-
-    if record["kind"] == "server":
-        return f"{record['group']:>24}  server model of round {record['round']}: validation " + (
-            number(record["validation"])
-        )
-    scores = record["validation"]
-    assert isinstance(scores, dict)
-    parts = ", ".join(f"{key} {number(value)}" for key, value in scores.items())
-    return f"{record['site']:>24}  loss {number(record['loss'])}  {parts}"
+        on_event(Event("round", server_round, rounds, text=sentence(record)))
 
 
 def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resume: bool) -> None:
@@ -218,19 +182,11 @@ def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resu
         shutil.rmtree(partial)
 
 
-def _start_arrays(config: RunConfig, run: RunFolder) -> dict[str, np.ndarray]:
-    path = run.state / "start.safetensors"
-    if not path.exists():
-        torch.manual_seed(derive_seed(config.seed, "start"))
-        save_arrays(path, model_arrays(make_model(config.model)))
-    return load_arrays(path)
-
-
 def _local_steps(config: RunConfig, client: Client) -> int:
     """Return the steps of a client's round: those of the sites whose stores it opens."""
     opened = {store.path.resolve() for store in client.stores}
     return sum(
         site.local_steps or config.training.local_steps
         for site in config.sites
-        if site.store.resolve() in opened
+        if site.store is not None and site.store.resolve() in opened
     )

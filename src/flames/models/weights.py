@@ -1,41 +1,29 @@
-"""Weights and optimiser state as safetensors: no file here can carry code."""
+"""Weights and optimiser state of networks as named arrays, and back."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from torch import nn
 from torch.optim import Optimizer
 
+from flames.array_files import LazyArrays, load_arrays, load_metadata, save_arrays
 from flames.errors import FlamesError
 
+__all__ = [
+    "LazyArrays",
+    "load_arrays",
+    "load_metadata",
+    "model_arrays",
+    "optimizer_arrays",
+    "save_arrays",
+    "set_model_arrays",
+    "set_optimizer_arrays",
+]
+
 Arrays = Mapping[str, np.ndarray]
-
-
-class LazyArrays(Mapping[str, np.ndarray]):
-    """Named arrays of a safetensors file, read one at a time when asked for."""
-
-    def __init__(self, path: Path) -> None:
-        """Open nothing yet; remember the file and its names."""
-        self.path = path
-        self._names = tuple(_open(path).keys())
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        with _open(self.path) as file:
-            return file.get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def model_arrays(model: nn.Module) -> dict[str, np.ndarray]:
@@ -71,45 +59,6 @@ def set_model_arrays(model: nn.Module, arrays: Arrays) -> None:
             tensor.copy_(torch.from_numpy(np.array(arrays[name])))
 
 
-def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, Any] | None = None) -> int:
-    """Write arrays whole, then rename; return the bytes written.
-
-    Metadata values that are not text are written as JSON.
-    """
-    words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
-    content = _in_order(
-        save({name: np.asarray(arrays[name], order="C") for name in arrays}, metadata=words)
-    )
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise FlamesError(
-            f"cannot write {path}: {error.strerror}",
-            "free some space, then continue the run with --resume",
-        ) from error
-    return len(content)
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return all arrays of a safetensors file.
-
-    Raises:
-        FlamesError: The file is missing or damaged.
-    """
-    with _open(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-def load_metadata(path: Path) -> dict[str, str]:
-    """Return the text that was written beside the arrays."""
-    with _open(path) as file:
-        return dict(file.metadata() or {})
-
-
 def optimizer_arrays(optimizer: Optimizer) -> dict[str, np.ndarray]:
     """Return the optimiser's moments and counters as named arrays."""
     state = optimizer.state_dict()["state"]
@@ -131,23 +80,3 @@ def set_optimizer_arrays(optimizer: Optimizer, arrays: Arrays) -> None:
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
-
-
-def _in_order(content: bytes) -> bytes:
-    """Return the file with its metadata sorted: safetensors writes it in a random order."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    if "__metadata__" in header:
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[end:]
-
-
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="np")
-    except (OSError, SafetensorError) as error:
-        raise FlamesError(
-            f"cannot read weights from {path}: {error}", "name a whole safetensors file"
-        ) from error

@@ -1,0 +1,107 @@
+"""The engine's job at the server: it opens the run folder and sits at the desk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.impl.controller import Controller, Task
+from nvflare.apis.job_def import JobMetaKey
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+
+from flames.errors import FlamesError
+from flames.federation.beginning import make_strategy, start_arrays
+from flames.federation.network.channel import listen
+from flames.federation.network.consortium import load_record
+from flames.federation.network.desk import Desk
+from flames.federation.network.journal import Journal
+from flames.federation.network.kits import Kit
+from flames.federation.network.run_book import RunBook, read_job
+from flames.federation.network.run_state import RunState
+from flames.federation.server import Server
+
+STEP_SECONDS = 0.1
+FAREWELL_SECONDS = 3.0
+"""How long the server's job stays after the end, so that sites hear of it."""
+
+
+class RoundController(Controller):
+    """The workflow that a run's jobs name; FLAMES' own, installed at the server."""
+
+    def start_controller(self, fl_ctx: FLContext) -> None:
+        """Do nothing yet; all happens in `control_flow`, where a failure ends the job."""
+
+    def stop_controller(self, fl_ctx: FLContext) -> None:
+        """Do nothing: everything is on disk."""
+
+    def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        """Sit at the desk until the job ends."""
+        workspace = fl_ctx.get_workspace()
+        job_id = str(fl_ctx.get_job_id())
+        kit = Kit.open(Path(workspace.get_root_dir()), "server")
+        job = read_job(Path(workspace.get_app_config_dir(job_id)))
+        book = RunBook(kit.runs / job.run)
+        try:
+            self._run(kit, job_id, book, abort_signal, fl_ctx)
+        except FlamesError as error:
+            book.note_failure(job_id, f"at the server: {error.found}")
+            Journal(book.events).write("server-trouble", error.found, remedy=error.remedy)
+            self.system_panic(error.found, fl_ctx)
+
+    def _run(
+        self, kit: Kit, job_id: str, book: RunBook, abort_signal: Signal, fl_ctx: FLContext
+    ) -> None:
+        engine = fl_ctx.get_engine()
+        job = read_job(Path(fl_ctx.get_workspace().get_app_config_dir(job_id)))
+        meta = fl_ctx.get_prop(FLContextKey.JOB_META) or {}
+        book.begin(job_id, job, str(meta.get(JobMetaKey.SUBMITTER_NAME.value, "")))
+        state = RunState.claim(book.path, job.config_text, everybody=job.everybody)
+        strategy = make_strategy(state.config)
+        server = Server(
+            [],
+            config=state.config,
+            strategy=strategy,
+            start=start_arrays(state.config, state.run),
+            folder=state.run.state / "server",
+        )
+        desk = Desk(
+            state,
+            server,
+            load_record(kit.record),
+            [client.name for client in engine.get_clients()],
+            returned=lambda: _connected(kit.present),
+        )
+        listen(engine.get_cell(), job_id, desk.handle)
+        self.broadcast(Task(name="flames", data=Shareable(), timeout=0), fl_ctx=fl_ctx)
+        while desk.step() is None and not abort_signal.triggered:
+            time.sleep(STEP_SECONDS)
+        if desk.verdict is not None:
+            if desk.verdict[0] == "finished":
+                _leave_for_download(state, Path(fl_ctx.get_workspace().get_run_dir(job_id)))
+            book.note_verdict(job_id, *desk.verdict)
+            until = time.monotonic() + FAREWELL_SECONDS
+            while time.monotonic() < until and not abort_signal.triggered:
+                time.sleep(STEP_SECONDS)
+
+    def process_result_of_unknown_task(self, *_: Any, **__: Any) -> None:
+        """Ignore what the engine says of tasks: sites speak with the desk."""
+
+
+def _leave_for_download(state: RunState, folder: Path) -> None:
+    """Put the finished run folder where the engine lets its person fetch it."""
+    shutil.copytree(
+        state.path, folder / "finished", ignore=shutil.ignore_patterns("state"), dirs_exist_ok=True
+    )
+
+
+def _connected(path: Path) -> dict[str, float]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}

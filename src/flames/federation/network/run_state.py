@@ -1,0 +1,123 @@
+"""A run folder at the server, with what only a network needs: facts of sites, state, events."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flames.config import RunConfig, load_config
+from flames.federation.environment import describe_environment
+from flames.federation.network.consortium import Record
+from flames.federation.network.facts import SiteFacts
+from flames.federation.server import Server
+from flames.files import save_json, save_text
+from flames.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Paths and small files of one run at the server."""
+
+    path: Path
+    open: bool
+    """Whether sites that join the consortium later take part too."""
+
+    @classmethod
+    def claim(cls, path: Path, config_text: str, *, everybody: bool) -> RunState:
+        """Return the run at ``path``, made when it is new, cleared of half-done things."""
+        state = cls(path, everybody)
+        if not state.run.config.exists():
+            save_text(state.run.config, config_text)
+        for partial in state.run.state.glob("*/.round-*.partial"):
+            shutil.rmtree(partial)
+        return state
+
+    @property
+    def run(self) -> RunFolder:
+        """Return the run folder."""
+        return RunFolder(self.path)
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """Return the run's configuration."""
+        return load_config(self.run.config)
+
+    @property
+    def config_text(self) -> str:
+        """Return the configuration as sites received it."""
+        return self.run.config.read_text(encoding="utf-8")
+
+    @property
+    def events(self) -> Path:
+        """Return the journal of the run."""
+        return self.run.state / "events.jsonl"
+
+    @property
+    def desk(self) -> Path:
+        """Return where the running job says how it stands."""
+        return self.run.state / "desk.json"
+
+    def site_names(self, record: Record) -> list[str]:
+        """Return the sites of the run that the consortium knows, in the configuration's order."""
+        listed = [site.name for site in self.config.sites if site.name in record.sites]
+        later = [name for name in record.sites if self.open and name not in listed]
+        return [*listed, *later]
+
+    def save_facts(self, site: str, facts: SiteFacts) -> None:
+        """Keep what a site said of itself, and what the run folder shows of it."""
+        known = self.facts()
+        if known.get(site) == facts:
+            return
+        known[site] = facts
+        save_json(self._facts, {name: f.model_dump(mode="json") for name, f in known.items()})
+        if not self.run.environment.exists():
+            save_json(self.run.environment, describe_environment({}))
+        environment = json.loads(self.run.environment.read_text(encoding="utf-8"))
+        environment["stores"] = {name: f.cases_digest for name, f in known.items()}
+        save_json(self.run.environment, environment)
+        shown = {name: f.splits for name, f in known.items() if f.splits is not None}
+        save_json(self.run.splits, shown)
+
+    def facts(self) -> dict[str, SiteFacts]:
+        """Return what sites said of themselves, in the order of the configuration."""
+        if not self._facts.exists():
+            return {}
+        content = json.loads(self._facts.read_text(encoding="utf-8"))
+        order = [site.name for site in self.config.sites]
+        names = sorted(content, key=lambda n: (order.index(n) if n in order else len(order), n))
+        return {name: SiteFacts.model_validate(content[name]) for name in names}
+
+    def known_digest(self, site: str) -> str | None:
+        """Return the digest of a site's store when it first took part, or None."""
+        facts = self.facts().get(site)
+        return None if facts is None else facts.cases_digest
+
+    def round_since(self, number: int, moment: float) -> float:
+        """Return when a round began, which may be before this job."""
+        path = self.run.state / "round.json"
+        if path.exists():
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if known["round"] == number:
+                return float(known["since"])
+        save_json(path, {"round": number, "since": moment})
+        return moment
+
+    def best_models(self, server: Server, modality: str) -> dict[str, dict[str, np.ndarray]]:
+        """Return the server's models that serve a modality, by group."""
+        group = server.strategy.group_of(modality)
+        models = server.best_models()
+        return {name: arrays for name, arrays in models.items() if name == group}
+
+    def save_desk(self, content: dict[str, Any]) -> None:
+        """Write how the running job stands."""
+        save_json(self.desk, content)
+
+    @property
+    def _facts(self) -> Path:
+        return self.run.state / "facts.json"

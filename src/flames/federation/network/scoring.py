@@ -1,0 +1,86 @@
+"""A site scores the finished models on its own test cases; only numbers leave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flames.array_files import save_arrays
+from flames.data.fingerprint import fingerprint
+from flames.federation.client import Client
+from flames.federation.summary import Reliability, calibration_rows, model_metadata
+from flames.inference.score import ScoreOptions, load_model, score_store
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scoring gave."""
+
+    rows: list[dict[str, Any]]
+    """Rows of ``cases.csv``."""
+    calibration: list[dict[str, Any]]
+    """Rows of ``calibration.csv``."""
+    kept: Arrays | None
+    """The site's personal weights, where they are its own."""
+    seconds: float
+
+
+def score_models(
+    client: Client,
+    models: Mapping[str, Arrays],
+    silence: Mapping[str, float],
+    folder: Path,
+    alive: Callable[[], None],
+) -> Scored:
+    """Return the scores of the server's models and of the client's own on its test cases.
+
+    Args:
+        client: With its store and its kept weights.
+        models: Server models by group.
+        silence: Their presence thresholds by group.
+        folder: Where the site keeps them as usable files.
+        alive: Called after every case; may end it all.
+    """
+    started = time.perf_counter()
+    config, store, name = client.config, client.stores[0], client.name
+    options = ScoreOptions(
+        config.evaluation.batch_size, config.evaluation.flip, config.evaluation.nsd_tolerance
+    )
+    kept = client.kept_weights() if client.strategy.personal else None
+    paths = []
+    for group in sorted(models):
+        path = folder / f"{group}.safetensors"
+        metadata = model_metadata(config, "server", group, group, [], silence.get(group, 0.0))
+        save_arrays(path, models[group], metadata)
+        paths.append(path)
+    if kept is not None:
+        path = folder / "personal.safetensors"
+        trained_on = [fingerprint(store).model_dump(mode="json")]
+        threshold = client.kept_threshold()
+        metadata = model_metadata(config, "personal", name, store.modality, trained_on, threshold)
+        save_arrays(path, kept, metadata)
+        paths.append(path)
+    rows: list[dict[str, Any]] = []
+    tables: Reliability = {}
+    for path in paths:
+        model = load_model(path, client.precision)
+        for case in score_store(
+            model, store, site=name, precision=client.precision, options=options
+        ):
+            rows.append(case.row)
+            place = (model.name, name)
+            tables[place] = tables.get(place, 0.0) + case.reliability
+            alive()
+    if kept is None:
+        rows += [
+            row | {"model": f"personal:{name}", "model_kind": "personal"} for row in list(rows)
+        ]
+        tables |= {(f"personal:{name}", name): table for table in list(tables.values())}
+    return Scored(rows, calibration_rows(tables), kept, time.perf_counter() - started)

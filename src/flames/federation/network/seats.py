@@ -1,0 +1,92 @@
+"""The seats of a run at the server: one a site, with what it said last and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flames.federation.network.consortium import Member
+from flames.federation.network.facts import SiteFacts
+
+Status = Literal["awaited", "here", "refused", "away"]
+
+
+@dataclass
+class Seat:
+    """One site of a run, as the server sees it."""
+
+    name: str
+    member: Member
+    status: Status = "away"
+    """``awaited`` before its first word in this job, ``refused`` when it does not take part."""
+    reason: str = ""
+    heard: float = 0.0
+    facts: SiteFacts | None = None
+    failed_round: int = 0
+    done: int = 0
+    total: int = 0
+    loss: float | None = None
+    down: int = 0
+    """Bytes of the last task sent to it."""
+    aside: int = 0
+    """Updates of the open round that were set aside."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def modality(self) -> str:
+        """Return its modality, by the consortium's record."""
+        return self.member.modality
+
+    def hear(self, moment: float) -> None:
+        """Note a sign of life."""
+        self.heard = moment
+        if self.status == "away" and self.facts is not None:
+            self.status = "here"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a person wants to know of it."""
+        return {
+            "modality": self.modality,
+            "organ": self.member.organ,
+            "status": self.status,
+            "reason": self.reason,
+            "done": self.done,
+            "total": self.total,
+            "loss": self.loss,
+        }
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a round stands for one group of seats."""
+
+    busy: list[Seat]
+    """Here, and still working."""
+    away: list[Seat]
+    answered: list[Seat]
+    failed: list[Seat]
+
+    @property
+    def complete(self) -> bool:
+        """Return whether nobody is left to wait for."""
+        return not self.busy and not self.away
+
+    def enough(self, quorum: float) -> bool:
+        """Return whether a quorum of those who could answer did."""
+        total = len(self.busy) + len(self.away) + len(self.answered) + len(self.failed)
+        return bool(self.answered) and len(self.answered) >= quorum * total
+
+
+def standing(seats: list[Seat], answered: frozenset[str], server_round: int) -> Standing:
+    """Return how a round stands for ``seats``; the refused do not count."""
+    groups: dict[str, list[Seat]] = {"busy": [], "away": [], "answered": [], "failed": []}
+    for seat in seats:
+        if seat.name in answered:
+            groups["answered"].append(seat)
+        elif seat.status == "refused":
+            continue
+        elif seat.failed_round == server_round:
+            groups["failed"].append(seat)
+        else:
+            groups["away" if seat.status == "away" else "busy"].append(seat)
+    return Standing(**groups)

@@ -1,0 +1,77 @@
+"""How a server or a site stands, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flames.federation.network.journal import Journal
+from flames.federation.network.kits import Kit
+from flames.federation.network.processes import is_running
+
+LAST_EVENTS = 10
+
+
+def server_report(path: Path) -> dict[str, Any]:
+    """Return how the server stands, by its own kit or by asking it with a person's.
+
+    Raises:
+        FlamesError: It is no such kit, or the server gives no answer.
+    """
+    if (path / "kit.json").exists() and _kind(path) == "server":
+        from flames.federation.network.commands import server_status
+
+        kit = Kit.open(path, "server")
+        return {"running": is_running(kit) is not None, **server_status(kit)}
+    from flames.federation.network.follow import status
+
+    return {"running": True, **status(path)}
+
+
+def server_words(report: dict[str, Any]) -> str:
+    """Return the report as lines for a person."""
+    state = "is running" if report["running"] else "is not running"
+    lines = [f"{report['consortium']}: the server at {report['server']} {state}"]
+    for name, site in report["sites"].items():
+        here = "connected" if site["connected"] else "not connected"
+        if site["revoked"]:
+            here = f"shut out {site['revoked']}"
+        lines.append(f"  site {name} ({site['modality']} of {site['organ']}): {here}")
+    for name, run in report["runs"].items():
+        where = f", round {run['round']} of {run['rounds']}" if run["rounds"] else ""
+        cause = f": {run['cause']}" if run["cause"] else ""
+        lines.append(f"  run {name}: {run['status']}{where}{cause}")
+        for site, about in run["sites"].items():
+            if about["reason"]:
+                lines.append(f"    {site} {about['status']}: {about['reason']}")
+    return "\n".join(lines)
+
+
+def site_report(path: Path) -> dict[str, Any]:
+    """Return how a site stands.
+
+    Raises:
+        FlamesError: It is no site's kit.
+    """
+    kit = Kit.open(path, "site")
+    return {
+        "site": kit.name,
+        "consortium": kit.consortium,
+        "server": kit.server,
+        "running": is_running(kit) is not None,
+        "runs": sorted(path.name for path in kit.state.glob("*")),
+        "events": Journal(kit.events).read()[-LAST_EVENTS:],
+    }
+
+
+def site_words(report: dict[str, Any]) -> str:
+    """Return the report as lines for a person."""
+    state = "is running" if report["running"] else "is not running"
+    lines = [f"{report['site']} of {report['consortium']} {state}; server {report['server']}"]
+    lines += [f"  {event['time']}  {event['text']}" for event in report["events"]]
+    return "\n".join(lines)
+
+
+def _kind(path: Path) -> str:
+    return str(json.loads((path / "kit.json").read_text(encoding="utf-8")).get("kind"))
