@@ -8,7 +8,8 @@ import torch
 
 from flames.errors import FlamesError
 from flames.federation import client as client_module
-from flames.federation.client import Client, Task, check_update, derive_seed
+from flames.federation.client import Client
+from flames.federation.exchange import Task, check_update, derive_seed
 from flames.federation.server import Member, Server
 from flames.federation.simulation import make_strategy
 from flames.inference.predict import Validation

@@ -10,7 +10,7 @@ from flames.data.batches import training_batches
 from flames.data.slices import load_slices
 from flames.errors import FlamesError
 from flames.federation import simulation
-from flames.federation.client import derive_seed
+from flames.federation.exchange import derive_seed
 from flames.federation.simulation import client_sites, open_stores, simulate
 from flames.inference.predict import validation_dice
 from flames.inference.score import load_model

@@ -154,7 +154,8 @@ class Desk:
         return message
 
     def _ask_scores(self, seat: Seat) -> bytes:
-        if self.scores.has(seat.name) or seat.failed_round > self.server.last_round:
+        done = self.scores.has(seat.name) or seat.failed_round > self.server.last_round
+        if done or seat.name not in self._trained():
             return encode({"do": "wait"})
         models = self.state.best_models(self.server, seat.modality)
         silence = self.server.presence_thresholds()
@@ -292,7 +293,7 @@ class Desk:
             self._end("next", "the job did its rounds")
 
     def _step_scores(self) -> None:
-        wanted = [s for s in self.seats.values() if self.state.known_digest(s.name) is not None]
+        wanted = [seat for seat in self.seats.values() if seat.name in self._trained()]
         number = self.server.last_round + 1
         scored = frozenset(seat.name for seat in wanted if self.scores.has(seat.name))
         every = standing(wanted, scored, number)
@@ -303,6 +304,10 @@ class Desk:
             self._end("finished", "the run is finished")
         else:
             self._call_back(every)
+
+    def _trained(self) -> set[str]:
+        """Return the sites that answered at least one round."""
+        return {*self.server.replies(), *self.server.away()}
 
     def _call_back(self, every: Standing) -> None:
         """End the job, once nobody works, for the sake of those who came back."""

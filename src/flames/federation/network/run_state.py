@@ -78,6 +78,7 @@ class RunState:
         save_json(self._facts, {name: f.model_dump(mode="json") for name, f in known.items()})
         if not self.run.environment.exists():
             save_json(self.run.environment, describe_environment({}))
+        known = self.facts()
         environment = json.loads(self.run.environment.read_text(encoding="utf-8"))
         environment["stores"] = {name: f.cases_digest for name, f in known.items()}
         save_json(self.run.environment, environment)

@@ -7,6 +7,7 @@ station that died does its round again from where that began.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -107,7 +108,7 @@ class Station:
         self.beat.work_on(number)
         try:
             reply, weights = self.client.answer(task, self._progress)
-        except FlamesError as error:
+        except Exception as error:
             self._failed(error)
             return
         finally:
@@ -126,7 +127,7 @@ class Station:
                 self.folder / "finished",
                 self._alive,
             )
-        except FlamesError as error:
+        except Exception as error:
             self._failed(error)
             return
         finally:
@@ -151,9 +152,12 @@ class Station:
             self.journal.write("again", f"the server could not use the {what}: {facts['reason']}")
         self.journal.write("sent", f"{what}: {len(message)} bytes", bytes=len(message))
 
-    def _failed(self, error: FlamesError) -> None:
-        self.journal.write("trouble", error.found, remedy=error.remedy)
-        self._call("failed", {"cause": error.found})
+    def _failed(self, error: Exception) -> None:
+        found = error.found if isinstance(error, FlamesError) else f"unexpected: {error!r}"
+        remedy = error.remedy if isinstance(error, FlamesError) else "see log.txt in the kit"
+        logging.getLogger(__name__).error("the client failed", exc_info=error)
+        self.journal.write("trouble", found, remedy=remedy)
+        self._call("failed", {"cause": found})
 
     def _progress(self, done: int, loss: float) -> None:
         self.beat.note(done, loss)

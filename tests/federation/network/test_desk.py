@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import random
+import threading
+
+import numpy as np
+import pytest
+
+from flames.errors import FlamesError
+from flames.federation.network import desk as desk_module
+from flames.federation.network.messages import decode, encode
+from flames.federation.simulation import simulate
+
+pytestmark = pytest.mark.usefixtures("small_network")
+
+
+def test_a_run_over_messages_is_a_simulation_bit_for_bit(make_hall, three_sites, as_simulated):
+    hall = make_hall()
+    assert hall.job("us-a", "us-b", "mr-a") == ("finished", "the run is finished")
+    assert as_simulated(hall.run) == as_simulated(three_sites)
+
+
+def test_a_bad_line_changes_nothing(make_hall, three_sites, as_simulated):
+    chance = random.Random(7)
+
+    def line(site, send):
+        def worse(topic, message):
+            fate = chance.random()
+            if fate < 0.1:
+                return None
+            if fate < 0.2:
+                send(topic, message)
+                return None
+            if fate < 0.3 and topic == "ask":
+                return send(topic, message)[:-3]
+            answer = send(topic, message)
+            if fate < 0.5:
+                answer = send(topic, message)
+            return answer
+
+        return worse
+
+    hall = make_hall()
+    hall.line = line
+    assert hall.job("us-a", "us-b", "mr-a")[0] == "finished"
+    assert as_simulated(hall.run) == as_simulated(three_sites)
+
+
+def test_every_few_rounds_another_job_takes_over(make_hall, three_sites, as_simulated):
+    hall = make_hall(network={"rounds-per-job": 1})
+    verdicts = [hall.job("us-a", "us-b", "mr-a")[0] for _ in range(4)]
+    assert verdicts == ["next", "next", "next", "finished"]
+    config = hall.config.model_copy(update={"network": three_sites_network(three_sites)})
+    assert config.rounds == 2
+    assert as_simulated(hall.run) == as_simulated(three_sites)
+
+
+def three_sites_network(run):
+    from flames.config import load_config
+
+    return load_config(run.config).network
+
+
+def test_a_site_that_comes_back_in_time_costs_nothing(make_hall, three_sites, as_simulated):
+    hall = make_hall()
+    hall.connected = {"us-a", "mr-a", "us-b"}
+    assert hall.job("us-a", "mr-a") == ("next", "us-b came back")
+    assert hall.job("us-a", "mr-a", "us-b")[0] == "finished"
+    assert as_simulated(hall.run) == as_simulated(three_sites)
+
+
+def test_who_stays_away_is_not_waited_for_beyond_the_deadline(make_hall):
+    hall = make_hall("us-a", "us-b", "mr-a", network={"quorum": 0.5})
+    hall.connected, hall.late = {"us-a", "mr-a"}, True
+    assert hall.job("us-a", "mr-a")[0] == "finished"
+    rounds = [text for text in hall.told("round") if "without us-b" in text]
+    assert len(rounds) == 3
+    assert set(hall.run.personal_models()) == {"us-a", "mr-a"}
+
+
+def test_a_modality_without_quorum_does_not_hold_up_the_others(make_hall):
+    hall = make_hall(network={"quorum": 1.0})
+    hall.connected, hall.late = {"us-a", "mr-a"}, True
+    assert hall.job("us-a", "mr-a")[0] == "finished"
+    sites = {r["site"] for r in hall.run.load_rounds() if r["kind"] == "site"}
+    assert sites == {"mr-a"}
+    assert set(hall.run.server_models()) == {"MR"}
+
+
+def test_a_site_that_was_away_goes_on_from_its_own_state(make_hall):
+    hall = make_hall("us-a", "us-b", rounds=3, network={"rounds-per-job": 1})
+    assert hall.job("us-a", "us-b")[0] == "next"
+    hall.connected, hall.late = {"us-a"}, True
+    assert hall.job("us-a")[0] == "next"
+    hall.connected, hall.late = {"us-a", "us-b"}, False
+    assert hall.job("us-a", "us-b")[0] == "next"
+    assert hall.job("us-a", "us-b")[0] == "next"
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    records = [r for r in hall.run.load_rounds() if r["kind"] == "site"]
+    assert [r["round"] for r in records if r["site"] == "us-b"] == [1, 3, 4]
+    back = next(r for r in records if r["site"] == "us-b" and r["round"] == 3)
+    assert back["validation"]["own"] is not None
+    assert back["validation"].keys() >= {"own", "mixture", "model"}
+
+
+def test_a_new_site_begins_with_its_modalitys_model(make_hall):
+    hall = make_hall("us-a", "us-b", rounds=2, network={"rounds-per-job": 1})
+    everybody = hall.stores
+    hall.config = hall.config.model_copy(update={"sites": hall.config.sites[:1]})
+    hall.everybody, hall.stores = True, {"us-a": everybody["us-a"]}
+    assert hall.job("us-a")[0] == "next"
+    hall.stores = everybody
+    desk = hall.desk(["us-a", "us-b"])
+    first = desk.server.task("us-b").download
+    assert first.use == "replace"
+    weights = desk.server.strategy.models(desk.server._updates())["US"]
+    assert all(np.array_equal(first.arrays[name], weights[name]) for name in weights)
+    for _ in range(4):
+        if hall.job("us-a", "us-b")[0] == "finished":
+            break
+    assert set(hall.run.personal_models()) == {"us-a", "us-b"}
+
+
+def test_if_every_site_fails_the_run_ends_with_the_first_cause(make_hall):
+    hall = make_hall("us-a", "us-b")
+
+    def broken(client):
+        def answer(task, progress=None):
+            raise FlamesError(f"the disk of {client.name} is full", "free some space")
+
+        client.answer = answer
+        return client
+
+    hall.client_of = broken
+    verdict, why = hall.job("us-a", "us-b")
+    assert verdict == "failed"
+    assert why in ("us-a: the disk of us-a is full", "us-b: the disk of us-b is full")
+
+
+def test_one_site_that_fails_does_not_stop_the_others(make_hall):
+    hall = make_hall("us-a", "us-b", "mr-a")
+
+    def fail(task, progress=None):
+        raise FlamesError("the loss became nan")
+
+    def broken(client):
+        if client.name == "us-b":
+            client.answer = fail
+        return client
+
+    hall.client_of = broken
+    assert hall.job("us-a", "us-b", "mr-a")[0] == "finished"
+    assert any("us-b: the loss became nan" in text for text in hall.told("trouble"))
+
+
+def test_a_silent_site_counts_as_away(make_hall, monkeypatch):
+    hall = make_hall("us-a", "us-b", network={"silence": 0.5})
+    hall.late = True
+    hanging = threading.Event()
+
+    def line(site, send):
+        def speak(topic, message):
+            if site == "us-b" and topic != "hello" and hanging.is_set():
+                return None
+            if site == "us-b" and topic == "hello":
+                hanging.set()
+            return send(topic, message)
+
+        return speak
+
+    hall.line = line
+    monkeypatch.setattr("flames.federation.network.station.UNREACHABLE_SECONDS", 1.0)
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    assert hall.told("silent") == ["us-b gives no sign of life"]
+
+
+REFUSED = {
+    "another version": {"flames": "0.0.0"},
+    "another protocol": {"protocol": 0},
+    "another configuration": {"config": "0" * 64},
+    "another modality": {"modality": "CT"},
+    "another organ": {"organ": "liver"},
+    "nothing to train on": {"cases": {"train": 0, "val": 1, "test": 1}},
+}
+
+
+@pytest.mark.parametrize("change", REFUSED.values(), ids=REFUSED)
+def test_a_site_that_does_not_fit_is_refused_with_a_reason(change, make_hall):
+    hall = make_hall("us-a", "us-b")
+    desk = hall.desk(["us-a", "us-b"])
+    station = hall.station("us-a", desk)
+    facts = desk_module.SiteFacts.model_validate(facts_of(station) | change)
+    content = {"facts": facts.model_dump(mode="json")}
+    answer, _ = decode(desk.handle("us-a", "hello", encode(content)))
+    assert answer["do"] == "leave"
+    assert answer["reason"]
+    assert hall.told("refused") == [f"us-a does not take part: {answer['reason']}"]
+
+
+def facts_of(station):
+    from flames.federation.network.facts import facts_of as facts
+
+    return facts(station.store, station.config_text, show_cases=True).model_dump(mode="json")
+
+
+def test_a_store_that_changed_is_refused(make_hall, site_stores):
+    hall = make_hall("us-a", "us-b", network={"rounds-per-job": 1})
+    assert hall.job("us-a", "us-b")[0] == "next"
+    hall.stores = hall.stores | {"us-b": site_stores["us-a"]}
+    hall.job("us-a", "us-b")
+    assert any("changed since it took part" in text for text in hall.told("refused"))
+
+
+def test_who_is_no_site_of_the_run_is_sent_away(make_hall):
+    hall = make_hall("us-a")
+    desk = hall.desk(["us-a"])
+    for site in ("mr-a", "nobody", ""):
+        answer, _ = decode(desk.handle(site, "ask", encode({})))
+        assert answer["do"] == "leave"
+
+
+def test_a_desk_whose_run_was_begun_by_the_simulation_goes_on(make_hall, tmp_path):
+    hall = make_hall("us-a")
+    assert hall.job("us-a")[0] == "finished"
+    again = simulate(hall.config, tmp_path / "simulated")
+    assert hall.run.cases.read_bytes() == again.cases.read_bytes()

@@ -1,0 +1,52 @@
+"""One federation with real processes over mutual TLS, and what is left of it afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from flames.config import dump_config
+from flames.federation.simulation import simulate
+from flames.runs import RunFolder
+
+pytest.importorskip("nvflare", reason="needs the extra 'network'")
+
+from consortium_processes import Processes
+
+
+@pytest.fixture
+def processes(tmp_path, site_stores):
+    made = Processes(tmp_path, site_stores)
+    made.found()
+    yield made
+    made.stop()
+
+
+def run(processes, config, *more, seconds=300):
+    file = processes.folder / "federation.toml"
+    file.write_text(dump_config(config), encoding="utf-8")
+    out = processes.folder / "run"
+    command = processes.flames(
+        "run", file, "--on", processes.person, "--out", out, *more, log="run"
+    )
+    try:
+        code = command.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        command.kill()
+        pytest.fail(processes.say())
+    assert code == 0, processes.say()
+    return RunFolder(out)
+
+
+def test_a_run_over_mutual_tls_is_the_simulation_bit_for_bit(
+    processes, make_config, as_simulated, tmp_path
+):
+    processes.start()
+    config = make_config()
+    finished = run(processes, config)
+    simulated = simulate(config, tmp_path / "simulated")
+    assert as_simulated(finished) == as_simulated(simulated)
+    assert finished.report.exists()
+    served = processes.events("server")
+    assert {"us-a is connected", "us-b is connected", "mr-a is connected"} <= set(served)
