@@ -173,7 +173,7 @@ def open_classroom(
     sites = {
         site.name: store
         for site in config.sites
-        if (store := SiteStore.open(site.store)).modality in teachers
+        if site.store is not None and (store := SiteStore.open(site.store)).modality in teachers
     }
     return Classroom(teachers, server, sites, config, precision, not stores)
 

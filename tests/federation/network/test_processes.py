@@ -23,6 +23,12 @@ def processes(tmp_path, site_stores):
     made.stop()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_network():
+    """Train the real network: the processes cannot be told of a smaller one."""
+    return
+
+
 def run(processes, config, *more, seconds=300):
     file = processes.folder / "federation.toml"
     file.write_text(dump_config(config), encoding="utf-8")
