@@ -83,26 +83,6 @@ def issue_kits(
     return certificates.fingerprints
 
 
-def make_request(name: str, key_path: Path, request_path: Path) -> None:
-    """Make a private key and a certificate request for a site, where the site's own person is.
-
-    Raises:
-        FlamesError: A key is already there.
-    """
-    if key_path.exists():
-        raise FlamesError(f"{key_path} exists already", "keep it, or name another --out")
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    request = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .sign(key, _sha256())
-    )
-    key_path.parent.mkdir(parents=True, exist_ok=True)
-    key_path.touch(mode=0o600)
-    key_path.write_bytes(serialize_pri_key(key))
-    request_path.write_bytes(request.public_bytes(serialization.Encoding.PEM))
-
-
 class _Certificates(CertBuilder):
     """The engine's certificates, for wanted names only, and without keeping their private keys."""
 
@@ -198,13 +178,13 @@ def _read_request(site: SiteEntry) -> x509.CertificateSigningRequest:
     except (OSError, ValueError) as error:
         raise FlamesError(
             f"cannot read the certificate request {site.request}: {error}",
-            f"ask the site for the file of 'flames site request {site.name}'",
+            f"ask {site.name} for a certificate request in PEM, made with its own key",
         ) from error
     names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if not request.is_signature_valid or [str(n.value) for n in names] != [site.name]:
         raise FlamesError(
             f"the certificate request {site.request} is not one of {site.name}",
-            f"ask the site for the file of 'flames site request {site.name}'",
+            f"ask {site.name} for a certificate request in PEM, made with its own key",
         )
     return request
 
