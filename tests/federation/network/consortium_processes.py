@@ -18,7 +18,7 @@ from flames.data.store import SiteStore
 from flames.federation.network.membership import found_consortium
 
 FLAMES = (sys.executable, "-c", "from flames.cli.main import main; main()")
-PERSON = "anna@example.org"
+PERSON = "lead@example.org"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
