@@ -12,7 +12,7 @@ from flames.errors import FlamesError
 from flames.federation import simulation
 from flames.federation.exchange import derive_seed
 from flames.federation.simulation import client_sites, open_stores, simulate
-from flames.inference.predict import validation_dice
+from flames.inference.predict import validate
 from flames.inference.score import load_model
 from flames.models import make_model
 from flames.models.precision import choose_precision
@@ -125,13 +125,13 @@ def test_kept_weights_are_never_worse_than_what_was_tried(finished, make_config,
         scores = {}
         for path in (finished.personal_model(site), finished.server_model(store.modality)):
             model = load_model(path, choose_precision("float32"))
-            scores[model.kind] = validation_dice(
+            scores[model.kind] = validate(
                 model.network,
                 [load_slices(store, "val", config.data.image_size)],
                 at_most=config.training.validation_images,
                 precision=choose_precision("float32"),
                 batch_size=config.evaluation.batch_size,
-            )
+            ).dice
         assert scores["personal"] == pytest.approx(mine[-1]["best"], abs=1e-5)
         assert scores["personal"] >= scores["server"] - 1e-4
 

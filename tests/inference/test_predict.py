@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from flames.data.slices import Slices
-from flames.inference.predict import predict_case, predict_squares, validation_dice, validation_rows
+from flames.inference.predict import predict_case, predict_squares, validate, validation_rows
 from flames.models.precision import choose_precision
 
 FLOAT32 = choose_precision("float32")
@@ -111,7 +111,7 @@ def cases(**shown):
 
 
 def dice(network, *tables, at_most=100):
-    return validation_dice(network, tables, at_most=at_most, precision=FLOAT32, batch_size=3)
+    return validate(network, tables, at_most=at_most, precision=FLOAT32, batch_size=3).dice
 
 
 def test_validation_dice_by_hand():

@@ -52,7 +52,7 @@ class Reply:
     validation_cases: int
     curves: dict[str, Any] = field(default_factory=dict)
     """What each presence threshold makes of the validation Dice of what was tried, and of ``kept``
-    weights: sums and counts, nothing of one case. See `flames.metrics.presence.operating_curve`."""
+    weights: sums and counts over its cases. See `flames.metrics.presence.operating_curve`."""
 
 
 def derive_seed(*parts: object) -> int:

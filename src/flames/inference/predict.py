@@ -93,18 +93,6 @@ def validation_rows(slices: Slices, at_most: int) -> np.ndarray:
     return np.arange(stride // 2 if len(slices) > stride // 2 else 0, len(slices), stride)
 
 
-def validation_dice(
-    model: nn.Module,
-    tables: Sequence[Slices],
-    *,
-    at_most: int,
-    precision: Precision,
-    batch_size: int,
-) -> float:
-    """Return the mean Dice of `validate`."""
-    return validate(model, tables, at_most=at_most, precision=precision, batch_size=batch_size).dice
-
-
 @dataclass(frozen=True)
 class Validation:
     """How good a set of weights is on validation cases."""
