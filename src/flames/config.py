@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +22,13 @@ StrategyName = Literal[
 ModelName = Literal["unet", "densenet-unet", "efficientnet-unet", "student", "told-student"]
 LossName = Literal["dice-bce", "dice-focal", "paper"]
 STRATEGY_NAMES: tuple[str, ...] = get_args(StrategyName)
+
+
+Triple = tuple[
+    Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]
+]
+Side = Annotated[int, Field(ge=1)]
+Sides = tuple[Side, Side, Side]
 
 
 class Section(BaseModel):
@@ -62,11 +70,52 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """How cases become batches."""
 
+    dimensions: Literal[2, 3] = 2
+    """3 trains on volumes as volumes, in patches of a modality's plan; 2 slice by slice."""
     image_size: int = Field(128, ge=32, le=1024)
     """Images are fitted into this square, aspect ratio kept."""
     augment: bool = True
     tumour_fraction: float = Field(0.67, ge=0, le=1)
     """Share of training slices of a volume that show tumour, while it has both kinds."""
+
+
+class PlanConfig(Section):
+    """How the volumes of one modality are trained on in three dimensions.
+
+    Every triple is slices first, then rows and columns of a slice.
+    """
+
+    spacing: Triple
+    """Millimetres between voxels that volumes are brought to; 0 keeps an axis as it is."""
+    patch: Sides
+    """Voxels of a training patch."""
+    strides: tuple[Sides, ...] = Field(min_length=2, max_length=7)
+    """Factor of each level of the network on each axis, the finest first."""
+    kernels: tuple[Sides, ...]
+    """Size of each level's convolutions on each axis."""
+    batch_size: int = Field(2, ge=1)
+    """Patches a step."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> PlanConfig:
+        if len(self.kernels) != len(self.strides):
+            raise ValueError(
+                f"{len(self.strides)} strides need as many kernels, found {len(self.kernels)}"
+            )
+        if any(size % 2 == 0 for kernel in self.kernels for size in kernel):
+            raise ValueError("kernels have odd sizes")
+        for axis, factor in enumerate(self.factors):
+            if self.patch[axis] % factor:
+                raise ValueError(
+                    f"patch {list(self.patch)} is no multiple of the strides' {list(self.factors)}"
+                )
+        return self
+
+    @property
+    def factors(self) -> tuple[int, int, int]:
+        """Return by how much the network shrinks a patch on each axis."""
+        slices, rows, columns = (math.prod(s[axis] for s in self.strides) for axis in range(3))
+        return slices, rows, columns
 
 
 class TrainingConfig(Section):
@@ -149,6 +198,8 @@ class RunConfig(Section):
     strategy: StrategyConfig = StrategyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     network: NetworkConfig = NetworkConfig()
+    plans: dict[Literal["US", "MR", "CT"], PlanConfig] = {}
+    """By modality; `flames plan` writes them, and a simulation makes those that are missing."""
 
     @model_validator(mode="after")
     def _names_once(self) -> RunConfig:
@@ -156,6 +207,31 @@ class RunConfig(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"site {twice[0]!r} is listed twice")
+        return self
+
+    def plan_for(self, modality: str) -> PlanConfig | None:
+        """Return a modality's plan; None where its images are seen slice by slice.
+
+        Raises:
+            FlamesError: The run has three dimensions and no plan for this modality.
+        """
+        if self.data.dimensions == 2:
+            return None
+        plan = next((plan for known, plan in self.plans.items() if known == modality), None)
+        if plan is None:
+            raise FlamesError(
+                f"three dimensions need a plan for {modality}, and there is none",
+                "make one with 'flames plan', and add it to the federation's file",
+            )
+        return plan
+
+    @model_validator(mode="after")
+    def _network_has_depth(self) -> RunConfig:
+        if self.plans and self.data.dimensions == 2:
+            raise ValueError("plans are for data.dimensions = 3, found 2")
+        flat = self.model.name != "unet" or self.model.deep_supervision
+        if flat and self.data.dimensions == 3:
+            raise ValueError("three dimensions need the network 'unet', no deep supervision")
         return self
 
 

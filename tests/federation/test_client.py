@@ -174,7 +174,7 @@ def server_of(make_config, tmp_path, **given):
         [Member("us-a", "US", 1)],
         config=config,
         strategy=make_strategy(config),
-        start={},
+        start=lambda _: {},
         folder=tmp_path / "server",
     )
 
@@ -195,7 +195,7 @@ def test_rounds_share_out_the_budget(make_config, tmp_path, name, rounds):
 def test_the_server_reads_updates_one_array_at_a_time(finished, make_config):
     config = make_config()
     server = Server(
-        [], config=config, strategy=make_strategy(config), start={},
+        [], config=config, strategy=make_strategy(config), start=lambda _: {},
         folder=finished.state / "server",
     )  # fmt: skip
     updates = server._updates()

@@ -250,6 +250,29 @@ def check(
         raise typer.Exit(1)
 
 
+@data.command(name="fingerprint")
+def fingerprint_(
+    store: Annotated[Path, typer.Argument(help="A site store.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="New file; default: print it.")
+    ] = None,
+) -> None:
+    """Say what a store's training images are like, in counts and percentiles of no single case.
+
+    A consortium plans three dimensions from these.
+    """
+    from flames.cli.plan import write_new
+    from flames.data.fingerprint import fingerprint
+    from flames.data.store import SiteStore
+
+    text = fingerprint(SiteStore.open(store)).model_dump_json(indent=2) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    write_new(out, text)
+    typer.echo(f"fingerprint: {out}")
+
+
 def _print_check(found: Check) -> None:
     from statistics import median
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flames.errors import FlamesError
+
 
 def export(
     model: Annotated[Path, typer.Argument(help="A run's folder, or one of its model files.")],
@@ -33,8 +35,14 @@ def export(
 
     path = choose_model(model, site=site, modality=modality)
     precision = Precision(torch.device("cpu"), torch.float32, channels_last=False)
+    loaded = load_model(path, precision)
+    if loaded.plan is not None:
+        raise FlamesError(
+            f"{path} works on volumes in three dimensions, and exports are slice by slice",
+            "use it with 'flames predict', or export a model of data.dimensions = 2",
+        )
     checked = export_model(
-        load_model(path, precision),
+        loaded,
         path,
         target,
         out,

@@ -17,6 +17,7 @@ from flames.cli.distill import distill
 from flames.cli.evaluate import evaluate
 from flames.cli.export import export
 from flames.cli.generalise import generalise
+from flames.cli.plan import plan
 from flames.cli.predict import predict
 from flames.cli.report import report
 from flames.cli.run import run
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 data.command()(make)
 app.add_typer(data, name="data")
+app.command()(plan)
 app.command()(run)
 app.command()(attach)
 app.command()(stop)

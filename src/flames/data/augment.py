@@ -58,7 +58,10 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 def augment(
     images: Tensor, labels: Tensor, ranges: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return changed copies of images ``(B, 1, H, W)`` in [-1, 1] and labels in [0, 1]."""
+    """Return changed copies of images ``(B, 1, H, W)`` in [-1, 1] and labels in [0, 1].
+
+    Patches of volumes come as ``(B, D, H, W)``: all slices of one move and change alike.
+    """
     images, labels = _move(images, labels, ranges, generator)
     return _recolour(images, ranges, generator), labels
 
@@ -79,9 +82,10 @@ def _move(
     matrix[:, 1, 1] = torch.cos(angle) * rows / scale
     matrix[:, :, 2] = shift * 2 * ranges.shift
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    depth = images.shape[1]
     both = torch.cat([images + 1, labels], dim=1)  # outside reads 0: darkest, and no tumour
     moved = functional.grid_sample(both, grid, align_corners=False)
-    return moved[:, :1] - 1, moved[:, 1:]
+    return moved[:, :depth] - 1, moved[:, depth:]
 
 
 def _recolour(images: Tensor, ranges: Augmentation, generator: torch.Generator) -> Tensor:

@@ -43,6 +43,8 @@ class Fingerprint(BaseModel):
     """Standard deviation of the normalised image."""
     ct_window: tuple[float, float] | None
     """Hounsfield units mapped to -1 and 1."""
+    sides: tuple[Range, Range, Range] | None = None
+    """Voxels of a volume: slices, rows, columns; None for single images."""
 
 
 def fingerprint(store: SiteStore) -> Fingerprint:
@@ -52,6 +54,8 @@ def fingerprint(store: SiteStore) -> Fingerprint:
     light = [measure(store.image(c.case_id), c.intensity) for c in cases[::step]]
     apart = [spacing_parts(c.spacing, c.slice_axis) for c in cases]
     volumes = [b for _, b in apart if b is not None]
+    axes = [slice_first(c.shape, c.slice_axis) for c in cases if c.slice_axis is not None]
+    first, rows, columns = ([shape[axis] for shape in axes] for axis in range(3))
     window = store.info.settings.get("ct_window", CT_WINDOW)
     return Fingerprint(
         modality=store.modality,
@@ -65,7 +69,17 @@ def fingerprint(store: SiteStore) -> Fingerprint:
         brightness=_range([mean for mean, _ in light]),
         contrast=_range([deviation for _, deviation in light]),
         ct_window=(float(window[0]), float(window[1])) if store.modality == "CT" else None,
+        sides=(_range(first), _range(rows), _range(columns)) if axes else None,
     )
+
+
+def slice_first(shape: Sequence[int], slice_axis: int) -> list[int]:
+    """Return a volume's shape with the number of its slices first.
+
+    >>> slice_first((256, 240, 20), 2)
+    [20, 256, 240]
+    """
+    return [shape[slice_axis], *(side for axis, side in enumerate(shape) if axis != slice_axis)]
 
 
 def measure(image: np.ndarray, window: tuple[float, float]) -> tuple[float, float]:

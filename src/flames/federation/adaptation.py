@@ -11,21 +11,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from flames.config import ModelConfig, TrainingConfig
 from flames.data.batches import training_batches
+from flames.data.blocks import block_batches, load_blocks
 from flames.data.slices import Slices, load_slices
 from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
 from flames.files import save_json
 from flames.inference.predict import validate
+from flames.inference.predict_volumes import validate_blocks
 from flames.inference.score import ScoreOptions, TrainedModel, load_model, score_store
+from flames.inference.validation import Validation
 from flames.metrics.presence import best_threshold
 from flames.models import make_model
-from flames.models.precision import choose_precision
+from flames.models.precision import Precision, choose_precision
 from flames.models.weights import load_metadata, model_arrays, save_arrays
 from flames.runs import RunFolder, load_csv, save_csv
+from flames.training.local import Batches
 from flames.training.loop import make_optimizer, train
 
 MODEL, NOTHING = "model", "nothing"
@@ -182,21 +187,12 @@ def _train(path: Path, store: SiteStore, point: Point, options: AdaptOptions) ->
     if point.start == NOTHING:
         torch.manual_seed(derive_seed(point.seed, "start"))
         config = ModelConfig.model_validate_json(load_metadata(path)["network"])
-        network = precision.place(make_model(config))
+        network = precision.place(make_model(config, loaded.plan))
     threshold = loaded.presence_threshold
     if point.cases:
-        table = load_slices(store, "train", loaded.image_size)
         seed = derive_seed(point.seed, store.site, point.cases)
         torch.manual_seed(seed)
-        labelled = only_cases(table, chosen_cases(store, point.cases, point.seed))
-        batches = training_batches(
-            [labelled],
-            modality=store.modality,
-            batch_size=options.training.batch_size,
-            tumour_fraction=options.tumour_fraction,
-            augmented=True,
-            seed=seed,
-        )
+        batches, judge = _labelled(loaded, store, point, options, seed, precision)
         train(
             network,
             make_optimizer(network, options.training),
@@ -206,8 +202,7 @@ def _train(path: Path, store: SiteStore, point: Point, options: AdaptOptions) ->
             steps=range(options.steps),
             total_steps=options.steps,
         )
-        judged = validate(network, [labelled], at_most=200, precision=precision, batch_size=16)
-        threshold = best_threshold([judged.curve])
+        threshold = best_threshold([judge(network).curve])
     return TrainedModel(
         f"{point.start}:{point.cases}",
         "personal",
@@ -215,6 +210,44 @@ def _train(path: Path, store: SiteStore, point: Point, options: AdaptOptions) ->
         loaded.image_size,
         network,
         presence_threshold=threshold,
+        plan=loaded.plan,
+    )
+
+
+def _labelled(
+    loaded: TrainedModel,
+    store: SiteStore,
+    point: Point,
+    options: AdaptOptions,
+    seed: int,
+    precision: Precision,
+) -> tuple[Batches, Callable[[nn.Module], Validation]]:
+    """Return batches of a point's labelled cases, and what judges a network on these cases."""
+    chosen = chosen_cases(store, point.cases, point.seed)
+    if (plan := loaded.plan) is not None:
+        volumes = load_blocks(store, "train", plan).only(chosen)
+        patches = block_batches(
+            [volumes],
+            plan,
+            modality=store.modality,
+            tumour_fraction=options.tumour_fraction,
+            augmented=True,
+            seed=seed,
+        )
+        return patches, lambda network: validate_blocks(
+            network, [volumes], plan, precision=precision
+        )
+    labelled = only_cases(load_slices(store, "train", loaded.image_size), chosen)
+    batches = training_batches(
+        [labelled],
+        modality=store.modality,
+        batch_size=options.training.batch_size,
+        tumour_fraction=options.tumour_fraction,
+        augmented=True,
+        seed=seed,
+    )
+    return batches, lambda network: validate(
+        network, [labelled], at_most=200, precision=precision, batch_size=16
     )
 
 

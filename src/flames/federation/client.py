@@ -25,12 +25,15 @@ from torch import nn
 
 from flames.config import RunConfig
 from flames.data.batches import training_batches
+from flames.data.blocks import Blocks, block_batches, load_blocks
 from flames.data.slices import Slices, load_slices
 from flames.data.store import SiteStore, Split
 from flames.federation.exchange import Reply, Task, derive_seed
 from flames.federation.summary import kept_threshold
 from flames.files import save_json
-from flames.inference.predict import Validation, validate
+from flames.inference.predict import validate
+from flames.inference.predict_volumes import validate_blocks
+from flames.inference.validation import Validation
 from flames.models import make_model
 from flames.models.precision import Precision
 from flames.models.weights import (
@@ -44,7 +47,7 @@ from flames.models.weights import (
 from flames.strategies import Download, Strategy
 from flames.strategies.mixture import Candidate, candidates, choose, keep_statistics
 from flames.strategies.rules import split_controls, with_controls
-from flames.training.local import ControlVariates, Stretch, joined, train_shared
+from flames.training.local import Batches, ControlVariates, Stretch, joined, train_shared
 from flames.training.loop import Progress, TrainResult, learning_rate, make_optimizer
 from flames.training.second import keep_second, train_second
 
@@ -81,6 +84,7 @@ class Client:
         self.stores = tuple(stores)
         self.modality = stores[0].modality
         self.config = config
+        self.plan = config.plan_for(self.modality)
         self.strategy = strategy
         self.precision = precision
         self.folder = folder
@@ -148,7 +152,7 @@ class Client:
     def _train(self, task: Task, place: Path, progress: Progress | None) -> Reply:
         started = time.perf_counter()
         before = self._round_folder(self._last_round(task.server_round))
-        network = self.precision.place(make_model(self._start_model()))
+        network = self.precision.place(make_model(self._start_model(), self.plan))
         sharing = self._shares(task.server_round)
         download, controls = self._unpack(task.download, before)
         tried = self._try(network, download, before, sharing=sharing)
@@ -210,14 +214,7 @@ class Client:
             set_optimizer_arrays(optimizer, load_arrays(before / "optimizer.safetensors"))
         seed = derive_seed(self.config.seed, self.name, task.server_round)
         torch.manual_seed(seed)
-        batches = training_batches(
-            self._slices("train"),
-            modality=self.modality,
-            batch_size=training.batch_size,
-            tumour_fraction=self.config.data.tumour_fraction,
-            augmented=self.config.data.augment,
-            seed=seed,
-        )
+        batches = self._batches(seed)
         whole = Stretch(task.steps, task.total_steps, training, self.precision, progress)
         stretch, rest = whole.halves() if rule.second else (whole, None)
         correct = None
@@ -334,7 +331,30 @@ class Client:
         found = self._validate(network)
         return replace(candidate, score=found.dice, curve=found.curve)
 
+    def _batches(self, seed: int) -> Batches:
+        data = self.config.data
+        if self.plan is not None:
+            return block_batches(
+                self._blocks("train"),
+                self.plan,
+                modality=self.modality,
+                tumour_fraction=data.tumour_fraction,
+                augmented=data.augment,
+                seed=seed,
+            )
+        return training_batches(
+            self._slices("train"),
+            modality=self.modality,
+            batch_size=self.config.training.batch_size,
+            tumour_fraction=data.tumour_fraction,
+            augmented=data.augment,
+            seed=seed,
+        )
+
     def _validate(self, network: nn.Module) -> Validation:
+        if self.plan is not None:
+            tables = self._blocks("val")
+            return validate_blocks(network, tables, self.plan, precision=self.precision)
         return validate(
             network,
             self._slices("val"),
@@ -346,6 +366,10 @@ class Client:
     def _slices(self, split: Split) -> list[Slices]:
         size = self.config.data.image_size
         return [load_slices(store, split, size) for store in self.stores]
+
+    def _blocks(self, split: Split) -> list[Blocks]:
+        assert self.plan is not None
+        return [load_blocks(store, split, self.plan) for store in self.stores]
 
     def _start_model(self) -> Any:
         return self.config.model.model_copy(update={"pretrained": False, "weights": None})

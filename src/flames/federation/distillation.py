@@ -151,6 +151,11 @@ def open_classroom(
             "name a finished run of a strategy that has them, such as flames or modality",
         )
     teachers = {group: load_model(path, precision) for group, path in files.items()}
+    if any(model.plan is not None for model in teachers.values()):
+        raise FlamesError(
+            f"the models of {run} work on volumes, and a student learns slice by slice",
+            "name a run with data.dimensions = 2",
+        )
     sizes = {model.image_size for model in teachers.values()}
     if len(sizes) > 1:
         raise FlamesError(f"the teachers look at images of sizes {sorted(sizes)}", "use one run")

@@ -14,7 +14,6 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 
 from flames.array_files import LazyArrays, load_arrays, save_arrays
 from flames.config import RunConfig
+from flames.federation.beginning import FirstWeights
 from flames.federation.exchange import Reply, Task, check_update
 from flames.files import save_json
 from flames.metrics.presence import best_threshold
@@ -52,10 +52,10 @@ class Server:
         *,
         config: RunConfig,
         strategy: Strategy,
-        start: Arrays,
+        start: FirstWeights,
         folder: Path,
     ) -> None:
-        """Continue from the last complete round in ``folder``; ``start`` are the first weights."""
+        """Continue from the last complete round in ``folder``; ``start`` has the first weights."""
         self.members = {member.name: member for member in members}
         self.config = config
         self.strategy = strategy
@@ -66,11 +66,11 @@ class Server:
         self._bytes: dict[str, tuple[int, int]] = {}
         self._sends: dict[str, int] = {}
 
-    @cached_property
-    def _shared(self) -> Arrays:
+    def _shared(self, modality: str) -> Arrays:
         """Return the first weights of what travels."""
-        private = self.strategy.private(self.start)
-        return {name: array for name, array in self.start.items() if name not in private}
+        start = self.start(modality)
+        private = self.strategy.private(start)
+        return {name: array for name, array in start.items() if name not in private}
 
     @property
     def last_round(self) -> int:
@@ -103,7 +103,7 @@ class Server:
         Raises:
             FlamesError: Its arrays are not of this run, or not finite.
         """
-        check_update(arrays, self._shared, reply.client)
+        check_update(arrays, self._shared(reply.modality), reply.client)
         place = self._partial() / "updates" / f"{reply.client}.safetensors"
         size = save_arrays(place, arrays)
         self._bytes[reply.client] = travelled or (size * self._sends[reply.client], size)
@@ -167,16 +167,17 @@ class Server:
 
     def _download(self, client: str) -> Download:
         if self.finished == 0:
-            return Download(self.start, use="replace")
+            return Download(self.start(self.members[client].modality), use="replace")
         updates = self._updates()
         away = self.away()
         if client in away:
             updates |= {client: self._update(away[client], "away", updates)}
         if client in updates:
             return self._informed().download(client, updates)
-        group = self.strategy.group_of(self.members[client].modality)
+        modality = self.members[client].modality
+        group = self.strategy.group_of(modality)
         models = {} if group is None else self._informed().models(updates)
-        return Download({**self.start, **models.get(str(group), {})}, use="replace")
+        return Download({**self.start(modality), **models.get(str(group), {})}, use="replace")
 
     def _total_steps(self, client: str) -> int:
         member = self.members[client]
@@ -212,7 +213,15 @@ class Server:
             return self.affinity()
         folder = self._partial() / "updates"
         first = {n: _as_update(r, folder, None) for n, r in self._received.items()}
-        return affinities(first, self._shared)
+        kinds: dict[int, Arrays] = {}  # clients with one network are compared with each other
+        for update in first.values():
+            start = self.start(update.modality)
+            kinds.setdefault(id(start), self._shared(update.modality))
+        found: dict[str, dict[str, float]] = {}
+        for kind, start in kinds.items():
+            alike = {n: u for n, u in first.items() if id(self.start(u.modality)) == kind}
+            found |= affinities(alike, start)
+        return found
 
     def _update(
         self, reply: Reply, place: str, others: Mapping[str, Reply] | Mapping[str, Update]
@@ -294,7 +303,9 @@ class Server:
         memory = load_arrays(self._folder(self.finished) / MEMORY) if self.finished else {}
         folder = partial / "updates"
         updates = {n: _as_update(r, folder, None) for n, r in self._received.items()}
-        after = memory | self.strategy.advance(memory, updates, self.start)
+        # Strategies with a memory have one network for all modalities.
+        start = self.start(next(iter(updates.values())).modality) if updates else {}
+        after = memory | self.strategy.advance(memory, updates, start)
         save_arrays(partial / MEMORY, after)
 
     def _groups(self) -> dict[str, list[str]]:

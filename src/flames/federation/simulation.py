@@ -11,10 +11,11 @@ import torch
 from flames.config import RunConfig, SiteConfig, differing_keys, dump_config, load_config
 from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
-from flames.federation.beginning import make_strategy, start_arrays
+from flames.federation.beginning import first_weights, make_strategy
 from flames.federation.client import Client
 from flames.federation.environment import describe_environment
 from flames.federation.outcome import save_models, score_run
+from flames.federation.planning import planned
 from flames.federation.progress import Event, OnEvent, sentence
 from flames.federation.server import Member, Server
 from flames.files import save_json, save_text
@@ -39,6 +40,7 @@ def simulate(
     """
     run = RunFolder(out)
     stores = open_stores(config)
+    config = planned(config, stores)
     _claim(run, config, stores, resume)
     if run.summary.exists():
         return run
@@ -64,7 +66,7 @@ def simulate(
         ],
         config=config,
         strategy=strategy,
-        start=start_arrays(config, run),
+        start=first_weights(config, run),
         folder=run.state / "server",
     )
     save_lines(run.rounds, server.records())

@@ -86,7 +86,9 @@ def model_metadata(
 ) -> dict[str, Any]:
     """Return what a model's file says of it, so that it can be used without the run."""
     network = config.model.model_copy(update={"weights": None})
-    return {
+    plan = config.plan_for(modality)
+    planned = {} if plan is None else {"plan": plan.model_dump_json()}
+    return planned | {
         "name": f"{kind}:{name}",
         "kind": kind,
         "modality": modality,

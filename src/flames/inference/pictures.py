@@ -49,6 +49,7 @@ def draw_gallery(
             precision=precision,
             batch_size=options.batch_size,
             flip=options.flip,
+            plan=model.plan,
         )
         images, labels = case_slices(store, case)
         found = model.decide(probs, presence_score(probs, slice_axis=case.slice_axis))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flames.config import PlanConfig
+from flames.data.blocks import case_spacing
 from flames.data.slices import Slices, case_slices, fit, unfit
 from flames.data.store import CaseRecord, SiteStore
-from flames.metrics.presence import Curve, operating_curve, presence_score
+from flames.inference.predict_volumes import predict_volume
+from flames.inference.validation import Validation, validation_of
+from flames.metrics.presence import presence_score
 from flames.models.precision import Precision
 
 
@@ -58,8 +61,12 @@ def predict_case(
     precision: Precision,
     batch_size: int,
     flip: bool = False,
+    plan: PlanConfig | None = None,
 ) -> np.ndarray:
-    """Return a case's tumour probabilities in its own shape, float32."""
+    """Return a case's tumour probabilities in its own shape, float32.
+
+    With a plan ``model`` works in three dimensions and the case is a volume.
+    """
     slices, _ = case_slices(store, case)
     native = predict_slices(
         model,
@@ -68,6 +75,8 @@ def predict_case(
         precision=precision,
         batch_size=batch_size,
         flip=flip,
+        plan=plan,
+        spacing=case_spacing(case),
     )
     return native[0] if case.slice_axis is None else np.moveaxis(native, 0, case.slice_axis)
 
@@ -80,8 +89,15 @@ def predict_slices(
     precision: Precision,
     batch_size: int,
     flip: bool = False,
+    plan: PlanConfig | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """Return probabilities ``(N, H, W)`` float32 of normalised slices ``(N, H, W)`` of any size."""
+    """Return probabilities ``(N, H, W)`` float32 of normalised slices ``(N, H, W)`` of any size.
+
+    With a plan they are one volume; its ``spacing``, slices first, is in mm, None if unknown.
+    """
+    if plan is not None:
+        return predict_volume(model, slices, spacing, plan, precision=precision, flip=flip)
     squares = np.clip(fit(slices, image_size, fill=-1.0), -1, 1).astype(np.float16)
     probs = predict_squares(model, squares, precision=precision, batch_size=batch_size, flip=flip)
     return unfit(probs, slices.shape[1:]).numpy()
@@ -91,16 +107,6 @@ def validation_rows(slices: Slices, at_most: int) -> np.ndarray:
     """Return row numbers that stand for a split: evenly spread over it, at most about so many."""
     stride = max(1, -(-len(slices) // at_most))
     return np.arange(stride // 2 if len(slices) > stride // 2 else 0, len(slices), stride)
-
-
-@dataclass(frozen=True)
-class Validation:
-    """How good a set of weights is on validation cases."""
-
-    dice: float
-    """Mean over cases, nothing silenced."""
-    curve: Curve
-    """What each presence threshold would make of it."""
 
 
 def validate(
@@ -135,11 +141,7 @@ def validate(
             tumour.append(bool(truth[mine].any()))
             inside = _unpadded(np.asarray(table.images[rows[mine]]))
             presence.append(presence_score(probs[mine].numpy()[inside], slice_axis=0))
-    defined = [score for score in scores if not math.isnan(score)]
-    return Validation(
-        float(np.mean(defined)) if defined else float(len(scores) > 0),
-        operating_curve(scores, tumour, presence),
-    )
+    return validation_of(scores, tumour, presence)
 
 
 def _unpadded(squares: np.ndarray) -> tuple[slice, slice, slice]:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from flames.data.blocks import slice_first_spacing
 from flames.data.fingerprint import departures
 from flames.data.inputs import Input
 from flames.data.normalise import CT_WINDOW, intensity_window, normalise
@@ -21,7 +22,7 @@ from flames.errors import FlamesError, nearest
 from flames.inference.lesions import Lesion, find_lesions
 from flames.inference.outputs import WRITERS, Finding, MadeBy, default_format
 from flames.inference.predict import predict_slices
-from flames.inference.score import TrainedModel
+from flames.inference.score import TrainedModel, refuse_flat
 from flames.metrics.presence import presence_score
 from flames.models.precision import Precision
 from flames.models.student import tell
@@ -115,6 +116,8 @@ def predict_file(
     started = time.perf_counter()
     scan = read_series(one.paths) if one.dicom else read_scan(one.path, channel=options.channel)
     modality = _modality(model, scan, one, options)
+    if model.plan is not None and scan.slice_axis is None:
+        raise refuse_flat(model, str(one.path))
     window = intensity_window(scan.image, modality, ct_window(model))
     slices = scan.slices(normalise(scan.image, window))
     tell(model.network, modality)
@@ -125,6 +128,8 @@ def predict_file(
         precision=precision,
         batch_size=options.batch_size,
         flip=options.flip,
+        plan=model.plan,
+        spacing=slice_first_spacing(scan.spacing, scan.slice_axis, known=scan.spacing_known),
     )
     probabilities = np.ascontiguousarray(scan.unslice(native))
     presence = presence_score(probabilities, slice_axis=scan.slice_axis)

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from torch import nn
 
-from flames.config import ModelConfig
+from flames.config import ModelConfig, PlanConfig
 from flames.data.fingerprint import Fingerprint
 from flames.data.store import CaseRecord, SiteStore, Split
 from flames.errors import FlamesError
@@ -46,6 +46,8 @@ class TrainedModel:
     """First digits of the digest of its file."""
     presence_threshold: float = 0.0
     """Cases with a lower presence score get an empty mask; chosen on validation cases."""
+    plan: PlanConfig | None = None
+    """How it sees volumes in three dimensions; None: slice by slice."""
 
     def decide(self, probs: np.ndarray, presence: float) -> np.ndarray:
         """Return the mask of one case, bool in its shape: probabilities above one half.
@@ -90,7 +92,8 @@ def load_model(path: Path, precision: Precision) -> TrainedModel:
         config = ModelConfig.model_validate_json(metadata["network"])
     except (KeyError, ValueError) as error:
         raise _unsaid(path, error) from error
-    network = make_model(config.model_copy(update={"pretrained": False, "weights": None}))
+    config = config.model_copy(update={"pretrained": False, "weights": None})
+    network = make_model(config, plan_of(path, metadata))
     model = model_of(path, metadata, network)
     set_model_arrays(network, load_arrays(path))
     return replace(model, network=precision.place(network))
@@ -112,8 +115,22 @@ def model_of(path: Path, metadata: Mapping[str, str], network: nn.Module) -> Tra
             trained_on=_fingerprints(metadata),
             version=metadata.get("version") or sha256(path.read_bytes()).hexdigest()[:12],
             presence_threshold=float(metadata.get("presence_threshold", 0)),
+            plan=plan_of(path, metadata),
         )
     except (KeyError, ValueError) as error:
+        raise _unsaid(path, error) from error
+
+
+def plan_of(path: Path, metadata: Mapping[str, str]) -> PlanConfig | None:
+    """Return the plan of a model in three dimensions; None for one that sees slices.
+
+    Raises:
+        FlamesError: The file's plan is damaged.
+    """
+    said = metadata.get("plan", "null")
+    try:
+        return TypeAdapter(PlanConfig | None).validate_json(said)
+    except ValueError as error:
         raise _unsaid(path, error) from error
 
 
@@ -144,6 +161,9 @@ def score_store(
             f"{store.modality}",
             f"score it on stores of {model.modality}",
         )
+    flat = [c.case_id for c in store.split(options.split) if c.slice_axis is None]
+    if model.plan is not None and flat:
+        raise refuse_flat(model, f"{store.path}: {flat[0]}")
     tell(model.network, store.modality)
     for done, case in enumerate(store.split(options.split)):
         probs = predict_case(
@@ -154,6 +174,7 @@ def score_store(
             precision=precision,
             batch_size=options.batch_size,
             flip=options.flip,
+            plan=model.plan,
         )
         presence = presence_score(probs, slice_axis=case.slice_axis)
         prediction = model.decide(probs, presence)
@@ -180,6 +201,14 @@ def score_store(
         yield ScoredCase(row, case, prediction, reliability(probs, label))
         if progress is not None:
             progress(done + 1)
+
+
+def refuse_flat(model: TrainedModel, what: str) -> FlamesError:
+    """Return the error of a single image for a model of volumes."""
+    return FlamesError(
+        f"{what} is a single image, and model {model.name} works on volumes",
+        "name volumes, or a model that was trained with data.dimensions = 2",
+    )
 
 
 def _fingerprints(metadata: Mapping[str, str]) -> tuple[Fingerprint, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from flames.data.blocks import case_spacing
 from flames.data.normalise import CT_WINDOW, intensity_window, normalise
 from flames.data.store import CaseRecord, SiteStore
 from flames.inference.predict import predict_slices
@@ -147,6 +148,8 @@ def score_shifts(
                 precision=precision,
                 batch_size=options.batch_size,
                 flip=options.flip,
+                plan=model.plan,
+                spacing=case_spacing(case),
             )
             presence = presence_score(probs, slice_axis=0)
             found = model.decide(probs, presence)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from torch import nn
 
-from flames.config import ModelConfig
+from flames.config import ModelConfig, PlanConfig
 from flames.models.densenet_unet import densenet_unet
 from flames.models.efficientnet_unet import efficientnet_unet
 from flames.models.student import student, told_student
 from flames.models.unet import unet
+from flames.models.unet3d import unet3d
 
 __all__ = [
     "MODELS",
@@ -20,6 +21,7 @@ __all__ = [
     "student",
     "told_student",
     "unet",
+    "unet3d",
 ]
 
 MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
@@ -31,6 +33,9 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
 }
 
 
-def make_model(config: ModelConfig) -> nn.Module:
-    """Return the network of ``config``, ``(B, 1, H, W)`` → logits ``(B, 1, H, W)``."""
-    return MODELS[config.name](config)
+def make_model(config: ModelConfig, plan: PlanConfig | None = None) -> nn.Module:
+    """Return the network of ``config``, ``(B, 1, H, W)`` → logits ``(B, 1, H, W)``.
+
+    With a plan it works on volumes, ``(B, 1, D, H, W)``.
+    """
+    return MODELS[config.name](config) if plan is None else unet3d(plan)

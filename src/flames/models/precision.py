@@ -26,13 +26,17 @@ class Precision:
     def place(self, model: nn.Module) -> nn.Module:
         """Return ``model`` on the device, in the layout."""
         model = model.to(self.device)
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        layout = self._layout(max((p.dim() for p in model.parameters()), default=4))
         return model.to(memory_format=layout)  # type: ignore[call-overload]
 
     def move(self, images: torch.Tensor) -> torch.Tensor:
         """Return images on the device, in the layout."""
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return images.to(self.device, memory_format=layout)
+        return images.to(self.device, memory_format=self._layout(images.dim()))
+
+    def _layout(self, dimensions: int) -> torch.memory_format:
+        if not self.channels_last:
+            return torch.contiguous_format
+        return torch.channels_last_3d if dimensions == 5 else torch.channels_last
 
     def describe(self) -> str:
         """Return such as ``cpu bfloat16 channels-last``."""

@@ -14,7 +14,7 @@ import pytest
 
 from flames.config import RunConfig, SiteConfig, dump_config
 from flames.data.store import SiteStore
-from flames.federation.beginning import make_strategy, start_arrays
+from flames.federation.beginning import first_weights, make_strategy
 from flames.federation.client import Client
 from flames.federation.network.consortium import Member, Record
 from flames.federation.network.desk import Desk
@@ -77,7 +77,7 @@ class Hall:
             [],
             config=state.config,
             strategy=make_strategy(state.config),
-            start=start_arrays(state.config, state.run),
+            start=first_weights(state.config, state.run),
             folder=state.run.state / "server",
         )
         desk = Desk(

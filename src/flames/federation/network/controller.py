@@ -16,7 +16,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from flames.errors import FlamesError
-from flames.federation.beginning import make_strategy, start_arrays
+from flames.federation.beginning import first_weights, make_strategy
 from flames.federation.network.channel import listen
 from flames.federation.network.consortium import load_record
 from flames.federation.network.desk import Desk
@@ -67,7 +67,7 @@ class RoundController(Controller):
             [],
             config=state.config,
             strategy=strategy,
-            start=start_arrays(state.config, state.run),
+            start=first_weights(state.config, state.run),
             folder=state.run.state / "server",
         )
         desk = Desk(

@@ -195,7 +195,7 @@ class Desk:
         self, seat: Seat, content: dict[str, Any], sections: dict[str, Any], _: int
     ) -> bytes:
         personal = self.server.strategy.personal
-        like = self.server.start
+        like = self.server.start(seat.modality)
         self.scores.accept(
             seat.name, content, sections.get("kept"), like=like if personal else None
         )
