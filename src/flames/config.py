@@ -89,7 +89,7 @@ class PlanConfig(Section):
     """Millimetres between voxels that volumes are brought to; 0 keeps an axis as it is."""
     patch: Sides
     """Voxels of a training patch."""
-    strides: tuple[Sides, ...] = Field(min_length=2, max_length=7)
+    strides: tuple[Sides, ...] = Field(min_length=3, max_length=7)
     """Factor of each level of the network on each axis, the finest first."""
     kernels: tuple[Sides, ...]
     """Size of each level's convolutions on each axis."""

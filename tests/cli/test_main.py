@@ -208,3 +208,38 @@ def test_a_comparison_from_one_command_that_grows(flames, federation, tmp_path):
     code, text, _ = flames(*table, "--strategies", "local,modality,paper", "--report-only")
     assert code == 0
     assert not (out / "paper-0").exists()
+
+
+def test_plans_for_three_dimensions_come_from_stores_or_their_fingerprints(
+    flames, write_store, tmp_path
+):
+    stores = [
+        write_store(
+            tmp_path / name, site=name, modality="MR", shape=(20, 26, 4), slice_axis=2, seed=seed
+        )
+        for seed, name in enumerate("ab")
+    ]
+    code, _, err = flames("data", "fingerprint", stores[0].path, "-o", tmp_path / "a.json")
+    assert code == 0, err
+    code, printed, _ = flames("data", "fingerprint", stores[0].path)
+    assert printed == (tmp_path / "a.json").read_text(encoding="utf-8")
+    code, told, err = flames("plan", tmp_path / "a.json", stores[1].path)
+    assert code == 0, err
+    code, _, _ = flames("plan", *(s.path for s in stores), "--out", tmp_path / "plans.toml")
+    assert (tmp_path / "plans.toml").read_text(encoding="utf-8") == told
+    sites = "".join(f'[[sites]]\nname = "{s.site}"\nstore = "{s.path}"\n' for s in stores)
+    (tmp_path / "f.toml").write_text(told + sites, encoding="utf-8")
+    config = load_config(tmp_path / "f.toml")
+    assert config.data.dimensions == 3
+    assert config.plans["MR"].spacing == (2.0, 1.25, 1.25)
+    code, _, err = flames("plan", stores[0].path, "--out", tmp_path / "plans.toml")
+    assert (code, "is there already" in err) == (2, True)
+
+
+def test_three_dimensions_need_their_network(flames, federation, tmp_path):
+    code, _, err = flames(
+        "run", federation, "--set", "data.dimensions=3", "--set", "model.name=student",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 2
+    assert "need the network 'unet'" in err

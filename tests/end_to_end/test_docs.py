@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from flames.config import PROFILES, RunConfig, SiteConfig, load_config
+from flames.config import PROFILES, PlanConfig, RunConfig, SiteConfig, load_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -303,6 +303,10 @@ def config_rows(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[Co
             rows.append(ConfigRow(key, "tables", NEW))
             rows += config_rows(SiteConfig, "sites.")
             continue
+        if key == "plans":
+            rows.append(ConfigRow(key, "tables", NEW))
+            rows += config_rows(PlanConfig, "plans.MR.")
+            continue
         default = NEW if field.is_required() else shown(field.default)
         rows.append(ConfigRow(key, values(field.annotation, field), default))
     return rows
@@ -315,6 +319,8 @@ def values(annotation: Any, field: FieldInfo) -> str:
         return ", ".join(values(part, field) for part in parts)
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        return "triples" if get_args(annotation)[-1] is Ellipsis else "three numbers"
     word = {int: "integer", float: "number", bool: "`true`, `false`", str: "text", Path: "path"}
     limits = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from torch import nn
 
+from flames.config import PlanConfig
 from flames.data.inputs import Input, find_inputs
 from flames.errors import FlamesError
 from flames.inference.choose import choose_model
@@ -67,6 +68,36 @@ OBLIQUE = np.array(
 )
 LEFT_HANDED = np.diag([-0.8, 0.8, 4.0, 1.0])
 SLICES_FIRST = np.array([[0, 0, 0.8, 0], [0, -0.8, 0, 9], [4.0, 0, 0, 3], [0, 0, 0, 1]])
+
+
+PLAN = PlanConfig(
+    spacing=(2.0, 1.2, 1.2),
+    patch=(8, 32, 32),
+    strides=((1, 2, 2), (2, 2, 2), (1, 1, 1)),
+    kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+)
+
+
+@pytest.mark.parametrize(
+    ("affine", "turn"), [(None, (0, 1, 2)), (LEFT_HANDED, (0, 1, 2)), (SLICES_FIRST, (2, 1, 0))]
+)
+def test_a_model_of_volumes_finds_the_same_place(tmp_path: Path, affine, turn):
+    path = volume(tmp_path / "in" / "a.nii.gz", affine, turn=turn)
+    look([path], tmp_path / "out", model(plan=PLAN), flip=True)
+    source, mask = nib.load(path), nib.load(tmp_path / "out" / "a_mask.nii.gz")
+    np.testing.assert_array_equal(mask.affine, source.affine)
+    found, truth = np.asarray(mask.dataobj) > 0, source.get_fdata() > 500
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.85  # other voxels
+    centres = [np.argwhere(array).mean(0) for array in (found, truth)]
+    assert np.abs(centres[0] - centres[1]).max() < 0.6
+
+
+def test_a_model_of_volumes_refuses_a_picture(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "in" / "a.png")
+    (looked,) = look([tmp_path / "in"], tmp_path / "out", model("US", plan=PLAN))
+    assert looked.error is not None
+    assert "works on volumes" in looked.error.found
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ ALIKE = 2.0
 """An axis is pooled and convolved while its voxels are at most this much longer than the finest."""
 LEAST = 4
 """Voxels that pooling leaves of a patch, at least."""
-LEVELS = 5
-"""Of the network, at most: as in two dimensions."""
+LEAST_LEVELS, LEVELS = 3, 5
+"""Of the network: its kind needs three, and in two dimensions it has five."""
 
 
 def make_plan(fingerprints: Sequence[Fingerprint]) -> PlanConfig:
@@ -105,7 +105,7 @@ def _levels(
         finest = min(lengths)
         near = [length <= ALIKE * finest for length in lengths]
         pooled = [n and side >= 2 * LEAST for n, side in zip(near, sides, strict=True)]
-        if not any(pooled[1:]) and len(strides) >= 2:
+        if not any(pooled[1:]) and len(strides) >= LEAST_LEVELS:
             break
         one, two, three = (2 if p else 1 for p in pooled)
         strides.append((one, two, three))

@@ -24,6 +24,14 @@ def planned(config: RunConfig, stores: Mapping[str, SiteStore]) -> RunConfig:
     """
     if config.data.dimensions == 2:
         return config
+    for name, store in stores.items():
+        flat = next((case for case in store.cases.values() if case.slice_axis is None), None)
+        if flat is not None:
+            raise FlamesError(
+                f"site {name!r} has single images such as {flat.case_id}, and three dimensions "
+                "need volumes",
+                "leave the site out, or train with data.dimensions = 2",
+            )
     missing = [store for store in stores.values() if store.modality not in config.plans]
     made = make_plans(fingerprint(store) for store in missing)
     return config.model_copy(update={"plans": {**made, **config.plans}})

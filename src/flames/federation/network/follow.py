@@ -151,6 +151,9 @@ def _prepare(
             "strategy 'central' pools images: it is possible in simulation only",
             "choose another strategy",
         )
+    if config.data.dimensions == 3:
+        for site in config.sites:
+            config.plan_for(known["sites"][site.name]["modality"])
     if config.model.weights is not None:
         raise FlamesError(
             "model.weights names a file of this machine, which the server does not have",
