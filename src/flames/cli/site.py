@@ -1,10 +1,14 @@
-"""``flames site``: run a hospital's site, and see how it stands."""
+"""``flames site``: run a hospital's site, see how it stands, and decide what it takes part in."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from flames.federation.network.kits import Kit
 
 site = typer.Typer(
     name="site",
@@ -18,6 +22,9 @@ site = typer.Typer(
 def start(
     kit: Path = typer.Option(..., "--kit", help="The site's kit."),
     store: Path = typer.Option(..., "--store", help="The site's prepared store."),
+    policy: Path | None = typer.Option(
+        None, "--policy", help="What the site takes part in, as TOML; otherwise the default policy."
+    ),
     json_: bool = typer.Option(False, "--json", help="Say everything as JSON, a line each."),
 ) -> None:
     """Run the site until it is stopped with Ctrl-C or SIGTERM."""
@@ -26,11 +33,15 @@ def start(
     need_network()
     from flames.data.store import SiteStore
     from flames.federation.network.kits import Kit
-    from flames.federation.network.processes import save_site_settings, watch
+    from flames.federation.network.policy import load_policy
+    from flames.federation.network.processes import watch
+    from flames.federation.network.settings import SiteSettings, save_site_settings
 
     opened = Kit.open(kit, "site")
+    settings = SiteSettings(store, load_policy(policy))
     SiteStore.open(store)
-    save_site_settings(opened, {"store": str(store.resolve())})
+    _mend_log(opened)
+    save_site_settings(opened, settings)
     watch(opened, speaker(json_))
 
 
@@ -39,10 +50,101 @@ def status(
     kit: Path = typer.Option(..., "--kit", help="The site's kit."),
     json_: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
-    """Say whether the site runs, and what it did last."""
+    """Say whether the site runs, which runs wait for a person there, and what it did last."""
     import json
 
     from flames.federation.network.status import site_report, site_words
 
     report = site_report(kit)
     typer.echo(json.dumps(report, indent=2) if json_ else site_words(report))
+
+
+@site.command("approve")
+def approve(
+    kit: Path = typer.Argument(..., help="The site's kit."),
+    run: str = typer.Argument(..., help="Name of the run, as 'flames site status' shows it."),
+    config: str | None = typer.Option(
+        None, "--config", help="Start of the configuration's SHA-256 that you read, 12 or more."
+    ),
+) -> None:
+    """Let the site take part in a run, with the configuration that it has now."""
+    from flames.federation.network.approval import decide
+    from flames.federation.network.kits import Kit
+
+    order = decide(Kit.open(kit, "site"), run, "approved", digest=config, reason="")
+    typer.echo(f"approved: {run} with configuration {order['config']}")
+
+
+@site.command("deny")
+def deny(
+    kit: Path = typer.Argument(..., help="The site's kit."),
+    run: str = typer.Argument(..., help="Name of the run, as 'flames site status' shows it."),
+    reason: str = typer.Option("", "--reason", help="Shown at the server."),
+) -> None:
+    """Keep the site out of a run, also one that goes on; nothing more of it leaves."""
+    from flames.federation.network.approval import decide
+    from flames.federation.network.kits import Kit
+
+    order = decide(Kit.open(kit, "site"), run, "denied", digest=None, reason=reason)
+    typer.echo(f"denied: {run} with configuration {order['config']}")
+
+
+@site.command("log")
+def log(
+    kit: Path = typer.Argument(..., help="The site's kit."),
+    run: str | None = typer.Option(None, "--run", help="Of this run only."),
+    all_: bool = typer.Option(False, "--all", help="Also every single sign of life."),
+    verify: bool = typer.Option(False, "--verify", help="Check that no entry was changed."),
+    contains: str | None = typer.Option(
+        None, "--contains", help="With --verify: a hash that was the last one at some time."
+    ),
+    json_: bool = typer.Option(False, "--json", help="Print entries as JSON, a line each."),
+) -> None:
+    """Show everything that left the site, or check that the log is whole."""
+    import json
+
+    from flames.errors import FlamesError
+    from flames.federation.network.kits import Kit
+    from flames.federation.network.outgoing import OutgoingLog
+    from flames.federation.network.outgoing_words import log_words, verdict_words
+
+    opened = OutgoingLog(Kit.open(kit, "site").outgoing)
+    if contains is not None and not verify:
+        raise FlamesError("--contains says nothing without --verify", "add --verify")
+    if verify:
+        verdict = opened.verify(contains=contains)
+        if verdict.broken:
+            raise FlamesError(
+                f"{opened.path} is broken after {verdict.entries} whole entries: {verdict.broken}",
+                "keep the file as it is, and find out who or what changed it",
+            )
+        typer.echo(verdict_words(verdict))
+        return
+    entries = (entry for entry in opened.read() if run in (None, entry.get("run")))
+    lines = (
+        (json.dumps(e, ensure_ascii=False) for e in entries)
+        if json_
+        else log_words(entries, every=all_)
+    )
+    for line in lines:
+        typer.echo(line)
+
+
+def _mend_log(kit: Kit) -> None:
+    """Note a torn line of the log of what leaves, and refuse to go on with a broken one."""
+    from flames.errors import FlamesError
+    from flames.federation.network.journal import Journal
+    from flames.federation.network.outgoing import OutgoingLog
+
+    log = OutgoingLog(kit.outgoing)
+    torn = log.repair()
+    if torn:
+        Journal(kit.events).write(
+            "repair", f"{log.path.name}: a torn line of {torn} bytes is noted"
+        )
+    verdict = log.verify()
+    if verdict.broken:
+        raise FlamesError(
+            f"{log.path} is broken: {verdict.broken}",
+            "find out who or what changed it, then move the file away and start again",
+        )

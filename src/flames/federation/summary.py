@@ -29,10 +29,22 @@ def summarise(
     about: Mapping[str, Mapping[str, Any]],
     rows: Rows,
     seconds: Mapping[str, float],
+    given: Rows | None = None,
 ) -> dict[str, Any]:
-    """Return the content of ``summary.json``; ``about`` is what `about_store` says, by site."""
+    """Return the content of ``summary.json``.
+
+    Args:
+        run: With its training records and models.
+        config: Of the run.
+        about: What `about_store` says, by site.
+        rows: Of ``cases.csv``.
+        seconds: Spent on scoring.
+        given: Records of sites that give no single case, as ``scores`` has them.
+    """
     records = [r for r in run.load_rounds() if r["kind"] == "site"]
-    tables = summary_tables(rows, seed=config.seed, resamples=config.evaluation.resamples)
+    tables = summary_tables(
+        rows, seed=config.seed, resamples=config.evaluation.resamples, given=given or []
+    )
     spent = {
         key: sum(record["seconds"][key] for record in records)
         for key in ("train", "validate", "data")
@@ -144,7 +156,10 @@ def _folder_bytes(folder: Path) -> int:
 
 def _parameters(run: RunFolder) -> int:
     paths: Iterable[Any] = [*run.server_models().values(), *run.personal_models().values()]
-    arrays = LazyArrays(next(iter(paths)))
+    first = next(iter(paths), None)
+    if first is None:
+        return 0
+    arrays = LazyArrays(first)
     return sum(
         int(np.prod(arrays[name].shape))
         for name in arrays

@@ -113,13 +113,30 @@ def summary_tables(
     seed: int,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
+    given: Sequence[dict[str, Any]] = (),
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return ``scores`` and ``means``, as ``summary.json`` holds them."""
+    """Return ``scores`` and ``means``, as ``summary.json`` holds them.
+
+    Args:
+        rows: Rows of ``cases.csv``, as text or as values; an empty cell or None is undefined.
+        seed: Decides the bootstrap.
+        resamples: Bootstrap samples.
+        confidence: Coverage of the intervals.
+        given: Records of `score_table` from sites that give no row. A mean that one of them is
+            part of has no interval, since there is no case to draw.
+    """
     rows = list(rows)
-    return {
-        "scores": score_table(rows, seed=seed, resamples=resamples, confidence=confidence),
-        "means": mean_table(rows, seed=seed, resamples=resamples, confidence=confidence),
-    }
+    scores = score_table(rows, seed=seed, resamples=resamples, confidence=confidence)
+    means = mean_table(rows, seed=seed, resamples=resamples, confidence=confidence)
+    if given:
+        scores = sorted([*scores, *given], key=lambda s: (s["model_kind"], s["model"], s["site"]))
+        known = {(mean["model_kind"], mean["group"]): mean for mean in means}
+        touched = {(s["model_kind"], group) for s in given for group in (ALL_SITES, s["modality"])}
+        means = [
+            _mean_of_scores(scores, *place) if place in touched else known[place]
+            for place in sorted(known.keys() | touched, key=lambda p: (p[0], p[1] != ALL_SITES, p))
+        ]
+    return {"scores": scores, "means": means}
 
 
 def values_by_site(
@@ -181,6 +198,35 @@ def _measures(
         "nsd_tolerance": None if tolerance is None else float(tolerance),
         "volume_unit": _only(rows, "volume_unit"),
     }
+
+
+def _mean_of_scores(scores: Sequence[dict[str, Any]], kind: str, group: str) -> dict[str, Any]:
+    """Return a record of `mean_table` from records of `score_table`, without intervals."""
+    part = [s for s in scores if s["model_kind"] == kind and group in (ALL_SITES, s["modality"])]
+    sites = _by(part, "site")
+    record: dict[str, Any] = {"model_kind": kind, "group": group, "sites": len(sites)}
+    for measure in MEASURES:
+        comparable = all(_only(part, column) is not None for column in _SAME.get(measure, ()))
+        parts = [_pooled(cell, measure) for cell in sites.values()] if comparable else []
+        found = [(mean, n) for mean, n in parts if mean is not None]
+        mean = sum(m for m, _ in found) / len(found) if found else None
+        record[measure] = {"mean": mean, "low": None, "high": None, "n": sum(n for _, n in found)}
+    tolerance = _only(part, "nsd_tolerance")
+    presence = [s["presence"] for s in part]
+    return record | {
+        "distance_unit": _only(part, "distance_unit"),
+        "nsd_tolerance": None if tolerance is None else float(tolerance),
+        "volume_unit": _only(part, "volume_unit"),
+        "presence": _mean_presence(presence),
+    }
+
+
+def _pooled(scores: Sequence[Row], measure: str) -> tuple[float | None, int]:
+    """Return one site's mean over all its models' cases, and how many there are."""
+    found = [s[measure] for s in scores if s[measure]["mean"] is not None]
+    total = sum(part["n"] for part in found)
+    mean = sum(part["mean"] * part["n"] for part in found) / total if total else None
+    return mean, total
 
 
 def _presence(cell: Sequence[Row]) -> dict[str, float | int | None]:

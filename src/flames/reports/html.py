@@ -64,6 +64,7 @@ def _content(records: Records) -> dict[str, Any]:
         "kinds": shown_kinds(records),
         "difference": signed(mean_difference(records)),
         "tolerances": _tolerances(records),
+        "unseen": _unseen(records),
         "servers": server_rows(records),
         "panels": curve_panels(records),
         "costs": cost_rows(records),
@@ -130,10 +131,16 @@ def _tolerances(records: Records) -> list[str]:
     """Return the tolerances at which NSD was measured, such as ``"2 mm"``."""
     found = {
         (float(row["nsd_tolerance"]), row.get("distance_unit") or "")
-        for row in records.cases
+        for row in [*records.cases, *records.scores]
         if row.get("nsd_tolerance")
     }
     return [f"{value:g}\u00a0{unit}".strip() for value, unit in sorted(found)]
+
+
+def _unseen(records: Records) -> str:
+    """Return the sites with scores of no single case, as words."""
+    seen = {row["site"] for row in records.cases}
+    return _listed(sorted({str(score["site"]) for score in records.scores} - seen))
 
 
 def _flat(content: dict[str, Any], before: str = "") -> Any:

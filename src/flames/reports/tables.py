@@ -211,7 +211,10 @@ def _mean_tile(records: Records, kind: str) -> dict[str, str]:
     label = f"Dice, {KINDS[kind].lower()}"
     if not is_number(dice.get("mean")):
         return {"label": label, "value": DASH, "note": "no such model was scored"}
-    note = f"mean over {_count(mean.get('sites'), 'site')}; 95 % interval {interval(dice)}"
+    span = interval(dice)
+    note = f"mean over {_count(mean.get('sites'), 'site')}" + (
+        f"; 95 % interval {span}" * bool(span)
+    )
     return {"label": label, "value": decimal(dice["mean"]), "note": note}
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,15 @@ from flames.config import RunConfig, SiteConfig, dump_config
 from flames.data.store import SiteStore
 from flames.federation.beginning import first_weights, make_strategy
 from flames.federation.client import Client
+from flames.federation.network.approval import Word, decide
 from flames.federation.network.consortium import Member, Record
 from flames.federation.network.desk import Desk
+from flames.federation.network.gate import Gate
+from flames.federation.network.guard import Guard
 from flames.federation.network.journal import Journal
+from flames.federation.network.kits import Kit
+from flames.federation.network.outgoing import OutgoingLog
+from flames.federation.network.policy import Policy
 from flames.federation.network.run_state import RunState
 from flames.federation.network.station import Station
 from flames.federation.server import Server
@@ -45,6 +52,8 @@ class Hall:
     line: Line = lambda _site, send: send
     client_of: Callable[[Client], Client] = lambda client: client
     dead: set[str] = field(default_factory=set)
+    policies: dict[str, Policy] = field(default_factory=dict)
+    clock: Callable[[], datetime] = datetime.now
     late: bool = False
     """Whether the deadline of every round is over."""
 
@@ -87,7 +96,8 @@ class Hall:
         return desk
 
     def station(self, site: str, desk: Desk) -> Station:
-        folder = self.folder / "sites" / site
+        kit = self.kit(site)
+        folder = kit.state / "hall"
         client = Client(
             site,
             [self.stores[site]],
@@ -96,14 +106,34 @@ class Hall:
             precision=choose_precision(self.config.training.precision),
             folder=folder / "client",
         )
+        send = self.line(site, lambda topic, message: desk.handle(site, topic, message))
+        policy = self.policies.get(site, Policy())
         return Station(
             self.client_of(client),
             self.text,
-            self.line(site, lambda topic, message: desk.handle(site, topic, message)),
+            Gate(send, self.log(site), "hall", policy),
+            guard=Guard(
+                policy,
+                run="hall",
+                config=self.config,
+                config_text=self.text,
+                folder=folder,
+                clock=self.clock,
+            ),
             stopped=lambda: desk.verdict is not None or site in self.dead,
-            journal=Journal(folder / "events.jsonl"),
+            journal=Journal(kit.events),
             folder=folder,
         )
+
+    def kit(self, site: str) -> Kit:
+        return Kit(self.folder / "sites" / site, "site", site, "hall", "-")
+
+    def log(self, site: str) -> OutgoingLog:
+        return OutgoingLog(self.kit(site).outgoing)
+
+    def decide(self, site: str, word: Word, reason: str = "") -> None:
+        """Let a person at a site decide on the run."""
+        decide(self.kit(site), "hall", word, digest=None, reason=reason)
 
     def job(self, *sites: str, seconds: float = 60.0) -> tuple[str, str]:
         """Run one job at ``sites``; return how the desk ended it."""

@@ -73,10 +73,24 @@ class Processes:
         words = ("site", "start", "--kit", kit, "--store", self.stores[name].path, *more)
         self.running[name] = self.flames(*words, log=name)
 
-    def start(self) -> None:
+    def start(self, policies: dict[str, str] | None = None) -> None:
         self.start_server()
         for name in self.stores:
-            self.start_site(name)
+            more: list[object] = []
+            if name in (policies or {}):
+                file = self.folder / f"{name}-policy.toml"
+                file.write_text((policies or {})[name])
+                more = ["--policy", file]
+            self.start_site(name, *more)
+
+    def do(self, *words: object, log: str) -> tuple[int, str]:
+        """Give one command and return its exit code and what it said."""
+        done = subprocess.run(
+            [*FLAMES, *map(str, words)], capture_output=True, text=True, env=ENVIRONMENT, timeout=60
+        )
+        with (self.folder / f"{log}.log").open("a") as file:
+            file.write(done.stdout + done.stderr)
+        return done.returncode, done.stdout
 
     def events(self, kit: str) -> list[str]:
         path = self.kits / kit / "events.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 
 import pytest
@@ -12,7 +13,7 @@ from flames.runs import RunFolder
 
 pytest.importorskip("nvflare", reason="needs the extra 'network'")
 
-from consortium_processes import Processes
+from consortium_processes import Processes, wait_until
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def _small_network():
     return
 
 
-def run(processes, config, *more, seconds=300):
+def run(processes, config, *more, seconds=300, meanwhile=lambda: None):
     file = processes.folder / "federation.toml"
     file.write_text(dump_config(config), encoding="utf-8")
     out = processes.folder / "run"
@@ -37,6 +38,7 @@ def run(processes, config, *more, seconds=300):
         "run", file, "--on", processes.person, "--out", out, *more, log="run"
     )
     try:
+        meanwhile()
         code = command.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         command.kill()
@@ -48,11 +50,29 @@ def run(processes, config, *more, seconds=300):
 def test_a_run_over_mutual_tls_is_the_simulation_bit_for_bit(
     processes, make_config, as_simulated, tmp_path
 ):
-    processes.start()
+    processes.start({"us-a": 'approval = true\nstrategies = ["flames"]\n'})
     config = make_config()
-    finished = run(processes, config)
+    kits = {name: processes.kits / "sites" / name for name in processes.stores}
+
+    def approve():
+        def waiting():
+            _, out = processes.do("site", "status", "--kit", kits["us-a"], "--json", log="status")
+            return next((r["run"] for r in json.loads(out)["runs"] if r["waits"]), None)
+
+        wait_until(waiting, 200, processes.say())
+        asked = waiting()
+        assert processes.do("site", "approve", kits["us-a"], asked, log="approve")[0] == 0
+
+    finished = run(processes, config, meanwhile=approve)
     simulated = simulate(config, tmp_path / "simulated")
     assert as_simulated(finished) == as_simulated(simulated)
     assert finished.report.exists()
     served = processes.events("server")
+    for kit in kits.values():
+        code, said = processes.do("site", "log", kit, "--verify", log="verify")
+        assert code == 0
+        assert said.startswith("whole: ")
+        _, lines = processes.do("site", "log", kit, "--json", log="log")
+        purposes = [json.loads(line)["purpose"] for line in lines.splitlines()]
+        assert [purposes.count(word) for word in ("hello", "update", "scores")] == [1, 3, 1]
     assert {"us-a is connected", "us-b is connected", "mr-a is connected"} <= set(served)

@@ -135,7 +135,35 @@ class Desk:
         return encode({"do": "go"})
 
     def _refused_there(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:
-        return self._refuse(seat, f"its policy: {str(content.get('reason'))[:500]}")
+        return self._refuse(seat, str(content.get("reason"))[:500])
+
+    def _waits(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:
+        """Note that a site's own policy holds it back for now; it comes in by saying hello."""
+        if seat.status == "refused":
+            return encode({"do": "leave", "reason": seat.reason})
+        reason = str(content.get("reason"))[:500]
+        if (seat.status, seat.reason) != ("waiting", reason):
+            self._tell("waits", f"{seat.name} waits: {reason}", site=seat.name)
+        seat.status, seat.reason = "waiting", reason
+        seat.wants_peers = content.get("for") == "peers"
+        return encode({"do": "wait", "company": self._company(seat)})
+
+    def _company(self, seat: Seat) -> dict[str, int]:
+        """Return how many others of a site's modality take part now, and how many ever may."""
+        others = [
+            other
+            for other in self.seats.values()
+            if other is not seat and other.modality == seat.modality and other.status != "refused"
+        ]
+        known = self._trained() | self.server.answered
+        now = [
+            other
+            for other in others
+            if other.status == "here"
+            or (other.status == "waiting" and other.wants_peers)
+            or other.name in known
+        ]
+        return {"now": len(now), "ever": len(others)}
 
     def _ask(self, seat: Seat, *_: object) -> bytes:
         if seat.status != "here":
@@ -149,7 +177,7 @@ class Desk:
             return encode({"do": "wait"})
         task = self.server.task(seat.name)
         seat.done, seat.total = 0, len(task.steps)
-        message = encode_task(task)
+        message = encode_task(task, self._company(seat))
         seat.down = len(message)
         return message
 
@@ -162,6 +190,7 @@ class Desk:
         facts = {
             "do": "score",
             "round": self.server.finished,
+            "company": self._company(seat),
             "groups": sorted(models),
             "silence": {group: silence.get(group, 0.0) for group in models},
         }
@@ -217,6 +246,7 @@ class Desk:
     _answers: Mapping[str, Callable[..., bytes]] = {
         "hello": _hello,
         "refuse": _refused_there,
+        "waits": _waits,
         "ask": _ask,
         "progress": _progress,
         "update": _update,
@@ -237,7 +267,7 @@ class Desk:
     def _note_silence(self) -> None:
         limit = self.clock() - self.config.network.silence
         for seat in self.seats.values():
-            if seat.status == "here" and seat.heard < limit:
+            if seat.status in ("here", "waiting") and seat.heard < limit:
                 seat.status = "away"
                 self._tell("silent", f"{seat.name} gives no sign of life", site=seat.name)
 
@@ -271,7 +301,7 @@ class Desk:
                 self.server.withdraw(without)
                 self._tell("quorum", f"no quorum with {', '.join(without)}: the round counts not")
             self._close(number)
-        elif not every.busy:
+        elif not every.busy and not self._somebody("waiting"):
             self._end("next", "no modality has a quorum of its sites")
 
     def _close(self, number: int) -> None:
@@ -314,11 +344,14 @@ class Desk:
         if every.busy:
             return
         connected = self.returned()
-        back = [seat.name for seat in every.away if seat.name in connected]
+        back = [s.name for s in every.away if s.status == "away" and s.name in connected]
         if back:
             self._end("next", f"{', '.join(sorted(back))} came back")
-        elif not any(seat.status == "here" for seat in self.seats.values()):
+        elif not self._somebody("here", "waiting"):
             self._end("next", "every site is away")
+
+    def _somebody(self, *status: str) -> bool:
+        return any(seat.status in status for seat in self.seats.values())
 
     def _nobody_left(self, every: Standing) -> None:
         reasons = [seat for seat in self.seats.values() if seat.reason and seat in every.failed]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import json
+import logging
 import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from nvflare.apis.executor import Executor
@@ -23,10 +22,14 @@ from flames.errors import FlamesError
 from flames.federation.beginning import make_strategy
 from flames.federation.client import Client
 from flames.federation.network.channel import sender
+from flames.federation.network.gate import Gate
+from flames.federation.network.guard import Guard, Refusal
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
 from flames.federation.network.messages import encode
+from flames.federation.network.outgoing import OutgoingLog
 from flames.federation.network.run_book import CONFIG_FILE, read_job
+from flames.federation.network.settings import read_site_settings
 from flames.federation.network.station import Station
 from flames.models.precision import choose_precision
 
@@ -45,27 +48,38 @@ class SiteExecutor(Executor):
         app = Path(workspace.get_app_config_dir(job_id))
         journal = Journal(kit.events)
         send = sender(fl_ctx.get_engine().get_cell(), job_id, abort_signal)
+        gate = Gate(send, OutgoingLog(kit.outgoing))
         try:
-            self._take_part(kit, app, journal, send, abort_signal)
+            self._take_part(kit, app, journal, gate, abort_signal)
         except FlamesError as error:
             journal.write("trouble", error.found, remedy=error.remedy)
-            send("refuse", encode({"reason": error.found}))
+            _tell_trouble(gate, error)
             _wait_for(abort_signal)
         return make_reply(ReturnCode.OK)
 
     @staticmethod
-    def _take_part(kit: Kit, app: Path, journal: Journal, send: Any, abort_signal: Signal) -> None:
+    def _take_part(kit: Kit, app: Path, journal: Journal, gate: Gate, abort_signal: Signal) -> None:
         order = read_job(app)
+        settings = read_site_settings(kit)
+        gate.run, gate.policy = order.run, settings.policy
         config = load_config(app / CONFIG_FILE)
         folder = kit.state / order.run
         lock = _hold(folder)
         try:
-            client = _client(kit, config, folder)
+            guard = Guard(
+                settings.policy,
+                run=order.run,
+                config=config,
+                config_text=order.config_text,
+                folder=folder,
+            )
+            client = _client(kit.name, settings.store, config, folder)
             journal.write("begin", f"takes part in {order.run}", run=order.run)
             why = Station(
                 client,
                 order.config_text,
-                send,
+                gate,
+                guard=guard,
                 stopped=lambda: bool(abort_signal.triggered),
                 journal=journal,
                 folder=folder,
@@ -75,14 +89,24 @@ class SiteExecutor(Executor):
             os.close(lock)
 
 
-def _client(kit: Kit, config: RunConfig, folder: Path) -> Client:
-    settings = json.loads(kit.settings.read_text(encoding="utf-8"))
-    store = SiteStore.open(Path(settings["store"]))
+def _tell_trouble(gate: Gate, error: FlamesError) -> None:
+    """Tell the server that the site takes no part, with the reason where that may leave."""
+    reason = error.found
+    if gate.policy.scores == "aggregates" and not isinstance(error, Refusal):
+        reason = "its own journal says why"
+    try:
+        gate("refuse", encode({"reason": reason}))
+    except FlamesError as another:
+        logging.getLogger(__name__).error("the server was not told: %s", another.found)
+
+
+def _client(name: str, place: Path, config: RunConfig, folder: Path) -> Client:
+    store = SiteStore.open(place)
     store.verify()
     if config.threads:
         torch.set_num_threads(config.threads)
     return Client(
-        kit.name,
+        name,
         [store],
         config=config,
         strategy=make_strategy(config),

@@ -63,6 +63,11 @@ class Kit:
         return self.path / "events.jsonl"
 
     @property
+    def outgoing(self) -> Path:
+        """Return the log of everything that leaves a site."""
+        return self.path / "outgoing.jsonl"
+
+    @property
     def record(self) -> Path:
         """Return the consortium's record, in a server's kit."""
         return self.path / "local" / "record.json"

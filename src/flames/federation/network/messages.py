@@ -77,6 +77,19 @@ def decode(message: bytes) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarr
     return facts, sections
 
 
+def peek(message: bytes) -> tuple[dict[str, Any], list[str]]:
+    """Return the facts and the names of the sections, without unpacking an array.
+
+    Raises:
+        MessageError: Its head is damaged.
+    """
+    head, _ = _head(message)
+    try:
+        return dict(head["facts"]), [str(name) for name in head["sections"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise MessageError(f"its head is wrong ({error})") from error
+
+
 def pack(arrays: Arrays) -> tuple[dict[str, Any], bytes]:
     """Return the head and the one buffer of named arrays."""
     names: dict[str, list[str]] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -156,9 +155,3 @@ def _sleep(seconds: float, ending: _Ending) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until and not ending.asked:
         time.sleep(0.1)
-
-
-def save_site_settings(kit: Kit, settings: dict[str, Any]) -> None:
-    """Keep what a site was started with, for its jobs."""
-    kit.settings.parent.mkdir(parents=True, exist_ok=True)
-    kit.settings.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from flames.federation.network.journal import Journal, now
 from flames.files import save_json
 
 Status = Literal["running", "stopped", "failed", "finished"]
+RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]{0,99}$")
+"""It names a folder, at the server and at every site."""
 CONFIG_FILE = "federation.toml"
 JOB_FILE = "run.json"
 
@@ -40,7 +43,10 @@ def read_job(folder: Path) -> JobOrder:
     try:
         content = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
         text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
-        return JobOrder(str(content["run"]), bool(content["everybody"]), text)
+        run = str(content["run"])
+        if not RUN_NAME.match(run):
+            raise ValueError(f"{run!r} is no name of a run")
+        return JobOrder(run, bool(content["everybody"]), text)
     except (OSError, ValueError, KeyError) as error:
         raise FlamesError(
             f"the job is none of flames: {error}", "start runs with 'flames run … --on'"

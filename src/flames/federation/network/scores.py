@@ -10,6 +10,7 @@ import numpy as np
 
 from flames.array_files import load_arrays, save_arrays
 from flames.federation.exchange import check_update
+from flames.federation.network.aggregates import check_aggregates
 from flames.federation.network.messages import Arrays, MessageError
 from flames.federation.network.run_state import RunState
 from flames.federation.server import Server
@@ -47,7 +48,8 @@ class Scores:
 
         Args:
             site: Who sent it.
-            content: ``rows`` of ``cases.csv``, ``calibration``, and ``seconds`` spent.
+            content: ``rows`` of ``cases.csv`` or ``aggregates`` of them, ``calibration``, and
+                ``seconds`` spent.
             kept: Its personal weights, where they are its own and its policy lets them leave.
             like: What the personal weights must look like; None where there are none.
 
@@ -61,6 +63,7 @@ class Scores:
                 raise MessageError("its scores are no rows")
             for row in table:
                 _check_row(site, row, columns)
+        means = check_aggregates(site, content.get("aggregates", []))
         if not isinstance(seconds, int | float) or not np.isfinite(seconds):
             raise MessageError("its seconds are no number")
         if kept is not None:
@@ -68,7 +71,7 @@ class Scores:
                 raise MessageError("it holds personal weights, where there are none")
             check_update(kept, like, site)
             save_arrays(self.folder / f"{site}.safetensors", kept)
-        known = {"rows": rows, "calibration": bins, "seconds": seconds}
+        known = {"rows": rows, "aggregates": means, "calibration": bins, "seconds": seconds}
         save_json(self.folder / f"{site}.json", known)
 
     def finish(self, server: Server) -> None:
@@ -107,7 +110,8 @@ class Scores:
         save_csv(run.calibration, _in_order(bins, list(models)))
         seconds = {"score": sum(float(sent[site]["seconds"]) for site in sites)}
         about = {site: facts[site].about for site in facts}
-        save_json(run.summary, summarise(run, config, about, rows, seconds))
+        means = [record for site in sites for record in sent[site].get("aggregates", [])]
+        save_json(run.summary, summarise(run, config, about, rows, seconds, means))
 
     def _personal(
         self, server: Server, models: Mapping[str, Arrays], site: str, modality: str

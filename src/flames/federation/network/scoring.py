@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from flames.array_files import save_arrays
+from flames.config import RunConfig
 from flames.data.fingerprint import fingerprint
 from flames.federation.client import Client
 from flames.federation.summary import Reliability, calibration_rows, model_metadata
 from flames.inference.score import ScoreOptions, load_model, score_store
+from flames.metrics.tables import score_table
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -84,3 +86,11 @@ def score_models(
         ]
         tables |= {(f"personal:{name}", name): table for table in list(tables.values())}
     return Scored(rows, calibration_rows(tables), kept, time.perf_counter() - started)
+
+
+def aggregates(rows: list[dict[str, Any]], config: RunConfig) -> list[dict[str, Any]]:
+    """Return what leaves in place of rows where a site gives no single case.
+
+    One record a model, as ``summary.json`` has them: means with intervals, and counts.
+    """
+    return score_table(rows, seed=config.seed, resamples=config.evaluation.resamples)

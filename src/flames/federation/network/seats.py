@@ -8,7 +8,7 @@ from typing import Any, Literal
 from flames.federation.network.consortium import Member
 from flames.federation.network.facts import SiteFacts
 
-Status = Literal["awaited", "here", "refused", "away"]
+Status = Literal["awaited", "here", "waiting", "refused", "away"]
 
 
 @dataclass
@@ -18,7 +18,10 @@ class Seat:
     name: str
     member: Member
     status: Status = "away"
-    """``awaited`` before its first word in this job, ``refused`` when it does not take part."""
+    """``awaited`` before its first word in this job, ``waiting`` while its own policy holds it
+    back, ``refused`` when it does not take part."""
+    wants_peers: bool = False
+    """Whether it waits for others of its modality."""
     reason: str = ""
     heard: float = 0.0
     facts: SiteFacts | None = None
@@ -63,6 +66,7 @@ class Standing:
     busy: list[Seat]
     """Here, and still working."""
     away: list[Seat]
+    """Not here, or waiting by their own policy."""
     answered: list[Seat]
     failed: list[Seat]
 
@@ -88,5 +92,6 @@ def standing(seats: list[Seat], answered: frozenset[str], server_round: int) -> 
         elif seat.failed_round == server_round:
             groups["failed"].append(seat)
         else:
-            groups["away" if seat.status == "away" else "busy"].append(seat)
+            absent = seat.status in ("away", "waiting")
+            groups["away" if absent else "busy"].append(seat)
     return Standing(**groups)

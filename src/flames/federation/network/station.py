@@ -1,8 +1,9 @@
 """A site's station: it asks the server what to do, does it with the site's own client, answers.
 
 It knows no engine: it sends bytes through a function that may fail, and asks again until the
-server is gone for good. All that it needs for the next round is on the site's own disk, so a
-station that died does its round again from where that began.
+server is gone for good. Before it says what the site is, before each round and before it scores, it
+asks the site's guard; whatever leaves passes the site's gate. All that it needs for the next round
+is on the site's own disk, so a station that died does its round again from where that began.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,25 +21,24 @@ from flames.errors import FlamesError
 from flames.federation.client import Client
 from flames.federation.exchange import Task
 from flames.federation.network.facts import facts_of
+from flames.federation.network.gate import Gate
+from flames.federation.network.guard import Guard, Refusal
 from flames.federation.network.journal import Journal
 from flames.federation.network.messages import decode, encode
-from flames.federation.network.scoring import score_models
+from flames.federation.network.scoring import aggregates, score_models
 from flames.federation.network.tasks import as_task, encode_update
 
 POLL_SECONDS = 0.3
 UNREACHABLE_SECONDS = 120.0
+WAIT_SECONDS = 10.0
+"""How often a site that waits says so, at most; never slower than the run's silence allows."""
+BEAT_SECONDS = 1.0
+IDLE_BEAT_SECONDS = 5.0
 Sections = dict[str, dict[str, np.ndarray]]
 
 
 class Stopped(BaseException):
     """The job is over while something was going on."""
-
-
-class Send(Protocol):
-    """Send one message to the server and return its answer, or None when none came."""
-
-    def __call__(self, topic: str, message: bytes) -> bytes | None:
-        """Return the answer."""
 
 
 class Station:
@@ -48,8 +48,9 @@ class Station:
         self,
         client: Client,
         config_text: str,
-        send: Send,
+        gate: Gate,
         *,
+        guard: Guard,
         stopped: Callable[[], bool],
         journal: Journal,
         folder: Path,
@@ -59,14 +60,16 @@ class Station:
         Args:
             client: The same client as in a simulation.
             config_text: The run's configuration, as it arrived.
-            send: Sends one message.
+            gate: The one way to the server.
+            guard: Says what the site allows.
             stopped: Whether the job was ended from outside.
             journal: The site's own.
             folder: The site's own folder of this run.
         """
         self.client = client
         self.config_text = config_text
-        self.send = send
+        self.gate = gate
+        self.guard = guard
         self.stopped = stopped
         self.journal = journal
         self.folder = folder
@@ -79,46 +82,98 @@ class Station:
         try:
             while True:
                 facts, sections = self._call("ask", {})
-                action = facts["do"]
-                if action == "hello":
-                    self._hello()
-                elif action == "train":
-                    self._train(as_task(facts, sections))
-                elif action == "score":
-                    self._score(facts, sections)
-                elif action in ("end", "leave"):
+                if facts["do"] in ("end", "leave"):
                     return str(facts.get("reason", ""))
-                else:
-                    self._pause(POLL_SECONDS)
+                self._do(facts, sections)
+        except Refusal as refusal:
+            return self._refuse(refusal.found)
         except Stopped:
             return "the job was stopped"
         finally:
             self.beat.stop()
+            self.guard.leave()
+
+    def _do(self, facts: dict[str, Any], sections: Sections) -> None:
+        """Do what the server asks, where the site allows it now."""
+        if facts["do"] not in ("hello", "train", "score"):
+            self._pause(POLL_SECONDS)
+            return
+        company = None if facts["do"] == "hello" else dict(facts.get("company") or {})
+        if self._waited(company):
+            return
+        if facts["do"] == "hello":
+            self._hello()
+        elif facts["do"] == "train":
+            self._train(as_task(facts, sections))
+        else:
+            self._score(facts, sections)
+
+    def _waited(self, company: Mapping[str, Any] | None) -> bool:
+        """Wait until the site allows to go on; return whether it had to, and must ask again.
+
+        Raises:
+            Refusal: It never will.
+        """
+        told, said = 0.0, ""
+        every = min(WAIT_SECONDS, self.client.config.network.silence / 4)
+        while True:
+            self.guard.check()
+            if company is not None:
+                self.guard.check_peers(company)
+            waiting = self.guard.waits(company)
+            if waiting is None:
+                return bool(said)
+            if waiting.reason != said:
+                self.journal.write("waits", f"waits: {waiting.reason}", run=self.gate.run)
+            if waiting.reason != said or time.monotonic() - told > every:
+                content = {"for": waiting.what, "reason": waiting.reason}
+                answer, _ = self._call("waits", content)
+                if answer["do"] in ("end", "leave"):
+                    raise Stopped
+                company = None if company is None else dict(answer.get("company") or {})
+                told, said = time.monotonic(), waiting.reason
+            self._pause(POLL_SECONDS)
+
+    def _refuse(self, reason: str) -> str:
+        """Tell the server why the site takes no part, and return that."""
+        self.journal.write("refuses", f"takes no part in {self.gate.run}: {reason}")
+        try:
+            self._call("refuse", {"reason": reason})
+        except Stopped:
+            return reason
+        return reason
 
     def _hello(self) -> None:
-        facts = facts_of(self.store, self.config_text, show_cases=True)
+        show_cases = self.guard.policy.scores == "cases"
+        facts = facts_of(self.store, self.config_text, show_cases=show_cases)
         answer, _ = self._call("hello", {"facts": facts.model_dump(mode="json")})
         if answer["do"] == "leave":
             self.journal.write("refused", f"the server refuses: {answer['reason']}")
             raise Stopped
 
     def _train(self, task: Task) -> None:
+        self.guard.check_task(task)
         number = task.server_round
         self.journal.write("train", f"round {number} begins: {len(task.steps)} steps", round=number)
         self.beat.work_on(number)
+        self.guard.begin()
         try:
             reply, weights = self.client.answer(task, self._progress)
+        except Refusal:
+            raise
         except Exception as error:
             self._failed(error)
             return
         finally:
             self.beat.work_on(None)
+            self.guard.end()
         message = encode_update(reply, number, weights)
         self._deliver("update", message, f"update of round {number}")
 
     def _score(self, facts: dict[str, Any], models: Sections) -> None:
         self.journal.write("score", "the finished models are scored on the test cases")
         self.beat.work_on(int(facts["round"]) + 1)
+        self.guard.begin()
         try:
             scored = score_models(
                 self.client,
@@ -127,25 +182,34 @@ class Station:
                 self.folder / "finished",
                 self._alive,
             )
+        except Refusal:
+            raise
         except Exception as error:
             self._failed(error)
             return
         finally:
             self.beat.work_on(None)
-        message = encode(
-            {
-                "round": facts["round"],
-                "rows": scored.rows,
-                "calibration": scored.calibration,
-                "seconds": scored.seconds,
-            },
-            {"kept": scored.kept},
-        )
+            self.guard.end()
+        policy, config = self.guard.policy, self.client.config
+        content: dict[str, Any] = {
+            "round": facts["round"],
+            "rows": scored.rows,
+            "calibration": scored.calibration,
+            "seconds": scored.seconds,
+        }
+        if policy.scores == "aggregates":
+            content |= {"rows": [], "aggregates": aggregates(scored.rows, config)}
+        message = encode(content, {"kept": scored.kept if policy.personal_weights else None})
         self._deliver("scores", message, "scores")
 
     def _deliver(self, topic: str, message: bytes, what: str) -> None:
-        """Send until the server has it, or wants it no more."""
+        """Send until the server has it, or wants it no more.
+
+        Raises:
+            Refusal: A person at the site, or its policy, does not let it leave.
+        """
         while True:
+            self.guard.check()
             facts, _ = self._call(topic, message)
             if facts["do"] != "again":
                 break
@@ -157,7 +221,7 @@ class Station:
         remedy = error.remedy if isinstance(error, FlamesError) else "see log.txt in the kit"
         logging.getLogger(__name__).error("the client failed", exc_info=error)
         self.journal.write("trouble", found, remedy=remedy)
-        self._call("failed", {"cause": found})
+        self._call("failed", {"cause": self.guard.cause(error)})
 
     def _progress(self, done: int, loss: float) -> None:
         self.beat.note(done, loss)
@@ -166,19 +230,22 @@ class Station:
     def _alive(self) -> None:
         if self.beat.over or self.stopped():
             raise Stopped
+        self.guard.tick()
 
     def _call(self, topic: str, content: dict[str, Any] | bytes) -> tuple[dict[str, Any], Sections]:
         """Return the server's answer, asked for until it comes.
 
         Raises:
             Stopped: The job ended, or the server cannot be reached any more.
+            Refusal: The policy does not let the message leave.
+            FlamesError: The log of what leaves cannot be written.
         """
         message = content if isinstance(content, bytes) else encode(content)
         since, pause = time.monotonic(), POLL_SECONDS
         while True:
             if self.stopped():
                 raise Stopped
-            answer = self.send(topic, message)
+            answer = self.gate(topic, message)
             if answer is not None:
                 try:
                     return decode(answer)
@@ -199,7 +266,7 @@ class Station:
 
 
 class _Beat:
-    """A sign of life every second, with how far the client's work is."""
+    """Signs of life, with how far the client's work is: often while it works, else now and then."""
 
     def __init__(self, station: Station) -> None:
         self.station = station
@@ -223,9 +290,18 @@ class _Beat:
         self.thread.join(timeout=15)
 
     def _go(self) -> None:
-        while not self.quiet.wait(1.0):
+        idle = min(IDLE_BEAT_SECONDS, self.station.client.config.network.silence / 4)
+        told = time.monotonic()
+        while not self.quiet.wait(BEAT_SECONDS):
             content = self.content
-            answer = self.station.send("progress", encode(content))
+            if content["round"] is None and time.monotonic() - told < idle:
+                continue
+            told = time.monotonic()
+            try:
+                answer = self.station.gate("progress", encode(content))
+            except FlamesError as error:
+                logging.getLogger(__name__).error("no sign of life: %s", error.found)
+                continue
             if answer is not None and content["round"] == self.content["round"]:
                 self._hear(answer)
 

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from flames.federation.network.approval import SHORT, WAITS_FOR_APPROVAL, orders
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
 from flames.federation.network.processes import is_running
+from flames.federation.network.settings import read_site_settings
 
 LAST_EVENTS = 10
 
@@ -55,12 +57,14 @@ def site_report(path: Path) -> dict[str, Any]:
         FlamesError: It is no site's kit.
     """
     kit = Kit.open(path, "site")
+    settings = read_site_settings(kit) if kit.settings.exists() else None
     return {
         "site": kit.name,
         "consortium": kit.consortium,
         "server": kit.server,
         "running": is_running(kit) is not None,
-        "runs": sorted(path.name for path in kit.state.glob("*")),
+        "policy": settings.policy.model_dump(mode="json", by_alias=True) if settings else None,
+        "runs": orders(kit),
         "events": Journal(kit.events).read()[-LAST_EVENTS:],
     }
 
@@ -69,8 +73,28 @@ def site_words(report: dict[str, Any]) -> str:
     """Return the report as lines for a person."""
     state = "is running" if report["running"] else "is not running"
     lines = [f"{report['site']} of {report['consortium']} {state}; server {report['server']}"]
+    for order in report["runs"]:
+        lines += _order_words(order)
     lines += [f"  {event['time']}  {event['text']}" for event in report["events"]]
     return "\n".join(lines)
+
+
+def _order_words(order: dict[str, Any]) -> list[str]:
+    decided = order["decision"]
+    if not order["waits"] and not decided:
+        return []
+    lines = [
+        f"  run {order['run']}: {order['strategy']}, {order['model']}, {order['rounds']} rounds of "
+        f"{order['local_steps']} steps, {len(order['sites'])} sites; "
+        f"configuration {order['config'][:SHORT]}"
+    ]
+    if decided:
+        lines.append(f"    {decided['decision']} by {decided['by']}, {decided['time']}")
+    if order["waits"]:
+        lines.append(f"    waits: {order['waits']}")
+    if order["waits"] == WAITS_FOR_APPROVAL:
+        lines.append(f"    flames site approve KIT {order['run']}, or deny")
+    return lines
 
 
 def _kind(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -17,8 +18,8 @@ PROTOCOL = 1
 """Changes when sites and server of different versions can no longer talk."""
 
 
-def encode_task(task: Task) -> bytes:
-    """Return the message that asks a site to do a task."""
+def encode_task(task: Task, company: Mapping[str, int]) -> bytes:
+    """Return the message that asks a site to do a task, with how many peers it has."""
     download = task.download
     facts = {
         "do": "train",
@@ -29,6 +30,7 @@ def encode_task(task: Task) -> bytes:
         "alpha": download.alpha,
         "peers": download.peers,
         "own_share": download.own_share,
+        "company": dict(company),
     }
     return encode(facts, {"arrays": download.arrays, "model": download.model})
 

@@ -1,0 +1,231 @@
+"""The log of everything that leaves a site: append-only, each entry chained to the one before.
+
+::
+
+    {"n": 7, "time": …, "run": …, "round": …, "purpose": …, "holds": […],
+     "bytes": …, "sha256": …, "previous": …, "hash": …}
+
+``sha256`` is of the message as it leaves, ``previous`` the ``hash`` of the entry before, and
+``hash`` the SHA-256 of the entry without it. An entry is on disk before its message leaves. Whoever
+changes or removes an entry breaks the chain there; whoever rewrites all that follows changes the
+last hash, so note that down elsewhere from time to time.
+
+A process that was killed while it wrote leaves half a line. It is kept: the next entry ends the
+line and says how many bytes of which SHA-256 it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flames.errors import FlamesError
+from flames.federation.network.journal import now
+
+START = "0" * 64
+SIGNS_OF_LIFE = ("ask", "progress")
+"""Purposes of messages that hold nothing of the site's images; hundreds of them a round."""
+REPAIR = "repair"
+CHUNK = 65536
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What checking a log found."""
+
+    entries: int
+    last: str
+    """Hash of the last entry; `START` for an empty log."""
+    repairs: int
+    """Torn lines, each noted by the entry after it."""
+    broken: str | None
+    """Where and how the chain is broken, or None."""
+
+
+@dataclass(frozen=True)
+class OutgoingLog:
+    """One site's log; several processes may write to it."""
+
+    path: Path
+
+    def write(
+        self, purpose: str, payload: bytes, *, run: str, server_round: int | None, holds: list[str]
+    ) -> Entry:
+        """Write that a message is about to leave, and return the entry.
+
+        Raises:
+            FlamesError: It cannot be written; the message must then not leave.
+        """
+        facts = {
+            "time": now(),
+            "run": run,
+            "round": server_round,
+            "purpose": purpose,
+            "holds": holds,
+            "bytes": len(payload),
+            "sha256": hashlib.sha256(payload).hexdigest(),
+        }
+        with self._open() as file:
+            self._mend(file)
+            return _append(file, facts, durable=purpose not in SIGNS_OF_LIFE)
+
+    def repair(self) -> int:
+        """Note a line that was torn; return its bytes, 0 where none is.
+
+        Raises:
+            FlamesError: The log cannot be written.
+        """
+        with self._open() as file:
+            return self._mend(file)
+
+    def read(self) -> Iterator[Entry]:
+        """Return all entries, oldest first; lines that are none are left out."""
+        for line in self._lines():
+            entry = _parse(line)
+            if entry is not None:
+                yield entry
+
+    def verify(self, *, contains: str | None = None) -> Verdict:
+        """Return whether the chain is whole.
+
+        Args:
+            contains: Hash of an entry, or its start, that must be in it.
+        """
+        entries, repairs, previous = 0, 0, START
+        seen = contains is None
+        lines = self._lines()
+        line = next(lines, None)
+        number = 0
+        while line is not None:
+            number += 1
+            following = next(lines, None)
+            if _notes(following, line):
+                line = following
+                continue
+            if not line.endswith(b"\n"):
+                found = f"line {number} is torn: the next entry, or a start of the site, notes it"
+                return Verdict(entries, previous, repairs, found)
+            wrong = _wrong(_parse(line), entries + 1, previous)
+            if wrong:
+                return Verdict(entries, previous, repairs, f"line {number}: {wrong}")
+            entry = json.loads(line)
+            entries, previous = entries + 1, entry["hash"]
+            repairs += entry["purpose"] == REPAIR
+            seen = seen or previous.startswith(str(contains))
+            line = following
+        missing = None if seen else f"no entry has the hash {contains}"
+        return Verdict(entries, previous, repairs, missing)
+
+    def _lines(self) -> Iterator[bytes]:
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                yield from file
+
+    @contextmanager
+    def _open(self) -> Iterator[int]:
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield descriptor
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise FlamesError(
+                f"cannot write {self.path}: {error.strerror}",
+                "free some space: nothing leaves the site that is not written there",
+            ) from error
+
+    def _mend(self, file: int) -> int:
+        """Note the torn line at the end, where there is one; return its bytes."""
+        torn = _last_line(file, os.fstat(file).st_size)
+        if not torn or torn.endswith(b"\n"):
+            return 0
+        facts = {
+            "time": now(),
+            "run": "",
+            "round": None,
+            "purpose": REPAIR,
+            "holds": ["nothing left: the line above was torn while it was written"],
+            "bytes": len(torn),
+            "sha256": hashlib.sha256(torn).hexdigest(),
+        }
+        _write(file, b"\n")
+        _append(file, facts, durable=True, above=len(torn) + 1)
+        return len(torn)
+
+
+def _append(file: int, facts: Entry, *, durable: bool, above: int = 0) -> Entry:
+    """Append an entry; ``above`` bytes at the end are a torn line that it notes."""
+    line = _last_line(file, os.fstat(file).st_size - above)
+    last = _parse(line) or {}
+    if line and not last:
+        # Somebody damaged it; the chain is broken there and says so, and goes on from what is.
+        last = {"n": 0, "hash": hashlib.sha256(line).hexdigest()}
+    entry = {"n": int(last.get("n", 0)) + 1, **facts, "previous": last.get("hash", START)}
+    entry["hash"] = _hash(entry)
+    _write(file, json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+    if durable:
+        os.fsync(file)
+    return entry
+
+
+def _write(file: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(file, content) :]
+
+
+def _last_line(file: int, end: int) -> bytes:
+    """Return the last line before byte ``end``, with its line feed where it has one."""
+    found = b""
+    while end > 0:
+        start = max(0, end - CHUNK)
+        found = os.pread(file, end - start, start) + found
+        cut = found.rfind(b"\n", 0, len(found) - 1)
+        if cut >= 0:
+            return found[cut + 1 :]
+        end = start
+    return found
+
+
+def _parse(line: bytes) -> Entry | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    whole = isinstance(entry, dict) and isinstance(entry.get("n"), int)
+    return entry if whole and isinstance(entry.get("hash"), str) else None
+
+
+def _wrong(entry: Entry | None, number: int, previous: str) -> str | None:
+    if entry is None:
+        return "it is no entry"
+    if _hash(entry) != entry["hash"]:
+        return "its content does not fit its hash"
+    if entry.get("previous") != previous:
+        return "it does not follow the entry before it"
+    if entry["n"] != number:
+        return f"it is entry {entry['n']}, where {number} was to follow"
+    return None
+
+
+def _notes(following: bytes | None, line: bytes) -> bool:
+    """Return whether the line after ``line`` notes that it was torn."""
+    entry = None if following is None else _parse(following)
+    if entry is None or entry.get("purpose") != REPAIR:
+        return False
+    return bool(entry.get("sha256") == hashlib.sha256(line.removesuffix(b"\n")).hexdigest())
+
+
+def _hash(entry: Entry) -> str:
+    content = {key: value for key, value in entry.items() if key != "hash"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

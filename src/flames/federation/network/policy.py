@@ -1,0 +1,139 @@
+"""A site's policy: what it takes part in, what may leave it, and when; the site's own choice."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection
+from datetime import time
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import Field, field_validator
+
+from flames.config import ModelName, RunConfig, Section, StrategyName
+from flames.errors import FlamesError
+from flames.federation.exchange import Task
+from flames.federation.network.consortium import validated
+
+STRATEGIES = tuple(name for name in get_args(StrategyName) if name != "central")
+CASE_SCORES = "scores per case"
+CASE_NAMES = "case names"
+PERSONAL_WEIGHTS = "personal weights"
+HOURS = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)$")
+
+
+class Policy(Section):
+    """What holds at a site, whatever the server asks; the defaults hold without a file."""
+
+    strategies: tuple[StrategyName, ...] = STRATEGIES
+    models: tuple[ModelName, ...] = get_args(ModelName)
+    most_rounds: int = Field(1000, ge=1)
+    most_local_steps: int = Field(1000, ge=1)
+    """Optimiser steps in a round, on average over the rounds."""
+    most_hours: float = Field(168.0, gt=0)
+    """Hours of work for one run: training, validation and scoring."""
+    fewest_peers: int = Field(0, ge=0)
+    """Other sites of its modality that must take part, as the server says."""
+    most_bytes: int = Field(1_000_000_000, ge=100_000)
+    """Size of one message that leaves."""
+    scores: Literal["cases", "aggregates"] = "cases"
+    """Whether scores and names of single test cases leave, or means over them only."""
+    personal_weights: bool = True
+    """Whether the site's personal model leaves after the last round."""
+    working_hours: str | None = None
+    """Such as ``18:00-07:00``, in the site's local time."""
+    approval: bool = False
+    """Whether a person at the site must approve each run."""
+
+    @field_validator("working_hours")
+    @classmethod
+    def _two_times(cls, value: str | None) -> str | None:
+        if value is not None and (not HOURS.match(value) or value[:5] == value[6:]):
+            raise ValueError("write two different times of day, such as 18:00-07:00")
+        return value
+
+    def is_open(self, moment: time) -> bool:
+        """Return whether work may begin at a time of day; the hours may reach over midnight.
+
+        >>> night = Policy(working_hours="18:00-07:00")
+        >>> night.is_open(time(23)), night.is_open(time(6, 59)), night.is_open(time(7))
+        (True, True, False)
+        """
+        if self.working_hours is None:
+            return True
+        start, end = (time.fromisoformat(part) for part in self.working_hours.split("-"))
+        if start < end:
+            return start <= moment < end
+        return moment >= start or moment < end
+
+    def refuses(self, config: RunConfig) -> str | None:
+        """Return why the site takes no part in a run of this configuration, or None."""
+        steps = config.training.local_steps
+        steps = max([steps, *(site.local_steps or 0 for site in config.sites)])
+        checks = (
+            (config.strategy.name in self.strategies, f"strategy {config.strategy.name!r}"),
+            (config.model.name in self.models, f"model {config.model.name!r}"),
+            (config.rounds <= self.most_rounds, f"{config.rounds} rounds"),
+            (steps <= self.most_local_steps, f"{steps} local steps"),
+        )
+        limits = ("strategies", "models", "most-rounds", "most-local-steps")
+        for (allowed, what), limit in zip(checks, limits, strict=True):
+            if not allowed:
+                return f"its policy does not allow {what} ({limit} = {self._said(limit)})"
+        return None
+
+    def refuses_task(self, task: Task, config: RunConfig) -> str | None:
+        """Return why the site does not do a task, which asks for more than its run's configuration.
+
+        The configuration is what the policy and a person looked at.
+        """
+        steps = task.steps
+        total = config.rounds * config.training.local_steps
+        if not 1 <= task.server_round <= config.rounds + 1:
+            return f"its policy does not allow round {task.server_round} of {config.rounds}"
+        if task.total_steps > total or not 0 <= steps.start <= steps.stop <= total:
+            found = f"steps {steps.start} to {steps.stop} of {task.total_steps}"
+            return f"its policy does not allow {found}, where the configuration says {total}"
+        return None
+
+    def forbids(self, holds: Collection[str], size: int) -> str | None:
+        """Return why a message may not leave, or None.
+
+        Args:
+            holds: What is in it, in the words of the log of what leaves.
+            size: Its bytes.
+        """
+        kept = {CASE_SCORES, CASE_NAMES} if self.scores == "aggregates" else set()
+        kept |= set() if self.personal_weights else {PERSONAL_WEIGHTS}
+        found = sorted(kept & set(holds))
+        if found:
+            return f"its policy lets no {found[0]} leave"
+        if size > self.most_bytes:
+            return (
+                f"its policy lets no message of {size:,} bytes leave "
+                f"(most-bytes = {self.most_bytes:,})"
+            )
+        return None
+
+    def _said(self, key: str) -> str:
+        value = getattr(self, key.replace("-", "_"))
+        return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def load_policy(path: Path | None) -> Policy:
+    """Return the policy in a TOML file, or the default one.
+
+    Raises:
+        FlamesError: The file is missing, no TOML, or holds an unknown key or a bad value.
+    """
+    if path is None:
+        return Policy()
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise FlamesError(f"cannot read {path}: {error}", "name a policy file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise FlamesError(f"{path} is not valid TOML: {error}", "mend that line") from error
+    policy: Policy = validated(Policy, content, str(path))
+    return policy

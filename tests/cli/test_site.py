@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from flames.cli.main import main
+from flames.config import dump_config
+from flames.federation.network.guard import Guard
+from flames.federation.network.kits import Kit
+from flames.federation.network.outgoing import OutgoingLog
+from flames.federation.network.policy import Policy
+from flames.federation.network.settings import SiteSettings, save_site_settings
+
+
+@pytest.fixture
+def flames(monkeypatch, capsys):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["flames", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def kit(tmp_path, site_stores) -> Kit:
+    made = Kit(tmp_path / "us-a", "site", "us-a", "tests", "localhost:1")
+    made.save()
+    store = site_stores["us-a"].path
+    save_site_settings(made, SiteSettings(store, Policy(approval=True)))
+    return made
+
+
+@pytest.fixture
+def guard(kit, make_config) -> Guard:
+    config = make_config("us-a")
+    return Guard(
+        Policy(approval=True),
+        run="first",
+        config=config,
+        config_text=dump_config(config),
+        folder=kit.state / "first",
+    )
+
+
+def test_a_run_is_shown_approved_and_denied(flames, kit, guard):
+    waiting = guard.waits(None)
+    _, out, _ = flames("site", "status", "--kit", kit.path)
+    assert waiting.reason in out
+    assert f"configuration {guard.digest[:12]}" in out
+    code, out, _ = flames("site", "approve", kit.path, "first", "--config", guard.digest[:12])
+    assert (code, out) == (0, f"approved: first with configuration {guard.digest}\n")
+    assert guard.waits(None) is None
+    guard.check()
+    code, out, _ = flames("site", "status", "--kit", kit.path, "--json")
+    report = json.loads(out)
+    assert report["policy"]["approval"] is True
+    assert report["runs"][0]["decision"]["decision"] == "approved"
+    code, _, _ = flames("site", "deny", kit.path, "first", "--reason", "not now")
+    assert code == 0
+    with pytest.raises(Exception, match="denied the run: not now"):
+        guard.check()
+
+
+def test_another_run_or_configuration_is_not_approved(flames, kit, guard):
+    code, _, err = flames("site", "approve", kit.path, "frist")
+    assert code == 2
+    assert "did you mean 'first'" in err
+    for wrong in ("0" * 12, guard.digest[:4]):
+        code, _, err = flames("site", "approve", kit.path, "first", "--config", wrong)
+        assert code == 2
+        assert "decide again" in err
+    assert guard.waits(None) is not None
+
+
+def test_the_log_is_shown_and_checked(flames, kit):
+    assert flames("site", "log", kit.path, "--verify")[:2] == (0, "nothing has left yet\n")
+    log = OutgoingLog(kit.outgoing)
+    first = log.write("hello", b"abc", run="first", server_round=None, holds=["fingerprint"])
+    log.write("update", b"abcd", run="second", server_round=1, holds=["weights"])
+    code, out, _ = flames("site", "log", kit.path, "--run", "first")
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    assert "fingerprint" in out
+    code, out, _ = flames("site", "log", kit.path, "--json")
+    assert json.loads(out.splitlines()[0]) == first
+    code, out, _ = flames("site", "log", kit.path, "--verify", "--contains", first["hash"])
+    assert code == 0
+    assert out.startswith("whole: 2 entries\nlast hash ")
+    kit.outgoing.write_text(kit.outgoing.read_text().replace('"bytes": 3', '"bytes": 2'))
+    code, _, err = flames("site", "log", kit.path, "--verify")
+    assert code == 2
+    assert "line 1: its content does not fit its hash" in err
+    assert flames("site", "log", kit.path, "--contains", "abc")[0] == 2
+
+
+def test_a_site_does_not_start_with_a_bad_policy_or_a_broken_log(
+    flames, kit, site_stores, tmp_path
+):
+    pytest.importorskip("nvflare", reason="needs the extra 'network'")
+    start = ("site", "start", "--kit", kit.path, "--store", site_stores["us-a"].path)
+    file = tmp_path / "policy.toml"
+    file.write_text("aproval = true\n")
+    code, _, err = flames(*start, "--policy", file)
+    assert code == 2
+    assert "did you mean 'approval'" in err
+    kit.outgoing.write_text("{}\n")
+    code, _, err = flames(*start)
+    assert code == 2
+    assert "is broken: line 1" in err
