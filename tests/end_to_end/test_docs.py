@@ -366,6 +366,26 @@ def test_no_key_is_documented_that_does_not_exist(reference: list[str]) -> None:
     assert documented <= known
 
 
+def test_the_policy_of_a_site_is_documented(tmp_path: Path) -> None:
+    from flames.federation.network.policy import Policy, load_policy
+
+    page = ROOT / "docs/reference/site-policy.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for name, field in Policy.model_fields.items():
+        start = f"| `{name.replace('_', '-')}` | "
+        if not isinstance(field.default, tuple):
+            start += f"{shown(field.default)} | "
+        assert any(line.startswith(start) for line in lines), start
+    policies = []
+    for name in (page, ROOT / "docs/how-to/decide-at-a-site.md"):
+        block = next(b for b in blocks(name) if b.mark == "file: policy.toml")
+        file = tmp_path / "policy.toml"
+        file.write_text(block.text, encoding="utf-8")
+        policies.append(load_policy(file))
+    assert policies[0] == Policy()
+    assert policies[1].approval
+
+
 def test_the_published_profile_is_documented(reference: list[str]) -> None:
     assert [row for row in profile_rows("paper") if row not in reference] == []
 

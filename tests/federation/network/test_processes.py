@@ -55,13 +55,14 @@ def test_a_run_over_mutual_tls_is_the_simulation_bit_for_bit(
     kits = {name: processes.kits / "sites" / name for name in processes.stores}
 
     def approve():
-        def waiting():
-            _, out = processes.do("site", "status", "--kit", kits["us-a"], "--json", log="status")
-            return next((r["run"] for r in json.loads(out)["runs"] if r["waits"]), None)
-
-        wait_until(waiting, 200, processes.say())
-        asked = waiting()
-        assert processes.do("site", "approve", kits["us-a"], asked, log="approve")[0] == 0
+        waits = "waits: a person at the site must approve the run"
+        try:
+            wait_until(lambda: waits in processes.events("sites/us-a"), 250)
+        except AssertionError:
+            pytest.fail(processes.say())
+        _, out = processes.do("site", "status", "--kit", kits["us-a"], "--json", log="status")
+        (waiting,) = (order["run"] for order in json.loads(out)["runs"] if order["waits"])
+        assert processes.do("site", "approve", kits["us-a"], waiting, log="approve")[0] == 0
 
     finished = run(processes, config, meanwhile=approve)
     simulated = simulate(config, tmp_path / "simulated")
