@@ -52,7 +52,7 @@ def _folded(entries: list[Entry]) -> Iterator[str]:
     if entries:
         size = f"{sum(entry['bytes'] for entry in entries):,}"
         first = entries[0]
-        note = f"{len(entries):,} signs of life"
+        note = f"{len(entries):,} signs of life" if len(entries) > 1 else "a sign of life"
         yield _line(first["time"], first["run"], "", "", size, "", note)
 
 
