@@ -4,6 +4,7 @@ import threading
 import time
 from datetime import datetime
 
+import numpy as np
 import pytest
 
 from flames.config import dump_config
@@ -91,6 +92,15 @@ def test_a_server_cannot_go_round_the_policy(make_hall, word, tmp_path):
     told = refused_of(hall, "us-a", ({"do": word, "round": 1},))
     assert [topic for topic, _ in told if topic != "progress"] == ["ask", "refuse"]
     assert "strategy 'flames'" in told[-1][1]
+
+
+def test_a_server_cannot_choose_where_a_site_writes(make_hall):
+    hall = make_hall("us-a")
+    models = {"../../elsewhere": {"w": np.zeros(1, np.float32)}}
+    told = refused_of(hall, "us-a", ({"do": "score", "round": 2, "silence": {}}, models))
+    assert told[-1][0] == "refuse"
+    assert "names no file" in told[-1][1]
+    assert not list(hall.folder.rglob("elsewhere*"))
 
 
 @pytest.mark.parametrize(

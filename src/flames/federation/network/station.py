@@ -9,6 +9,7 @@ is on the site's own disk, so a station that died does its round again from wher
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +33,8 @@ POLL_SECONDS = 0.3
 UNREACHABLE_SECONDS = 120.0
 WAIT_SECONDS = 10.0
 """How often a site that waits says so, at most; never slower than the run's silence allows."""
+GROUP = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]{0,59}$")
+"""Names of server models, which become names of files here."""
 BEAT_SECONDS = 1.0
 IDLE_BEAT_SECONDS = 5.0
 Sections = dict[str, dict[str, np.ndarray]]
@@ -98,7 +101,7 @@ class Station:
         if facts["do"] not in ("hello", "train", "score"):
             self._pause(POLL_SECONDS)
             return
-        company = None if facts["do"] == "hello" else dict(facts.get("company") or {})
+        company = None if facts["do"] == "hello" else _company(facts)
         if self._waited(company):
             return
         if facts["do"] == "hello":
@@ -130,7 +133,7 @@ class Station:
                 answer, _ = self._call("waits", content)
                 if answer["do"] in ("end", "leave"):
                     raise Stopped
-                company = None if company is None else dict(answer.get("company") or {})
+                company = None if company is None else _company(answer)
                 told, said = time.monotonic(), waiting.reason
             self._pause(POLL_SECONDS)
 
@@ -171,6 +174,9 @@ class Station:
         self._deliver("update", message, f"update of round {number}")
 
     def _score(self, facts: dict[str, Any], models: Sections) -> None:
+        for group in models:
+            if not GROUP.match(group):
+                raise Refusal(f"the server names a model {group[:40]!r}, which names no file")
         self.journal.write("score", "the finished models are scored on the test cases")
         self.beat.work_on(int(facts["round"]) + 1)
         self.guard.begin()
@@ -263,6 +269,12 @@ class Station:
             if self.stopped():
                 raise Stopped
             time.sleep(min(0.1, seconds))
+
+
+def _company(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return how many peers the server counts; none where it does not say."""
+    company = facts.get("company")
+    return company if isinstance(company, Mapping) else {}
 
 
 class _Beat:
