@@ -139,8 +139,11 @@ def _tolerances(records: Records) -> list[str]:
 
 def _unseen(records: Records) -> str:
     """Return the sites with scores of no single case, as words."""
+    if not records.run.cases.exists():
+        return ""
     seen = {row["site"] for row in records.cases}
-    return _listed(sorted({str(score["site"]) for score in records.scores} - seen))
+    scored = {str(score["site"]) for score in records.scores if "site" in score}
+    return _listed(sorted(scored - seen))
 
 
 def _flat(content: dict[str, Any], before: str = "") -> Any:
