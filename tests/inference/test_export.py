@@ -186,7 +186,7 @@ def test_a_bundle_is_silent_where_flames_is(tmp_path: Path):
         assert bool(found.any()) is not silent
     folder = images(tmp_path / "in", "CT")
     exported = load_any(choose_model(tmp_path / "out"), CPU)
-    assert exported.presence_threshold == 0.999
+    assert exported.presence.threshold == 0.999
     for one, two in zip(
         masks(model, folder, tmp_path / "a"), masks(exported, folder, tmp_path / "b"), strict=True
     ):

@@ -11,6 +11,7 @@ from flames.config import ModelConfig
 from flames.errors import FlamesError
 from flames.inference.pictures import draw_gallery, outline
 from flames.inference.score import ScoreOptions, TrainedModel, load_model, score_store
+from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import choose_precision
 from flames.models.weights import model_arrays, save_arrays
@@ -63,7 +64,7 @@ def test_a_case_below_the_presence_threshold_gets_an_empty_mask(site_stores):
     store = site_stores["mr-a"]
     before = score("MR", store)
     between = (min(row["presence_score"] for row in before) + before[0]["presence_score"]) / 2
-    model = replace(trained("MR"), presence_threshold=between)
+    model = replace(trained("MR"), presence=PresenceRule(between))
     after = list(score_store(model, store, site="here", precision=FLOAT32, options=OPTIONS))
     kept = [row["presence_score"] >= between for row in before]
     assert True in kept

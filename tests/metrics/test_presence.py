@@ -7,6 +7,7 @@ import pytest
 
 from flames.metrics.presence import (
     PRESENCE_GRID,
+    PresenceRule,
     best_threshold,
     operating_curve,
     presence_score,
@@ -62,11 +63,18 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 def test_silence_costs_what_is_lost_and_gains_what_was_a_false_alarm() -> None:
     curve = operating_curve([0.9, 0.2, 0.0], [True, True, False], [0.9, 0.3, 0.6])
     at = dict(zip(PRESENCE_GRID, curve, strict=True))
-    assert at[0.0] == [1.1, 3, 2, 0]
-    assert at[0.3] == [1.1, 3, 2, 0]  # a score at the threshold is kept
-    assert at[0.35] == [0.9, 3, 2, 1]  # the weak tumour becomes a miss
-    assert at[0.65] == [0.9, 2, 2, 1]  # the false alarm becomes silence, and is no longer counted
-    assert at[0.92] == [0.0, 2, 2, 2]
+    assert at[0.0] == [1.1, 3, 2, 0, 1, 0]
+    assert at[0.3] == [1.1, 3, 2, 0, 1, 0]  # a score at the threshold is kept
+    assert at[0.35] == [0.9, 3, 2, 1, 1, 0]  # the weak tumour becomes a miss
+    assert at[0.65] == [
+        0.9,
+        2,
+        2,
+        1,
+        1,
+        1,
+    ]  # the false alarm becomes silence, and is no longer counted
+    assert at[0.92] == [0.0, 2, 2, 2, 1, 1]
 
 
 def cases(tumours: int, weak: int) -> tuple[list[float], list[bool], list[float]]:
@@ -85,7 +93,8 @@ def test_more_than_a_tenth_of_the_tumours_is_never_silenced() -> None:
 
 
 def test_an_undefined_case_counts_nowhere() -> None:
-    assert operating_curve([float("nan")], [False], [0.5]) == [[0.0, 0, 0, 0]] * len(PRESENCE_GRID)
+    curve = operating_curve([float("nan")], [False], [0.5])
+    assert [row[:2] for row in curve] == [[0.0, 0]] * len(PRESENCE_GRID)
 
 
 def test_clients_decide_together() -> None:
@@ -99,3 +108,44 @@ def test_clients_decide_together() -> None:
 def test_a_gain_too_small_silences_nothing() -> None:
     dice, scores = [0.001, 0.0], [0.9, 0.3]
     assert best_threshold([operating_curve(dice, [True, False], scores)]) == 0.0
+
+
+def drawn(number: int, seed: int) -> tuple[list[float], list[bool], list[float]]:
+    """Return cases whose probability of tumour is the square of their score."""
+    rng = np.random.default_rng(seed)
+    scores = rng.random(number)
+    tumour = rng.random(number) < scores**2
+    return [0.5] * number, tumour.tolist(), scores.tolist()
+
+
+def test_calibrated_probabilities_are_the_shares_of_tumour() -> None:
+    rule = PresenceRule.of([operating_curve(*drawn(4000, 0)), operating_curve(*drawn(4000, 1))])
+    for score in (0.2, 0.5, 0.7, 0.9):
+        assert rule.probability(score) == pytest.approx(score**2, abs=0.05)
+    probabilities = [p for _, p in rule.calibration]
+    assert probabilities == sorted(probabilities)
+    assert probabilities[0] > 0
+    assert probabilities[-1] < 1
+
+
+def test_clients_calibrate_as_if_their_cases_lay_together() -> None:
+    one, other = drawn(40, 2), drawn(30, 3)
+    apart = PresenceRule.of([operating_curve(*one), operating_curve(*other)])
+    together = PresenceRule.of(
+        [operating_curve(*([*a, *b] for a, b in zip(one, other, strict=True)))]
+    )
+    assert apart == together
+
+
+@pytest.mark.parametrize("free", [0, 4])
+def test_too_few_cases_of_a_kind_calibrate_nothing(free: int) -> None:
+    tumour = [True] * 30 + [False] * free
+    curve = operating_curve([0.5] * len(tumour), tumour, [0.9] * len(tumour))
+    assert PresenceRule.of([curve]).probability(0.9) is None
+    assert PresenceRule.of([]).probability(0.9) is None
+
+
+def test_a_single_score_gives_its_share() -> None:
+    tumour = [True] * 15 + [False] * 5
+    rule = PresenceRule.of([operating_curve([0.5] * 20, tumour, [0.93] * 20)])
+    assert {rule.probability(score) for score in (0.1, 0.93, 1.0)} == {0.75}

@@ -25,7 +25,7 @@ from flames.inference.predict import validate
 from flames.inference.predict_volumes import validate_blocks
 from flames.inference.score import ScoreOptions, TrainedModel, load_model, score_store
 from flames.inference.validation import Validation
-from flames.metrics.presence import best_threshold
+from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import Precision, choose_precision
 from flames.models.weights import load_metadata, model_arrays, save_arrays
@@ -188,7 +188,7 @@ def _train(path: Path, store: SiteStore, point: Point, options: AdaptOptions) ->
         torch.manual_seed(derive_seed(point.seed, "start"))
         config = ModelConfig.model_validate_json(load_metadata(path)["network"])
         network = precision.place(make_model(config, loaded.plan))
-    threshold = loaded.presence_threshold
+    rule = loaded.presence
     if point.cases:
         seed = derive_seed(point.seed, store.site, point.cases)
         torch.manual_seed(seed)
@@ -202,14 +202,14 @@ def _train(path: Path, store: SiteStore, point: Point, options: AdaptOptions) ->
             steps=range(options.steps),
             total_steps=options.steps,
         )
-        threshold = best_threshold([judge(network).curve])
+        rule = PresenceRule.of([judge(network).curve])
     return TrainedModel(
         f"{point.start}:{point.cases}",
         "personal",
         store.modality,
         loaded.image_size,
         network,
-        presence_threshold=threshold,
+        presence=rule,
         plan=loaded.plan,
     )
 
@@ -268,7 +268,8 @@ def _save(path: Path, model: TrainedModel, source: Path, store: SiteStore, point
         "kind": "personal",
         "modality": store.modality,
         "labelled_cases": str(point.cases),
-        "presence_threshold": str(model.presence_threshold),
+        "presence_threshold": model.presence.threshold,
+        "presence_calibration": model.presence.calibration,
     }
     save_arrays(path, model_arrays(model.network), metadata)
 

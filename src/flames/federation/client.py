@@ -29,11 +29,12 @@ from flames.data.blocks import Blocks, block_batches, load_blocks
 from flames.data.slices import Slices, load_slices
 from flames.data.store import SiteStore, Split
 from flames.federation.exchange import Reply, Task, derive_seed
-from flames.federation.summary import kept_threshold
+from flames.federation.summary import kept_rule
 from flames.files import save_json
 from flames.inference.predict import validate
 from flames.inference.predict_volumes import validate_blocks
 from flames.inference.validation import Validation
+from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import Precision
 from flames.models.weights import (
@@ -119,10 +120,10 @@ class Client:
         partial.rename(place)
         return reply, self._sent(place)
 
-    def kept_threshold(self) -> float:
-        """Return the presence threshold that suits those weights."""
+    def kept_rule(self) -> PresenceRule:
+        """Return the presence rule that suits those weights."""
         known = self._reply(self._round_folder(max(self._rounds())))
-        return kept_threshold(known["curves"].get("kept"))
+        return kept_rule(known["curves"].get("kept"))
 
     def kept_weights(self) -> Arrays:
         """Return the personal weights that the client keeps after its last round."""

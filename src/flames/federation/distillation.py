@@ -28,7 +28,7 @@ from flames.files import save_json
 from flames.inference.predict import validate
 from flames.inference.score import ScoreOptions, TrainedModel, load_model, score_store
 from flames.losses import LOSSES, distillation
-from flames.metrics.presence import best_threshold
+from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import Precision, choose_precision
 from flames.models.student import tell
@@ -248,7 +248,7 @@ def _teach(
         temperature=options.temperature,
     )
     torch.manual_seed(derive_seed(options.seed, "steps"))
-    best, kept, threshold = -1.0, model_arrays(student), 0.0
+    best, kept, rule = -1.0, model_arrays(student), PresenceRule()
     edges = [round(options.steps * n / LOOKS) for n in range(LOOKS + 1)]
     for start, stop in pairwise(edges):
         train(
@@ -271,14 +271,15 @@ def _teach(
         score = float(np.mean([v.dice for v in found.values()]))
         if score > best:
             best, kept = score, model_arrays(student)
-            threshold = best_threshold([v.curve for v in found.values()])
+            rule = PresenceRule.of([v.curve for v in found.values()])
     metadata = {
         "name": f"student:{variant.name}",
         "kind": "server",
         "modality": "all" if len(room.teachers) > 1 else next(iter(room.teachers)),
         "network": config.model_dump_json(),
         "image_size": size,
-        "presence_threshold": threshold,
+        "presence_threshold": rule.threshold,
+        "presence_calibration": rule.calibration,
         "seed": options.seed,
         "teachers": sorted(room.teachers),
         "made_up_images": room.made_up,

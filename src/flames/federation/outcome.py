@@ -14,7 +14,7 @@ from flames.federation.summary import (
     Rows,
     about_store,
     calibration_rows,
-    kept_threshold,
+    kept_rule,
     model_metadata,
     summarise,
 )
@@ -44,24 +44,22 @@ def save_models(
     Where the strategy gives every client the same model, that model is also the personal one.
     """
     models = server.best_models()
-    silence = server.presence_thresholds()
+    rules = server.presence_rules()
     prints = {site: fingerprint(store).model_dump(mode="json") for site, store in stores.items()}
     for group, arrays in models.items():
         sites = [site for site, store in stores.items() if group in ("all", store.modality)]
         trained_on = [prints[site] for site in sites]
-        metadata = model_metadata(config, "server", group, group, trained_on, silence[group])
+        metadata = model_metadata(config, "server", group, group, trained_on, rules[group])
         save_arrays(run.server_model(group), arrays, metadata)
     personal = server.strategy.personal
     for site, store in stores.items():
         if personal:
             arrays = dict(clients[site].kept_weights())
-            threshold = kept_threshold(server.replies()[site].curves.get("kept"))
+            rule = kept_rule(server.replies()[site].curves.get("kept"))
         else:
             group = store.modality if store.modality in models else "all"
-            arrays, threshold = models[group], silence[group]
-        metadata = model_metadata(
-            config, "personal", site, store.modality, [prints[site]], threshold
-        )
+            arrays, rule = models[group], rules[group]
+        metadata = model_metadata(config, "personal", site, store.modality, [prints[site]], rule)
         save_arrays(run.personal_model(site), arrays, metadata)
 
 

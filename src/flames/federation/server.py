@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from flames.array_files import LazyArrays, load_arrays, save_arrays
 from flames.config import RunConfig
 from flames.federation.beginning import FirstWeights
 from flames.federation.exchange import Reply, Task, check_update
 from flames.files import save_json
-from flames.metrics.presence import best_threshold
+from flames.metrics.presence import PresenceRule
 from flames.strategies import Download, Strategy, Update, affinities
 
 Arrays = Mapping[str, np.ndarray]
@@ -157,11 +158,11 @@ class Server:
         folder = self._folder(self.finished) / "best"
         return {path.stem: load_arrays(path) for path in sorted(folder.glob("*.safetensors"))}
 
-    def presence_thresholds(self) -> dict[str, float]:
-        """Return the presence threshold of each of `best_models`, chosen on validation cases."""
+    def presence_rules(self) -> dict[str, PresenceRule]:
+        """Return the presence rule of each of `best_models`, chosen on validation cases."""
         folder = self._folder(self.finished) / "best"
         return {
-            path.stem: float(json.loads(path.read_text(encoding="utf-8"))["presence_threshold"])
+            path.stem: TypeAdapter(PresenceRule).validate_json(path.read_bytes())
             for path in sorted(folder.glob("*.json"))
         }
 
@@ -277,7 +278,7 @@ class Server:
             if takes:
                 models = models if models is not None else self._informed().models(updates)
                 save_arrays(partial / "best" / f"{group}.safetensors", models[group])
-                save_json(partial / "best" / f"{group}.json", self._silence(judges))
+                save_json(partial / "best" / f"{group}.json", asdict(self._rule(judges)))
             best = score if takes or known is None else known
             records.append(
                 {
@@ -329,11 +330,11 @@ class Server:
                 total += reply.num_examples * score
         return round(total / weight, 6) if weight else 0.0
 
-    def _silence(self, members: list[str]) -> dict[str, float]:
-        """Return the presence threshold that suits the group's model, all clients together."""
+    def _rule(self, members: list[str]) -> PresenceRule:
+        """Return the presence rule that suits the group's model, all clients together."""
         curves = [self._received[name].curves for name in members]
         found = [curve.get("model", curve.get("own")) for curve in curves]
-        return {"presence_threshold": best_threshold([curve for curve in found if curve])}
+        return PresenceRule.of([curve for curve in found if curve])
 
     def _last_best(self, group: str) -> float | None:
         found = [

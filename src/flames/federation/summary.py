@@ -14,7 +14,7 @@ import numpy as np
 from flames.array_files import LazyArrays
 from flames.config import RunConfig
 from flames.data.store import SPLITS, SiteStore
-from flames.metrics.presence import Curve, best_threshold
+from flames.metrics.presence import Curve, PresenceRule
 from flames.metrics.tables import summary_tables
 from flames.runs import RUN_SCHEMA, RunFolder
 
@@ -94,7 +94,7 @@ def model_metadata(
     name: str,
     modality: str,
     trained_on: list[dict[str, Any]],
-    presence_threshold: float,
+    presence: PresenceRule,
 ) -> dict[str, Any]:
     """Return what a model's file says of it, so that it can be used without the run."""
     network = config.model.model_copy(update={"weights": None})
@@ -111,13 +111,14 @@ def model_metadata(
         "strategy": config.strategy.name,
         "seed": config.seed,
         "trained_on": trained_on,
-        "presence_threshold": presence_threshold,
+        "presence_threshold": presence.threshold,
+        "presence_calibration": presence.calibration,
     }
 
 
-def kept_threshold(curve: Curve | None) -> float:
-    """Return the presence threshold that suits the weights which a client kept, by their curve."""
-    return best_threshold([curve] if curve else [])
+def kept_rule(curve: Curve | None) -> PresenceRule:
+    """Return the presence rule that suits the weights which a client kept, by their curve."""
+    return PresenceRule.of([curve] if curve else [])
 
 
 def about_store(store: SiteStore) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Finding:
     mask: np.ndarray
     """Bool, of the same shape."""
     presence_score: float
+    presence_probability: float | None
+    """Calibrated on validation cases; None where they were too few."""
     lesions: tuple[Lesion, ...]
     departures: tuple[str, ...]
     """How the image differs from those that the model learned from."""

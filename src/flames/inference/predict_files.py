@@ -32,6 +32,7 @@ CASE_COLUMNS = (
     "source",
     "tumour_found",
     "presence_score",
+    "presence_probability",
     "lesions",
     "size",
     "size_unit",
@@ -140,6 +141,7 @@ def predict_file(
         probabilities=probabilities,
         mask=mask,
         presence_score=presence,
+        presence_probability=model.presence.probability(presence),
         lesions=tuple(find_lesions(mask, probabilities, scan)),
         departures=tuple(
             departures(
@@ -200,12 +202,14 @@ def _write(finding: Finding, out: Path, options: PredictOptions, made_by: MadeBy
 
 def _row(finding: Finding, files: list[str]) -> dict[str, Any]:
     sizes = [lesion.size for lesion in finding.lesions]
+    probability = finding.presence_probability
     unit = finding.lesions[0].size_unit if finding.lesions else ""
     return {
         "name": finding.input.name,
         "source": str(finding.input.path),
         "tumour_found": int(bool(finding.mask.any())),
         "presence_score": round(finding.presence_score, 4),
+        "presence_probability": "" if probability is None else round(probability, 4),
         "lesions": len(finding.lesions),
         "size": round(sum(sizes), 6) if sizes else 0,
         "size_unit": unit,

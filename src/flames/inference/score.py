@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from flames.errors import FlamesError
 from flames.inference.predict import predict_case
 from flames.metrics.calibration import reliability
 from flames.metrics.cases import score_case
-from flames.metrics.presence import presence_score
+from flames.metrics.presence import PresenceRule, presence_score
 from flames.models import make_model
 from flames.models.precision import Precision
 from flames.models.student import tell
@@ -44,8 +44,8 @@ class TrainedModel:
     """One a site; empty for models from before fingerprints."""
     version: str = ""
     """First digits of the digest of its file."""
-    presence_threshold: float = 0.0
-    """Cases with a lower presence score get an empty mask; chosen on validation cases."""
+    presence: PresenceRule = field(default_factory=PresenceRule)
+    """What validation cases said of its presence scores."""
     plan: PlanConfig | None = None
     """How it sees volumes in three dimensions; None: slice by slice."""
 
@@ -54,7 +54,7 @@ class TrainedModel:
 
         It is empty where the case's presence score lies below the model's threshold.
         """
-        if presence < self.presence_threshold:
+        if presence < self.presence.threshold:
             return np.zeros(probs.shape, bool)
         return np.asarray(probs > THRESHOLD)
 
@@ -114,7 +114,12 @@ def model_of(path: Path, metadata: Mapping[str, str], network: nn.Module) -> Tra
             network=network,
             trained_on=_fingerprints(metadata),
             version=metadata.get("version") or sha256(path.read_bytes()).hexdigest()[:12],
-            presence_threshold=float(metadata.get("presence_threshold", 0)),
+            presence=PresenceRule(
+                float(metadata.get("presence_threshold", 0)),
+                TypeAdapter(tuple[tuple[float, float], ...]).validate_json(
+                    metadata.get("presence_calibration", "[]")
+                ),
+            ),
             plan=plan_of(path, metadata),
         )
     except (KeyError, ValueError) as error:

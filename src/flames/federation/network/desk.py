@@ -186,13 +186,13 @@ class Desk:
         if done or seat.name not in self._trained():
             return encode({"do": "wait"})
         models = self.state.best_models(self.server, seat.modality)
-        silence = self.server.presence_thresholds()
+        rules = self.server.presence_rules()
         facts = {
             "do": "score",
             "round": self.server.finished,
             "company": self._company(seat),
             "groups": sorted(models),
-            "silence": {group: silence.get(group, 0.0) for group in models},
+            "silence": {g: rules[g].threshold if g in rules else 0.0 for g in models},
         }
         return encode(facts, models)
 

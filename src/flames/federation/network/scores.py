@@ -14,7 +14,7 @@ from flames.federation.network.aggregates import check_aggregates
 from flames.federation.network.messages import Arrays, MessageError
 from flames.federation.network.run_state import RunState
 from flames.federation.server import Server
-from flames.federation.summary import kept_threshold, model_metadata, summarise
+from flames.federation.summary import kept_rule, model_metadata, summarise
 from flames.files import save_json
 from flames.runs import save_csv
 
@@ -78,14 +78,14 @@ class Scores:
         """Write models, ``cases.csv`` and the summary, as a simulation does."""
         run, config = self.state.run, self.state.config
         models = server.best_models()
-        silence = server.presence_thresholds()
+        rules = server.presence_rules()
         replies = server.replies()
         facts = self.state.facts()
         prints = {site: known.fingerprint.model_dump(mode="json") for site, known in facts.items()}
         for group, arrays in models.items():
             served = [s for s, f in facts.items() if server.strategy.group_of(f.modality) == group]
             trained_on = [prints[site] for site in served]
-            metadata = model_metadata(config, "server", group, group, trained_on, silence[group])
+            metadata = model_metadata(config, "server", group, group, trained_on, rules[group])
             save_arrays(run.server_model(group), arrays, metadata)
         sites = [site for site in facts if self.has(site)]
         for site in sites:
@@ -93,14 +93,10 @@ class Scores:
             personal = self._personal(server, models, site, modality)
             if personal is not None:
                 if server.strategy.personal:
-                    threshold = (
-                        kept_threshold(replies[site].curves.get("kept")) if site in replies else 0.0
-                    )
+                    rule = kept_rule(replies[site].curves.get("kept") if site in replies else None)
                 else:
-                    threshold = silence[str(server.strategy.group_of(modality))]
-                metadata = model_metadata(
-                    config, "personal", site, modality, [prints[site]], threshold
-                )
+                    rule = rules[str(server.strategy.group_of(modality))]
+                metadata = model_metadata(config, "personal", site, modality, [prints[site]], rule)
                 save_arrays(run.personal_model(site), personal, metadata)
         sent = {site: self._read(site) for site in sites}
         rows = _in_order([row for site in sites for row in sent[site]["rows"]], list(models))

@@ -16,6 +16,7 @@ from flames.data.fingerprint import fingerprint
 from flames.federation.client import Client
 from flames.federation.summary import Reliability, calibration_rows, model_metadata
 from flames.inference.score import ScoreOptions, load_model, score_store
+from flames.metrics.presence import PresenceRule
 from flames.metrics.tables import score_table
 
 Arrays = Mapping[str, np.ndarray]
@@ -59,14 +60,15 @@ def score_models(
     paths = []
     for group in sorted(models):
         path = folder / f"{group}.safetensors"
-        metadata = model_metadata(config, "server", group, group, [], silence.get(group, 0.0))
+        rule = PresenceRule(silence.get(group, 0.0))
+        metadata = model_metadata(config, "server", group, group, [], rule)
         save_arrays(path, models[group], metadata)
         paths.append(path)
     if kept is not None:
         path = folder / "personal.safetensors"
         trained_on = [fingerprint(store).model_dump(mode="json")]
-        threshold = client.kept_threshold()
-        metadata = model_metadata(config, "personal", name, store.modality, trained_on, threshold)
+        rule = client.kept_rule()
+        metadata = model_metadata(config, "personal", name, store.modality, trained_on, rule)
         save_arrays(path, kept, metadata)
         paths.append(path)
     rows: list[dict[str, Any]] = []

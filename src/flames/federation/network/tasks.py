@@ -102,7 +102,7 @@ def _are_curves(content: Any) -> bool:
         or (
             isinstance(curve, list)
             and len(curve) == len(PRESENCE_GRID)
-            and all(isinstance(row, list) and len(row) == 4 for row in curve)
+            and all(isinstance(row, list) and len(row) == 6 for row in curve)
             and all(_finite(number) for row in curve for number in row)
         )
         for curve in content.values()

@@ -113,7 +113,7 @@ def _inference(model: TrainedModel) -> dict[str, Any]:
         "ct_window": list(_ct_window(model)),
         "image_size": model.image_size,
         "threshold": THRESHOLD,
-        "presence_threshold": model.presence_threshold,
+        "presence_threshold": model.presence.threshold,
         "batch_size": 16,
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "datalist": "$sorted(glob.glob(@dataset_dir + '/' + @pattern))",
