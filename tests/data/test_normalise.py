@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from flames.data.normalise import intensity_window, looks_like_hu, normalise
+from flames.data.store import Modality
 
 IMAGES = arrays(np.int16, (5, 7), elements=st.integers(-2000, 4000))
 
@@ -64,3 +65,20 @@ def test_one_value_gets_a_window_of_one() -> None:
     assert intensity_window(np.full((3, 3), 7), "US") == (7, 8)
     assert intensity_window(np.zeros((3, 3)), "MR") == (0, 1)
     assert intensity_window(np.zeros((3, 3)), "CT") == (0, 1)
+
+
+@pytest.mark.parametrize("modality", ["US", "MR", "CT"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16])
+@given(data=st.data())
+def test_counting_finds_the_window_that_sorting_finds(
+    dtype: type, modality: Modality, data: st.DataObject
+) -> None:
+    levels = st.integers(0, 255) if dtype is np.uint8 else st.integers(0, 3000)
+    image = data.draw(arrays(dtype, st.integers(1, 300), elements=levels))
+    # Values in float64 are sorted, not counted.
+    assert intensity_window(image, modality) == intensity_window(image.astype(np.float64), modality)
+
+
+def test_counting_goes_on_over_pieces() -> None:
+    image = np.random.default_rng(0).integers(-100, 3000, 200_000).astype(np.int16)
+    assert intensity_window(image, "MR") == intensity_window(image.astype(np.float64), "MR")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from source_folders import save
+from source_folders import save, save_nifti
 
 from flames.data.cases import read_case
 from flames.data.pairs import find_pairs
@@ -161,3 +162,24 @@ def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
         read_scan(tmp_path / name)
     assert name in caught.value.found
     assert caught.value.remedy
+
+
+def test_a_flipped_bit_of_a_zipped_volume_is_seen_by_its_checksum(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).integers(-900, 900, (20, 21, 9), dtype=np.int16)
+    path = tmp_path / "a.nii.gz"
+    save_nifti(path, volume)
+    content = bytearray(path.read_bytes())
+    np.testing.assert_array_equal(load_native(path)[0], volume)
+    content[-6] ^= 1  # in the checksum, so that all voxels still unzip
+    path.write_bytes(bytes(content))
+    with pytest.raises(FlamesError, match="cannot be read"):
+        load_native(path)
+
+
+def test_a_volume_zipped_in_two_parts_is_whole(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).integers(-900, 900, (20, 21, 9), dtype=np.int16)
+    save_nifti(tmp_path / "a.nii", volume)
+    content = (tmp_path / "a.nii").read_bytes()
+    path = tmp_path / "b.nii.gz"
+    path.write_bytes(gzip.compress(content[:3000]) + gzip.compress(content[3000:]))
+    np.testing.assert_array_equal(load_native(path)[0], volume)

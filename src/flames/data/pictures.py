@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from flames.errors import FlamesError
 
 GREY_SHARE = 0.02
 """Share of a mask's pixels that may be neither dark nor bright, as smoothed outlines are."""
+_OPENING = threading.Lock()
 
 
 @contextmanager
@@ -68,7 +71,7 @@ def _one_picture(path: Path, pixels: np.ndarray, channel: int | None) -> np.ndar
 
 def frame_count(path: Path) -> int:
     """Return how many pictures a file holds, such as the pages of a TIFF stack."""
-    with reading(path), Image.open(path) as picture:
+    with reading(path), _opened(path) as picture:
         return int(getattr(picture, "n_frames", 1))
 
 
@@ -120,20 +123,32 @@ def _pixels(path: Path) -> np.ndarray:
 
 
 def _pages(path: Path, most: int | None = None) -> list[np.ndarray]:
-    with reading(path), warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path) as picture:
-            count = int(getattr(picture, "n_frames", 1))
-            if most is not None and count > most:
-                raise FlamesError(
-                    f"{path} holds {count} pictures, not one", "save its pages as separate files"
-                )
-            pages = []
-            for number in range(count):
-                if count > 1:
-                    picture.seek(number)
-                pages.append(_page(picture))
+    with reading(path), _opened(path) as picture:
+        count = int(getattr(picture, "n_frames", 1))
+        if most is not None and count > most:
+            raise FlamesError(
+                f"{path} holds {count} pictures, not one", "save its pages as separate files"
+            )
+        pages = []
+        for number in range(count):
+            if count > 1:
+                picture.seek(number)
+            _check_size(picture)
+            pages.append(_page(picture))
     return pages
+
+
+def _opened(path: Path) -> Image.Image:
+    # Filters of warnings belong to the process: one thread at a time may change them.
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(path)
+
+
+def _check_size(picture: Image.Image) -> None:
+    """Refuse a later page that `PIL.Image.open`, which looks at the first, would have refused."""
+    if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise ValueError(f"{picture.width} x {picture.height} pixels are too many")
 
 
 def _page(picture: Image.Image) -> np.ndarray:

@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from flames.data.mapped import map_array
 from flames.errors import FlamesError
 
 Modality = Literal["US", "MR", "CT"]
@@ -114,7 +115,7 @@ def arrays_digest(image: np.ndarray, label: np.ndarray) -> str:
     digest = hashlib.sha256()
     for array in (image, label):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -203,7 +204,7 @@ class SiteStore:
     def _array(self, case_id: str, name: str) -> np.ndarray:
         path = self.path / "cases" / case_id / f"{name}.npy"
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            return map_array(path)
         except (OSError, ValueError) as error:
             raise FlamesError(
                 f"cannot read {path}: {error}", "prepare the store again with 'flames data add'"

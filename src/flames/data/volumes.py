@@ -6,12 +6,15 @@ directions.
 
 from __future__ import annotations
 
+import math
+import zlib
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes as _voxel_sizes
+from nibabel.filebasedimages import SerializableImage
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from flames.data.pictures import reading
@@ -24,6 +27,9 @@ VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, ".img", *ITK_SUFFIXES)
 PLACE_TOLERANCE = 0.1
 """Share of a voxel by which the corners of image and label may lie apart."""
 CLEARLY_THICKER = 1.2
+SLICES_AT_ONCE = 8
+UNZIPPED_AT_ONCE = 1 << 29
+"""Bytes; larger volumes are unzipped piece by piece, to hold them in memory once."""
 
 
 def load_volume(path: Path, channel: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +53,7 @@ def load_native(path: Path, channel: int | None = None) -> tuple[np.ndarray, np.
     else:
         with reading(path):
             image: Any = nib.load(path)
-            volume = np.asanyarray(image.dataobj)
+            volume = np.asanyarray(_unzipped(path, image).dataobj)
             affine = np.asarray(image.affine, dtype=float)
     if volume.dtype.kind not in "biuf":
         raise FlamesError(
@@ -67,7 +73,7 @@ def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
     orientation = io_orientation(affine)
     moved = apply_orientation(volume, orientation)
     new = affine @ inv_ornt_aff(orientation, volume.shape)
-    return np.ascontiguousarray(moved), new
+    return _contiguous(moved), new
 
 
 def voxel_sizes(affine: np.ndarray) -> tuple[float, ...]:
@@ -108,6 +114,33 @@ def check_same_place(
             f"{label[0]} lies up to {apart_mm:.3g} mm from its image: their affines differ",
             "resample the label to the image, or mend its header",
         )
+
+
+def _contiguous(volume: np.ndarray) -> np.ndarray:
+    """Return the volume in C order; a few slices at a time, so that each stays in the cache."""
+    if volume.flags.c_contiguous:
+        return volume
+    copy = np.empty(volume.shape, volume.dtype)
+    for start in range(0, volume.shape[2], SLICES_AT_ONCE):
+        part = slice(start, start + SLICES_AT_ONCE)
+        copy[:, :, part] = volume[:, :, part]
+    return copy
+
+
+def _unzipped(path: Path, image: Any) -> Any:
+    """Return the image of a ``.gz`` unzipped at once: faster, and its checksum is looked at.
+
+    nibabel unzips piece by piece as far as the voxels go. So does this where a file is of several
+    parts, larger than `UNZIPPED_AT_ONCE`, or not as long as its header says.
+    """
+    kept = isinstance(image, SerializableImage) and path.name.lower().endswith(".gz")
+    size = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+    if not kept or size > UNZIPPED_AT_ONCE:
+        return image
+    unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    content = unzip.decompress(path.read_bytes(), size + 1)
+    whole = unzip.eof and not unzip.unused_data and len(content) == size
+    return type(image).from_bytes(content) if whole else image
 
 
 def _load_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:

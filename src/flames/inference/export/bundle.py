@@ -49,14 +49,14 @@ def bundle_script() -> str:
     constants = "\n".join(
         f"{name} = {getattr(module, name)!r}"
         for module, names in (
-            (intensities, ("CT_WINDOW", "HU_LOW", "PERCENTILES", "BACKGROUND_SHARE")),
+            (intensities, intensities.CONSTANTS),
             (presence, ("TOP_SHARE", "MINIMUM_PIXELS")),
         )
         for name in names
     )
     functions: list[Any] = [
         intensities.looks_like_hu,
-        intensities._foreground,
+        *intensities.WINDOW_PARTS,
         intensities.intensity_window,
         intensities.normalise,
         slices.fitted_size,
