@@ -1,6 +1,7 @@
 """Files that were cut, flipped, filled or joined: a result or a named error, and nothing else.
 
 Real files that pydicom brings and small ones of every format are spoiled 2,000 times each.
+``FLAMES_FUZZ`` is another number of times; ``FLAMES_FUZZ_OUT`` names a CSV for the counts.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import os
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -30,6 +32,7 @@ from flames.data.scans import read_scan, read_series
 from flames.data.sources import SourceOptions
 from flames.data.store import SiteStore
 from flames.errors import FlamesError
+from flames.runs import save_csv
 
 pytestmark = pytest.mark.slow
 EXAMPLES = int(os.environ.get("FLAMES_FUZZ", "2000"))
@@ -37,6 +40,7 @@ OPTIONS = SourceOptions(roi="GTV.*", key=b"k" * 32)
 RINGS = {"GTV": [(2, rectangle(2.5, 3.5, 6.5, 7.5))]}
 REAL = Path(pydicom_data.__file__).parent
 
+COUNTS: Counter[tuple[str, str]] = Counter()
 Spoil = tuple[float, list[tuple[float, int]], list[tuple[float, bytes]]]
 SPOILS = st.tuples(
     st.one_of(st.just(1.0), st.floats(0, 1)),
@@ -109,8 +113,27 @@ def _real(folder: Path, name: str) -> Path:
     return path
 
 
-def outcome(work: Callable[[], object]) -> str:
+@pytest.fixture(scope="module", autouse=True)
+def counts_written() -> Iterator[None]:
+    yield
+    out = os.environ.get("FLAMES_FUZZ_OUT")
+    kinds = sorted({kind for kind, _ in COUNTS})
+    rows = [
+        {"kind": k, "result": COUNTS[k, "result"], "named_error": COUNTS[k, "named error"]}
+        for k in kinds
+    ]
+    if out and rows:
+        save_csv(Path(out), rows)
+
+
+def outcome(kind: str, work: Callable[[], object]) -> str:
     """Return what came of it; any error but a named one goes on."""
+    what = _outcome(work)
+    COUNTS[kind, what] += 1
+    return what
+
+
+def _outcome(work: Callable[[], object]) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -158,7 +181,7 @@ def test_any_image_gives_a_result_or_a_named_error(
             scan = read_series(one.paths) if one.dicom else read_scan(one.path)
             assert scan.grid.place(scan.image).shape == scan.grid.shape
 
-    outcome(look)
+    outcome(kind, look)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +206,7 @@ def test_any_contour_file_gives_a_case_or_a_named_error(
             case = read_case(source, OPTIONS)
             assert case.label.shape == case.image.shape
 
-    outcome(read)
+    outcome("dicom contours", read)
 
 
 @fuzzed
@@ -202,7 +225,7 @@ def test_any_zip_gives_a_store_or_nothing(
     place = root / "stores"
     dest = place / "store"
     request = StoreRequest("dicom", "s", "CT", "limb", options=OPTIONS)
-    what = outcome(lambda: add_store(path, dest, request))
+    what = outcome("zip", lambda: add_store(path, dest, request))
     if what == "result":
         SiteStore.open(dest).verify()
     else:
@@ -219,4 +242,4 @@ def test_a_spoiled_real_file_is_seen_to_be_spoiled(tmp_path: Path) -> None:
     path = _real(tmp_path, "CT_small.dcm")
     pydicom.dcmread(path)
     path.write_bytes(path.read_bytes()[:3000])
-    assert outcome(lambda: read_series((path,))) == "named error"
+    assert _outcome(lambda: read_series((path,))) == "named error"

@@ -63,7 +63,7 @@ def add(
         bool, typer.Option("--blank-text", help="Paint over writing burned into pictures.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Cases prepared side by side.")] = 2,
 ) -> None:
     """Make a site store of a folder of images with tumour masks.
 

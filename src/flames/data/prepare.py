@@ -89,7 +89,7 @@ def add_store(
         source: Folder laid out as ``request.source_format`` says, or a ZIP of it; only read.
         dest: The store, new, empty, or begun before by the same call.
         request: What the store is to be.
-        workers: Processes; 1 stays in this one.
+        workers: Cases prepared side by side, in threads, or processes for many DICOM series.
         progress: Called with cases done and cases in all.
 
     Raises:
