@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,25 +15,51 @@ from safetensors.numpy import save
 from flames.errors import FlamesError
 
 Arrays = Mapping[str, np.ndarray]
+DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
+    "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
 
 
 class LazyArrays(Mapping[str, np.ndarray]):
-    """Named arrays of a safetensors file, read one at a time when asked for."""
+    """Named arrays of a safetensors file, mapped one at a time when asked for, each time anew.
+
+    They cannot be written to, and leave memory when nobody holds them any more.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Open nothing yet; remember the file and its names."""
+        """Read the head of the file: names, dtypes, shapes and places.
+
+        Raises:
+            FlamesError: The file is missing or damaged.
+        """
+        with _open(path) as file:
+            names = tuple(file.keys())
         self.path = path
-        self._names = tuple(_open(path).keys())
+        with path.open("rb") as content:
+            size = int.from_bytes(content.read(8), "little")
+            head = json.loads(content.read(size))
+        self._start = 8 + size
+        self._places = {name: head[name] for name in names}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        with _open(self.path) as file:
-            return file.get_tensor(name)
+        place = self._places[name]
+        dtype, (start, end) = np.dtype(DTYPES[place["dtype"]]), place["data_offsets"]
+        count = (end - start) // dtype.itemsize
+        if count == 0:
+            return np.zeros(place["shape"], dtype)
+        with self.path.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(content, dtype, count, self._start + start).reshape(place["shape"])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._places)
 
 
 def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, Any] | None = None) -> int:

@@ -181,6 +181,40 @@ class NetworkConfig(Section):
     """Rounds of one job; then the next one takes over from the run folder."""
 
 
+class WireConfig(Section):
+    """What weights look like while they travel, and which updates the server believes."""
+
+    encoding: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    """Of weights, or of their differences; int8 has a scale a row of each array."""
+    delta: bool = False
+    """Send differences from what the receiver holds, where it holds something."""
+    top_k: float = Field(1.0, gt=0, le=1)
+    """Share of each array's differences that travels, the largest; the rest waits."""
+    compression: Literal["zlib", "none"] = "zlib"
+    """Of the packed bytes; it loses nothing."""
+    clip: float = Field(0.0, ge=0)
+    """Longest movement of a round's weights that leaves a client; 0 means any."""
+    norm_limit: float = Field(10.0, ge=0)
+    """Times the median movement of the group's last rounds that the server still believes; 0 means
+    that it believes all."""
+
+    @model_validator(mode="after")
+    def _differences_only(self) -> WireConfig:
+        if self.top_k < 1 and not self.delta:
+            raise ValueError("top-k below 1 chooses among differences: set delta = true too")
+        return self
+
+    @property
+    def plain(self) -> bool:
+        """Return whether weights travel as they are."""
+        return self.encoding == "float32" and not self.delta and self.clip == 0
+
+    @property
+    def feeds_back(self) -> bool:
+        """Return whether a client adds to its next update what this one left out."""
+        return self.encoding == "int8" or self.top_k < 1
+
+
 class RunConfig(Section):
     """One run: which hospitals, which strategy, how long."""
 
@@ -198,6 +232,7 @@ class RunConfig(Section):
     strategy: StrategyConfig = StrategyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     network: NetworkConfig = NetworkConfig()
+    wire: WireConfig = WireConfig()
     plans: dict[Literal["US", "MR", "CT"], PlanConfig] = {}
     """By modality; `flames plan` writes them, and a simulation makes those that are missing."""
 

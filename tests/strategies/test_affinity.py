@@ -111,3 +111,14 @@ def test_little_likeness_is_none():
     )
     assert found["a"] == {"b": 1.0, "c": 0.0}
     assert found["b"]["c"] == 0.0 or found["b"]["c"] >= 0.2
+
+
+def test_many_large_models_are_compared_a_few_at_a_time(monkeypatch):
+    from flames.strategies import affinity
+
+    rng = np.random.default_rng(0)
+    start = {"w": rng.normal(size=(4, 5)).astype(np.float32)}
+    models = [{"w": start["w"] + rng.normal(size=(4, 5)).astype(np.float32)} for _ in range(7)]
+    at_once = affinity._cosines(models, start)
+    monkeypatch.setattr(affinity, "TILE_BYTES", 2 * 8 * 20)
+    np.testing.assert_allclose(affinity._cosines(models, start), at_once, rtol=1e-12)

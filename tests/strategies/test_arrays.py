@@ -147,3 +147,38 @@ def test_one_array_of_all_models_is_read_at_a_time():
     arrays = {key: np.ones(2) for key in "xyz"}
     weighted_mean([Watched(name, arrays, log) for name in "ab"], [1, 2])
     assert log == [(key, name) for key in "xyz" for name in "ab"]
+
+
+class Counted(np.ndarray):
+    """An array that notes how many of its kind live."""
+
+    alive = most = 0
+
+    def __array_finalize__(self, _):
+        Counted.alive += 1
+        Counted.most = max(Counted.most, Counted.alive)
+
+    def __del__(self):
+        Counted.alive -= 1
+
+
+def test_memory_does_not_grow_with_the_number_of_models():
+    class Fresh(dict):
+        def __getitem__(self, key):
+            return np.ones(100_000, np.float32).view(Counted)
+
+    most = []
+    for count in (8, 30):
+        Counted.most = Counted.alive
+        weighted_mean([Fresh(w=None) for _ in range(count)], [1] * count)
+        most.append(Counted.most)
+    assert most[1] <= most[0] + 9  # one window more, as the next begins
+
+
+def test_a_mean_by_blocks_is_the_plain_sum_bit_for_bit():
+    rng = np.random.default_rng(0)
+    models = [{"w": rng.normal(size=(70_001,)).astype(np.float32)} for _ in range(3)]
+    plain = np.zeros(70_001)
+    for model, weight in zip(models, (3, 4, 7), strict=True):
+        plain += (weight / 14.0) * model["w"].astype(np.float64)
+    assert (weighted_mean(models, [3, 4, 7])["w"] == plain.astype(np.float32)).all()

@@ -28,7 +28,8 @@ from flames.data.batches import training_batches
 from flames.data.blocks import Blocks, block_batches, load_blocks
 from flames.data.slices import Slices, load_slices
 from flames.data.store import SiteStore, Split
-from flames.federation.exchange import Reply, Task, derive_seed
+from flames.federation.exchange import Reply, Task, begun_with, derive_seed
+from flames.federation.leaving import PARCEL, RESIDUAL, SENT, unwrap, wrap
 from flames.federation.summary import kept_rule
 from flames.files import save_json
 from flames.inference.predict import validate
@@ -38,7 +39,9 @@ from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import Precision
 from flames.models.weights import (
+    LazyArrays,
     load_arrays,
+    load_metadata,
     model_arrays,
     optimizer_arrays,
     save_arrays,
@@ -51,6 +54,7 @@ from flames.strategies.rules import split_controls, with_controls
 from flames.training.local import Batches, ControlVariates, Stretch, joined, train_shared
 from flames.training.loop import Progress, TrainResult, learning_rate, make_optimizer
 from flames.training.second import keep_second, train_second
+from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -113,12 +117,46 @@ class Client:
         shutil.rmtree(partial, ignore_errors=True)
         before = self._last_round(task.server_round)
         for old in self._rounds():
-            if old < before:
+            if old < before and old != task.held:
                 shutil.rmtree(self._round_folder(old), ignore_errors=True)
         reply = self._train(task, partial, progress)
+        if not self.config.wire.plain:
+            previous = self._round_folder(before)
+            wrap(
+                self._sent(partial),
+                partial,
+                reply=reply,
+                begun=begun_with(
+                    task.download, self.held_arrays(task.held), reply.chosen, reply.alpha
+                ),
+                waiting=previous / RESIDUAL,
+                wire=self.config.wire,
+            )
         save_json(partial / "reply.json", {"task": digest} | asdict(reply))
         partial.rename(place)
         return reply, self._sent(place)
+
+    def holds(self) -> dict[str, str]:
+        """Return digests of the updates still here, by round; none where nothing counts from
+        them."""
+        if self.config.wire.plain:
+            return {}
+        folders = {number: self._round_folder(number) / SENT for number in self._rounds()}
+        found = {str(n): path for n, path in folders.items() if path.exists()}
+        return {number: load_metadata(path)["digest"] for number, path in found.items()}
+
+    def held_arrays(self, server_round: int) -> Arrays | None:
+        """Return what left in the update of a round, as the server reads it; None for round 0."""
+        return LazyArrays(self._round_folder(server_round) / SENT) if server_round else None
+
+    def outgoing(self, server_round: int) -> tuple[Coded, str]:
+        """Return the update of a finished round as it travels, and the digest of what its
+        differences count from."""
+        place = self._round_folder(server_round)
+        if (place / PARCEL).exists():
+            return unwrap(place)
+        arrays = dict(self._sent(place))
+        return Coded("p" * len(arrays), arrays), ""
 
     def kept_rule(self) -> PresenceRule:
         """Return the presence rule that suits those weights."""
@@ -131,6 +169,8 @@ class Client:
 
     def _sent(self, place: Path) -> Arrays:
         """Return what leaves the site after a round: weights but for private ones, controls."""
+        if (place / SENT).exists():
+            return load_arrays(place / SENT)
         weights = load_arrays(place / "weights.safetensors")
         private = self.strategy.private(weights)
         shared = {name: array for name, array in weights.items() if name not in private}

@@ -6,14 +6,16 @@ Nothing here needs torch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from flames.config import WireConfig
 from flames.errors import FlamesError
-from flames.strategies import Download
+from flames.strategies import Download, interpolate
+from flames.strategies.movement import shortened
 from flames.strategies.rules import split_controls, with_controls
 
 Arrays = Mapping[str, np.ndarray]
@@ -29,6 +31,9 @@ class Task:
     """Numbers of the optimiser steps to do, out of `total_steps`."""
     total_steps: int
     download: Download
+    held: int = 0
+    """Round of the client's own update from which differences count, because both sides have it;
+    0 where there is none."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,67 @@ class Reply:
     curves: dict[str, Any] = field(default_factory=dict)
     """What each presence threshold makes of the validation Dice of what was tried, and of ``kept``
     weights: sums and counts over its cases. See `flames.metrics.presence.operating_curve`."""
+
+
+class UpdateSetAside(FlamesError):
+    """An update that is of this run and whole, but that the server does not believe."""
+
+
+Transform = Callable[[Arrays, Arrays, WireConfig], dict[str, np.ndarray]]
+"""An update and what its client began the round with, by name, become the update that goes on."""
+
+
+def clip(arrays: Arrays, begun: Arrays, wire: WireConfig) -> dict[str, np.ndarray]:
+    """Return an update whose weights moved no further than `WireConfig.clip`."""
+    return shortened(arrays, begun, wire.clip) if wire.clip else dict(arrays)
+
+
+def clip_again(arrays: Arrays, begun: Arrays, wire: WireConfig) -> dict[str, np.ndarray]:
+    """Return an update clipped where its client did not; a hundredth is left to rounding."""
+    return shortened(arrays, begun, 1.01 * wire.clip) if wire.clip else dict(arrays)
+
+
+LEAVING: tuple[Transform, ...] = (clip,)
+"""What a client does to an update before it is coded and leaves."""
+ARRIVING: tuple[Transform, ...] = (clip_again,)
+"""What the server does to an update after it is checked and before it is used."""
+
+
+def transform(
+    steps: Iterable[Transform], arrays: Arrays, begun: Arrays | None, wire: WireConfig
+) -> dict[str, np.ndarray]:
+    """Return an update after every step; unchanged where nobody knows what its client began
+    with.
+    """
+    changed = dict(arrays)
+    for step in steps if begun is not None else ():
+        changed = step(changed, begun or {}, wire)
+    return changed
+
+
+def begun_with(
+    download: Download, own: Arrays | None, chosen: str | None, alpha: float | None
+) -> Arrays | None:
+    """Return the weights a client began a round with, as both sides can know them.
+
+    Args:
+        download: What the client received.
+        own: Its own last update, as the server holds it; None where there is none.
+        chosen: ``model``, ``mixture`` or ``own``, as its reply says.
+        alpha: Own share of a mixture.
+
+    Returns:
+        The arrays, or None where the two sides share nothing to begin with.
+    """
+    if chosen == "own":
+        return own
+    if chosen == "mixture":
+        if own is None or download.arrays is None or alpha is None or not 0 <= alpha <= 1:
+            return None
+        return interpolate(own, download.arrays, alpha)
+    if download.use == "replace" or own is None or download.model is None:
+        return download.arrays
+    return download.model
 
 
 def derive_seed(*parts: object) -> int:

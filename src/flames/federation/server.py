@@ -23,10 +23,14 @@ from pydantic import TypeAdapter
 from flames.array_files import LazyArrays, load_arrays, save_arrays
 from flames.config import RunConfig
 from flames.federation.beginning import FirstWeights
-from flames.federation.exchange import Reply, Task, check_update
+from flames.federation.exchange import ARRIVING, Reply, Task, check_update, transform
+from flames.federation.history import believed, with_round
+from flames.federation.parcels import Held, Parcels, Sections, read_held
 from flames.files import save_json
 from flames.metrics.presence import PresenceRule
 from flames.strategies import Download, Strategy, Update, affinities
+from flames.strategies.movement import movement
+from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
 MEMORY = "memory.safetensors"
@@ -66,6 +70,8 @@ class Server:
         self._received: dict[str, Reply] = {}
         self._bytes: dict[str, tuple[int, int]] = {}
         self._sends: dict[str, int] = {}
+        self._moved: dict[str, dict[str, Any]] = {}
+        self.parcels = Parcels(config.wire)
 
     def _shared(self, modality: str) -> Arrays:
         """Return the first weights of what travels."""
@@ -86,6 +92,17 @@ class Server:
         self._sends[client] = sum(sent is not None for sent in (download.arrays, download.model))
         return Task(server_round, self._steps(server_round, total), total, download)
 
+    def dispatch(self, client: str, holds: Mapping[str, str]) -> tuple[Task, Sections]:
+        """Return what ``client`` is asked, as it will read it, and its arrays as they travel.
+
+        Args:
+            client: Who is asked.
+            holds: Digests of the updates it still has, by round; differences count from one of
+                them, or everything travels whole.
+        """
+        held = self._held(client)
+        return self.parcels.dispatch(self.task(client), self._sent(client), held, holds)
+
     @property
     def answered(self) -> frozenset[str]:
         """Return the clients whose update of the open round is here."""
@@ -103,17 +120,43 @@ class Server:
 
         Raises:
             FlamesError: Its arrays are not of this run, or not finite.
+            UpdateSetAside: It moved too far for the group's history.
         """
         check_update(arrays, self._shared(reply.modality), reply.client)
+        begun = self.parcels.begun(reply, self._sent(reply.client), self._held(reply.client))
+        server_round = self.finished + 1
+        moved = self._moved_by(reply.client, arrays, begun)
+        group = self._group(reply)
+        limit = self.config.wire.norm_limit
+        believed(reply.client, moved, self._norms(), group=group, limit=limit)
+        arrays = transform(ARRIVING, arrays, begun, self.config.wire)
         place = self._partial() / "updates" / f"{reply.client}.safetensors"
-        size = save_arrays(place, arrays)
+        size = save_arrays(place, arrays, self.parcels.mark(arrays, server_round))
         self._bytes[reply.client] = travelled or (size * self._sends[reply.client], size)
+        self._moved[reply.client] = {"client": reply.client, "group": group, "moved": moved}
         self._received[reply.client] = reply
+
+    def receive(
+        self, reply: Reply, coded: Coded, digest: str, travelled: tuple[int, int] | None = None
+    ) -> None:
+        """Read, check and store one client's update as it travelled.
+
+        Args:
+            reply: What came beside the weights.
+            coded: The weights, whole or as differences.
+            digest: Of what the differences count from, as the client says.
+            travelled: Bytes down and up.
+
+        Raises:
+            FlamesError: It cannot be read, or as for `accept`.
+        """
+        place, held = self._sent(reply.client), self._held(reply.client)
+        self.accept(reply, self.parcels.read(reply, coded, digest, place, held), travelled)
 
     def withdraw(self, clients: Iterable[str]) -> None:
         """Take updates out of the open round again."""
         for name in clients:
-            del self._received[name], self._bytes[name]
+            del self._received[name], self._bytes[name], self._moved[name]
             (self._partial() / "updates" / f"{name}.safetensors").unlink(missing_ok=True)
 
     def close_round(self) -> list[dict[str, Any]]:
@@ -129,11 +172,14 @@ class Server:
         save_json(partial / "affinity.json", self._affinity())
         self._remember(partial)
         self._carry_away(previous, partial)
+        moved = [self._moved[name] for name in sorted(self._moved)]
+        save_json(partial / "norms.json", with_round(self._norms(), server_round, moved))
         save_json(partial / "records.json", self._history() + records)
+        shutil.rmtree(partial / "sent", ignore_errors=True)
         partial.rename(self._folder(server_round))
         shutil.rmtree(previous, ignore_errors=True)
         self.finished = server_round
-        self._received, self._bytes = {}, {}
+        self._received, self._bytes, self._moved = {}, {}, {}
         return records
 
     def records(self) -> list[dict[str, Any]]:
@@ -368,6 +414,34 @@ class Server:
     def _history(self) -> list[dict[str, Any]]:
         path = self._folder(self.finished) / "records.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    def _norms(self) -> list[dict[str, Any]]:
+        """Return how far the updates of the last rounds moved."""
+        path = self._folder(self.finished) / "norms.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    def _moved_by(self, client: str, arrays: Arrays, begun: Arrays | None) -> dict[str, float]:
+        """Return how far an update moved by part; its weights by the steps that it took."""
+        if begun is None:
+            return {}
+        steps = len(self._steps(self.finished + 1, self._total_steps(client)))
+        lengths = movement(arrays, begun)
+        return {
+            part: length / max(1, steps) if part == "weights" else length
+            for part, length in lengths.items()
+        }
+
+    def _group(self, reply: Reply) -> str:
+        return str(self.strategy.group_of(reply.modality) or reply.modality)
+
+    def _held(self, client: str) -> Held | None:
+        """Return a client's update of the last finished round, or the one carried since."""
+        folder = self._folder(self.finished)
+        places = [folder / place / f"{client}.safetensors" for place in ("updates", "away")]
+        return next((held for place in places if (held := read_held(place))), None)
+
+    def _sent(self, client: str) -> Path:
+        return self._partial() / "sent" / client
 
     def _folder(self, server_round: int) -> Path:
         return self.folder / f"round-{server_round:04d}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from flames.errors import FlamesError
 from flames.federation.beginning import first_weights, make_strategy
 from flames.federation.client import Client
 from flames.federation.environment import describe_environment
+from flames.federation.exchange import UpdateSetAside
+from flames.federation.network.tasks import encode_task, encode_update
 from flames.federation.outcome import save_models, score_run
 from flames.federation.planning import planned
 from flames.federation.progress import Event, OnEvent, sentence
@@ -132,16 +135,24 @@ def client_sites(config: RunConfig, stores: dict[str, SiteStore]) -> dict[str, l
 def _one_round(
     server: Server, clients: dict[str, Client], server_round: int, on_event: OnEvent
 ) -> None:
-    rounds = server.config.rounds
+    rounds, wire = server.config.rounds, server.config.wire
     for name, client in clients.items():
-        task = server.task(name)
+        task, coded = server.dispatch(name, client.holds())
+        down = len(encode_task(task, coded, wire))
 
         def progress(
             done: int, loss: float, name: str = name, total: int = len(task.steps)
         ) -> None:
             on_event(Event("train", server_round, rounds, name, done, total, f"loss {loss:.3f}"))
 
-        server.accept(*client.answer(task, progress))
+        reply, _ = client.answer(task, progress)
+        parcel, base = client.outgoing(server_round)
+        up = len(encode_update(replace(reply, seconds={}), server_round, parcel, base, wire))
+        try:
+            server.receive(reply, parcel, base, (down, up))
+        except UpdateSetAside as error:
+            text = f"{name:>24}  its update is set aside: {error.found}"
+            on_event(Event("round", server_round, rounds, text=text))
     for record in server.close_round():
         on_event(Event("round", server_round, rounds, text=sentence(record)))
 

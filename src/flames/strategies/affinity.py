@@ -14,6 +14,7 @@ import numpy as np
 from flames.strategies.arrays import Arrays
 from flames.strategies.base import Updates, ordered
 
+TILE_BYTES = 1 << 28
 STRANGER = 0.2
 """Share of the largest cosine below which two clients have nothing to tell each other."""
 
@@ -57,12 +58,30 @@ def affinities(updates: Updates, start: Arrays) -> dict[str, dict[str, float]]:
 
 
 def _cosines(models: list[Arrays], start: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the cosines of movements, ``(n, n)`` float64, one array of all models at a time."""
+    """Return the cosines of movements, ``(n, n)`` float64, one array of all models at a time.
+
+    Of many large models only as many as `TILE_BYTES` hold are in memory, against as many others.
+    """
     products = np.zeros((len(models), len(models)))
     for name, origin in start.items():
         if np.issubdtype(origin.dtype, np.floating):
-            moves = np.stack([(m[name].astype(np.float64) - origin).ravel() for m in models])
-            products += moves @ moves.T
+            size = max(1, TILE_BYTES // max(1, 8 * origin.size))
+            tiles = [range(i, min(i + size, len(models))) for i in range(0, len(models), size)]
+            for number, rows in enumerate(tiles):
+                moves = _moves(models, rows, name, origin)
+                products[np.ix_(rows, rows)] += moves @ moves.T
+                for columns in tiles[number + 1 :]:
+                    product = moves @ _moves(models, columns, name, origin).T
+                    products[np.ix_(rows, columns)] += product
+                    products[np.ix_(columns, rows)] += product.T
     lengths = np.sqrt(np.diag(products))
     lengths[lengths == 0] = 1.0
     return products / np.outer(lengths, lengths)
+
+
+def _moves(models: list[Arrays], chosen: range, name: str, origin: np.ndarray) -> np.ndarray:
+    """Return how one array of some models moved, ``(m, size)`` float64."""
+    moves = np.empty((len(chosen), origin.size))
+    for row, index in zip(moves, chosen, strict=True):
+        np.subtract(models[index][name].reshape(-1), origin.reshape(-1), out=row, dtype=np.float64)
+    return moves

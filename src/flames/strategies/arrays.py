@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
+BLOCK = 1 << 15
+"""Numbers added at a time."""
+WINDOW = 8
+"""Models whose copies of one array are open at a time."""
 
 
 def weighted_mean(models: Sequence[Arrays], weights: Sequence[float]) -> dict[str, np.ndarray]:
     """Return ``Σ w_j θ_j / Σ w_j`` for every named array.
 
     Sums are kept in float64 and returned in the arrays' own dtype. Integer arrays, such as a batch
-    norm's counter, take the largest value: a mean of counters counts nothing. One name at a time is
-    in memory for all models, so models may be read lazily from disk.
+    norm's counter, take the largest value: a mean of counters counts nothing. One array of
+    `WINDOW` models is open at a time, beside the sum, so memory does not grow with the number of
+    models that are read lazily from disk.
 
     Raises:
         ValueError: Nothing to average, weights that do not fit, sum to zero or are negative, or
@@ -33,7 +39,8 @@ def weighted_mean(models: Sequence[Arrays], weights: Sequence[float]) -> dict[st
     for model in models[1:]:
         if set(model) != names:
             raise ValueError(f"models differ in arrays {sorted(names ^ set(model))[:3]}")
-    return {name: _mean([m[name] for m in models], weights, total) for name in models[0]}
+    shares = [weight / total for weight in weights]
+    return {name: _mean(name, (m[name] for m in models), shares) for name in models[0]}
 
 
 def interpolate(own: Arrays, peers: Arrays, alpha: float) -> dict[str, np.ndarray]:
@@ -50,13 +57,38 @@ def interpolate(own: Arrays, peers: Arrays, alpha: float) -> dict[str, np.ndarra
     return weighted_mean([own, peers], [alpha, 1 - alpha])
 
 
-def _mean(values: Sequence[np.ndarray], weights: Sequence[float], total: float) -> np.ndarray:
-    first = values[0]
-    if any(value.shape != first.shape for value in values):
-        raise ValueError(f"shapes differ between models: {[value.shape for value in values]}")
-    if not np.issubdtype(first.dtype, np.floating):
-        return np.asarray(np.max(np.stack(values), axis=0)).astype(first.dtype)
-    result = np.zeros(first.shape, np.float64)
-    for value, weight in zip(values, weights, strict=True):
-        result += (weight / total) * value.astype(np.float64)
-    return result.astype(first.dtype)
+def _mean(name: str, values: Iterable[np.ndarray], shares: Sequence[float]) -> np.ndarray:
+    """Return one array of the mean; `WINDOW` models are open at a time."""
+    pairs = zip((np.asarray(value) for value in values), shares, strict=True)
+    window = list(islice(pairs, WINDOW))
+    first = window[0][0]
+    counts = not np.issubdtype(first.dtype, np.floating)
+    total = first.copy() if counts else np.zeros(first.shape, np.float64)
+    while window:
+        for value, _ in window:
+            if value.shape != total.shape:
+                raise ValueError(
+                    f"shapes differ between models: {name} is {total.shape} and {value.shape}"
+                )
+            if counts:
+                np.maximum(total, value, out=total)
+        if not counts:
+            _add(total.reshape(-1), [(value.reshape(-1), share) for value, share in window])
+        window = list(islice(pairs, WINDOW))
+    return np.asarray(total.astype(first.dtype))
+
+
+def _add(total: np.ndarray, window: Sequence[tuple[np.ndarray, float]]) -> None:
+    """Add ``share · value`` of each to ``total`` in float64, a block at a time that fits a cache.
+
+    Each number is added in the order of the models, so the blocks do not change the sum.
+    """
+    product = np.empty(min(BLOCK, total.size))
+    for start in range(0, total.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        sums = total[part]
+        block = product[: sums.size]
+        for value, share in window:
+            block[...] = value[part]
+            block *= share
+            sums += block

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from flames.errors import FlamesError
+from flames.federation.exchange import UpdateSetAside
 from flames.federation.network.consortium import Record
 from flames.federation.network.facts import SiteFacts, digest, mismatch
 from flames.federation.network.journal import Journal
@@ -26,7 +27,7 @@ from flames.federation.network.messages import decode, encode
 from flames.federation.network.run_state import RunState
 from flames.federation.network.scores import Scores
 from flames.federation.network.seats import Seat, Standing, standing
-from flames.federation.network.tasks import as_reply, encode_task
+from flames.federation.network.tasks import as_holds, as_reply, as_update, encode_task
 from flames.federation.progress import sentence
 from flames.federation.server import Member as Participant
 from flames.federation.server import Server
@@ -165,7 +166,7 @@ class Desk:
         ]
         return {"now": len(now), "ever": len(others)}
 
-    def _ask(self, seat: Seat, *_: object) -> bytes:
+    def _ask(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:
         if seat.status != "here":
             return encode({"do": "hello"})
         if self._joining():
@@ -175,9 +176,9 @@ class Desk:
         number = self.server.finished + 1
         if seat.name in self.server.answered or seat.failed_round == number:
             return encode({"do": "wait"})
-        task = self.server.task(seat.name)
+        task, coded = self.server.dispatch(seat.name, as_holds(content.get("holds")))
         seat.done, seat.total = 0, len(task.steps)
-        message = encode_task(task, self._company(seat))
+        message = encode_task(task, coded, self.config.wire, self._company(seat))
         seat.down = len(message)
         return message
 
@@ -215,7 +216,11 @@ class Desk:
         reply = as_reply(content.get("reply"), client=seat.name, modality=seat.modality)
         if seat.facts is not None and reply.num_examples != seat.facts.cases["train"]:
             raise FlamesError(f"{seat.name} counts other training cases than when it joined")
-        self.server.accept(reply, sections.get("weights", {}), (seat.down, size))
+        coded, base = as_update(content, sections)
+        try:
+            self.server.receive(reply, coded, base, (seat.down, size))
+        except UpdateSetAside as error:
+            return self._go_on_without(seat, error.found)
         seat.done = seat.total
         self._tell("update", f"{seat.name} answered round {number}", site=seat.name, bytes=size)
         return encode({"do": "go"})
@@ -374,6 +379,12 @@ class Desk:
             seat.failed_round, seat.reason = self.server.finished + 1, reason
             return encode({"do": "wait"})
         return encode({"do": "again", "reason": reason})
+
+    def _go_on_without(self, seat: Seat, reason: str) -> bytes:
+        """Close the round without a site whose update is whole but not believed."""
+        seat.failed_round, seat.reason = self.server.finished + 1, reason
+        self._tell("aside", f"the update of {seat.name} is set aside: {reason}", site=seat.name)
+        return encode({"do": "drop", "reason": reason})
 
     def _end(self, verdict: Verdict, why: str) -> None:
         self.verdict = (verdict, why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,15 +36,34 @@ class Journal:
 
     def read(self, since: int = 0) -> list[dict[str, Any]]:
         """Return the events after the first ``since``; a line cut by a crash is left out."""
+        return self._events(0)[0][since:]
+
+    def follow(self) -> Iterator[list[dict[str, Any]]]:
+        """Return an endless iterator of what was added since the step before, from now on.
+
+        Each step reads only what is new; a line that is still being written comes with a later one.
+        """
+        place = self.path.stat().st_size if self.path.exists() else 0
+        while True:
+            events, place = self._events(place, whole=True)
+            yield events
+
+    def _events(self, place: int, *, whole: bool = False) -> tuple[list[dict[str, Any]], int]:
+        """Return events after byte ``place``, and where the next ones begin."""
         if not self.path.exists():
-            return []
+            return [], 0
+        with self.path.open("rb") as file:
+            file.seek(place)
+            content = file.read()
+        if whole:
+            content = content[: content.rfind(b"\n") + 1]
         events = []
-        for line in self.path.read_bytes().splitlines()[since:]:
+        for line in content.splitlines():
             try:
                 events.append(json.loads(line))
             except json.JSONDecodeError:
                 events.append({"time": "", "event": "damaged", "text": "a damaged line"})
-        return events
+        return events, place + len(content)
 
 
 def now() -> str:

@@ -36,14 +36,15 @@ def watch(kit: Kit, say: Say) -> None:
     """
     descriptor = _lock(kit)
     journal = Journal(kit.events)
-    known = len(journal.read())
+    news = journal.follow()
+    next(news)
     ending = _Ending()
     write_engine_files(kit)
     journal.write("start", f"{kit.name} of {kit.consortium} starts; its server is {kit.server}")
     engine, begun, pause = _start(kit), time.monotonic(), 1.0
     try:
         while not ending.asked:
-            known = _tell(journal, known, say)
+            _tell(next(news), say)
             code = engine.poll()
             if code is not None:
                 end_tree(engine)
@@ -58,7 +59,7 @@ def watch(kit: Kit, say: Say) -> None:
         end_tree(engine)
         kit.present.unlink(missing_ok=True)
         journal.write("stop", f"{kit.name} is stopped")
-        _tell(journal, known, say)
+        _tell(next(news), say)
         os.close(descriptor)
 
 
@@ -144,11 +145,9 @@ def _lock(kit: Kit) -> int:
     return descriptor
 
 
-def _tell(journal: Journal, known: int, say: Say) -> int:
-    events = journal.read(known)
+def _tell(events: list[dict[str, Any]], say: Say) -> None:
     for event in events:
         say(event)
-    return known + len(events)
 
 
 def _sleep(seconds: float, ending: _Ending) -> None:

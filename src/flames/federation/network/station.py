@@ -84,7 +84,7 @@ class Station:
         self.beat.start()
         try:
             while True:
-                facts, sections = self._call("ask", {})
+                facts, sections = self._call("ask", {"holds": self.client.holds()})
                 if facts["do"] in ("end", "leave"):
                     return str(facts.get("reason", ""))
                 self._do(facts, sections)
@@ -107,7 +107,7 @@ class Station:
         if facts["do"] == "hello":
             self._hello()
         elif facts["do"] == "train":
-            self._train(as_task(facts, sections))
+            self._train(as_task(facts, sections, self.client.held_arrays))
         else:
             self._score(facts, sections)
 
@@ -161,7 +161,7 @@ class Station:
         self.beat.work_on(number)
         self.guard.begin()
         try:
-            reply, weights = self.client.answer(task, self._progress)
+            reply, _ = self.client.answer(task, self._progress)
         except Refusal:
             raise
         except Exception as error:
@@ -170,7 +170,8 @@ class Station:
         finally:
             self.beat.work_on(None)
             self.guard.end()
-        message = encode_update(reply, number, weights)
+        coded, base = self.client.outgoing(number)
+        message = encode_update(reply, number, coded, base, self.client.config.wire)
         self._deliver("update", message, f"update of round {number}")
 
     def _score(self, facts: dict[str, Any], models: Sections) -> None:

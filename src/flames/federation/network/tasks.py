@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
+from flames.config import WireConfig
 from flames.errors import FlamesError
 from flames.federation.exchange import Reply, Task
 from flames.federation.network.messages import Arrays, MessageError, encode
 from flames.metrics.presence import PRESENCE_GRID
 from flames.strategies import Download
+from flames.wire.coding import Coded, restore
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Changes when sites and server of different versions can no longer talk."""
 
 
-def encode_task(task: Task, company: Mapping[str, int]) -> bytes:
-    """Return the message that asks a site to do a task, with how many peers it has."""
+def encode_task(
+    task: Task, coded: Mapping[str, Coded], wire: WireConfig, company: Mapping[str, int]
+) -> bytes:
+    """Return the message that asks a site to do a task.
+
+    Args:
+        task: Its arrays do not matter here.
+        coded: They, as they travel: ``arrays`` and ``model``.
+        wire: How.
+        company: How many peers the site has.
+    """
     download = task.download
     facts = {
         "do": "train",
@@ -31,34 +42,97 @@ def encode_task(task: Task, company: Mapping[str, int]) -> bytes:
         "peers": download.peers,
         "own_share": download.own_share,
         "company": dict(company),
+        "held": task.held,
+        "letters": {name: one.letters for name, one in coded.items()},
     }
-    return encode(facts, {"arrays": download.arrays, "model": download.model})
+    sections: dict[str, Arrays | None] = {}
+    for name, one in coded.items():
+        sections |= _sections(name, one)
+    return encode(facts, sections, wire.compression)
 
 
-def as_task(facts: dict[str, Any], sections: dict[str, dict[str, np.ndarray]]) -> Task:
+def as_task(
+    facts: dict[str, Any],
+    sections: dict[str, dict[str, np.ndarray]],
+    held_arrays: Callable[[int], Arrays | None],
+) -> Task:
     """Return the task of a message.
 
+    Args:
+        facts: Of the message.
+        sections: Of the message.
+        held_arrays: Returns the client's own update of a round, as it left.
+
     Raises:
-        MessageError: A fact is missing.
+        MessageError: A fact is missing, or its arrays cannot be restored.
     """
     try:
         start, stop = facts["steps"]
+        held = int(facts["held"])
+        base = held_arrays(held)
+        arrays = {
+            name: restore(_as_coded(name, letters, sections), base)
+            for name, letters in facts["letters"].items()
+        }
         download = Download(
-            sections.get("arrays"),
+            arrays.get("arrays"),
             facts["use"],
             facts["alpha"],
             facts["peers"],
             facts["own_share"],
-            sections.get("model"),
+            arrays.get("model"),
         )
-        return Task(facts["round"], range(start, stop), facts["total_steps"], download)
-    except (KeyError, TypeError, ValueError) as error:
+        return Task(facts["round"], range(start, stop), facts["total_steps"], download, held)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MessageError(f"its task is wrong ({error})") from error
 
 
-def encode_update(reply: Reply, server_round: int, weights: Arrays) -> bytes:
-    """Return the message that answers a task."""
-    return encode({"round": server_round, "reply": asdict(reply)}, {"weights": weights})
+def encode_update(
+    reply: Reply, server_round: int, coded: Coded, digest: str, wire: WireConfig
+) -> bytes:
+    """Return the message that answers a task; ``digest`` is of what differences count from."""
+    facts = {
+        "round": server_round,
+        "reply": asdict(reply),
+        "letters": coded.letters,
+        "base": digest,
+    }
+    return encode(facts, _sections("weights", coded), wire.compression)
+
+
+def as_update(
+    facts: dict[str, Any], sections: dict[str, dict[str, np.ndarray]]
+) -> tuple[Coded, str]:
+    """Return the coded arrays of an update, and the digest of what they count from.
+
+    Raises:
+        MessageError: A fact is missing or of the wrong kind.
+    """
+    letters, digest = facts.get("letters"), facts.get("base")
+    if not isinstance(letters, str) or not isinstance(digest, str):
+        raise MessageError("it does not say how its arrays are coded")
+    return _as_coded("weights", letters, sections), digest
+
+
+def as_holds(content: Any) -> dict[str, str]:
+    """Return what a site says that it still has: digests by round; odd entries are left out."""
+    if not isinstance(content, dict):
+        return {}
+    return {str(k): v for k, v in content.items() if isinstance(v, str)}
+
+
+def _sections(name: str, coded: Coded) -> dict[str, Arrays | None]:
+    parts: dict[str, Arrays | None] = {name: coded.values}
+    for part in ("scales", "masks"):
+        parts[f"{name}.{part}"] = getattr(coded, part) or None
+    return parts
+
+
+def _as_coded(name: str, letters: str, sections: dict[str, dict[str, np.ndarray]]) -> Coded:
+    values, scales, masks = (
+        sections.get(key, {}) for key in (name, f"{name}.scales", f"{name}.masks")
+    )
+    return Coded(letters, values, scales, masks)
 
 
 def as_reply(content: Any, *, client: str, modality: str) -> Reply:

@@ -1,0 +1,54 @@
+"""How far updates of a group moved in its last rounds, and which movement is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from flames.federation.exchange import UpdateSetAside
+
+ROUNDS = 5
+"""Last rounds that count."""
+
+
+def believed(
+    client: str,
+    moved: Mapping[str, float],
+    past: Sequence[Mapping[str, Any]],
+    *,
+    group: str,
+    limit: float,
+) -> None:
+    """Refuse a movement more than ``limit`` times the median of what its group moved before.
+
+    Each part is held against its own median: weights (a step), batch-norm statistics and control
+    variates. Where the group moved nothing before, as in the first round, all is believed.
+
+    Args:
+        client: Whose update it is.
+        moved: Length by part, see `flames.strategies.movement.movement`.
+        past: Records of accepted updates: ``group`` and ``moved``.
+        group: Of the client.
+        limit: Times the median; 0 believes all.
+
+    Raises:
+        UpdateSetAside: It moved too far.
+    """
+    for part, length in moved.items():
+        known = [record["moved"].get(part, 0.0) for record in past if record["group"] == group]
+        usual = median(known) if known else 0.0
+        if limit and usual > 0 and length > limit * usual:
+            raise UpdateSetAside(
+                f"the {part} of {client} moved {length:.3g}, {length / usual:.0f} times the median "
+                f"{usual:.3g} of {len(known)} updates of {group}; wire.norm-limit is {limit:g}",
+                "look for damaged images or another scanner at that site, or raise wire.norm-limit",
+            )
+
+
+def with_round(
+    past: Sequence[Mapping[str, Any]], server_round: int, added: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the records of the last rounds with those of a round just finished."""
+    recent = [dict(record) for record in past if record["round"] > server_round - ROUNDS]
+    return recent + [{"round": server_round, **record} for record in added]

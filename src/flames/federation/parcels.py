@@ -1,0 +1,142 @@
+"""The server's side of what travels: tasks as each client can read them, and what they began with.
+
+What a client was sent lies beside the open round, as the client reads it, until the round closes::
+
+    sent/CLIENT/about.json, arrays.safetensors, model.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flames.array_files import LazyArrays, load_metadata, save_arrays
+from flames.config import WireConfig
+from flames.errors import FlamesError
+from flames.federation.exchange import Reply, Task, begun_with
+from flames.files import save_json
+from flames.strategies import Download
+from flames.wire.coding import Coded, code, digest_of, restore
+
+Arrays = Mapping[str, np.ndarray]
+Sections = dict[str, Coded]
+"""Coded arrays of a download by its field: ``arrays``, ``model``."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A client's last update, as the server holds it."""
+
+    server_round: int
+    digest: str
+    arrays: Arrays
+
+
+class Parcels:
+    """What the server writes down of tasks that it sent, so that it can read the answers."""
+
+    def __init__(self, wire: WireConfig) -> None:
+        """Keep how arrays travel."""
+        self.wire = wire
+
+    def dispatch(
+        self, task: Task, place: Path, held: Held | None, holds: Mapping[str, str]
+    ) -> tuple[Task, Sections]:
+        """Return the task as its client will read it, and its arrays as they travel.
+
+        Args:
+            task: With exact arrays.
+            place: Folder to note them in.
+            held: The client's last update here.
+            holds: Digests of the updates the client still has, by round.
+        """
+        shared = held is not None and holds.get(str(held.server_round)) == held.digest
+        base = held.arrays if held is not None and shared else None
+        download, coded = task.download, {}
+        read: dict[str, Arrays] = {}
+        for name, arrays in (("arrays", download.arrays), ("model", download.model)):
+            if arrays is not None:
+                coded[name] = code(arrays, base, self.wire)
+                read[name] = restore(coded[name], base)
+                save_arrays(place / f"{name}.safetensors", read[name])
+        number = held.server_round if held is not None and shared else 0
+        save_json(place / "about.json", {"use": download.use, "held": number})
+        download = replace(download, arrays=read.get("arrays"), model=read.get("model"))
+        return replace(task, download=download, held=number), coded
+
+    def read(
+        self, reply: Reply, coded: Coded, digest: str, place: Path, held: Held | None
+    ) -> Arrays:
+        """Return the arrays of an update.
+
+        Raises:
+            FlamesError: It is a difference from what the server does not have, or damaged.
+        """
+        base = None
+        if coded.needs_base:
+            known = held if held is not None and _about(place).get("held") else None
+            base = self._begun(reply, place, known)
+            if base is None or digest_of(common(base, coded.values)) != digest:
+                raise FlamesError(
+                    f"the update of {reply.client} is a difference from other weights than it was "
+                    "sent",
+                    "let every client run the same version",
+                )
+        try:
+            return restore(coded, base)
+        except (ValueError, TypeError) as error:
+            raise FlamesError(f"the update of {reply.client} cannot be read: {error}") from error
+
+    def begun(self, reply: Reply, place: Path, held: Held | None) -> Arrays | None:
+        """Return what a client began its round with; None where nothing was noted.
+
+        Raises:
+            FlamesError: It says that it began with what it was not sent.
+        """
+        if not (place / "about.json").exists():
+            return None
+        begun = self._begun(reply, place, held)
+        if begun is None:
+            raise FlamesError(
+                f"{reply.client} says it began with {reply.chosen!r} (α {reply.alpha}), which it "
+                "was not sent",
+                "let every client run the same version",
+            )
+        return begun
+
+    def mark(self, arrays: Arrays, server_round: int) -> dict[str, str]:
+        """Return what is written beside a kept update, by which both sides know it again."""
+        if self.wire.plain:
+            return {}
+        return {"round": str(server_round), "digest": digest_of(arrays)}
+
+    def _begun(self, reply: Reply, place: Path, held: Held | None) -> Arrays | None:
+        use = _about(place).get("use", "replace")
+        files = {name: place / f"{name}.safetensors" for name in ("arrays", "model")}
+        found = {name: LazyArrays(path) for name, path in files.items() if path.exists()}
+        download = Download(found.get("arrays"), use, model=found.get("model"))
+        own = None if held is None else held.arrays
+        return begun_with(download, own, reply.chosen, reply.alpha)
+
+
+def read_held(path: Path) -> Held | None:
+    """Return a kept update; None where there is none."""
+    if not path.exists():
+        return None
+    mark = load_metadata(path)
+    return Held(int(mark.get("round", 0)), mark.get("digest", ""), LazyArrays(path))
+
+
+def common(base: Arrays, names: Mapping[str, object]) -> dict[str, np.ndarray]:
+    """Return those arrays of ``base`` that an update has too."""
+    return {name: base[name] for name in names if name in base}
+
+
+def _about(place: Path) -> dict[str, Any]:
+    path = place / "about.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

@@ -1,0 +1,1 @@
+"""What weights look like while they travel: fewer bits, differences, the largest entries."""

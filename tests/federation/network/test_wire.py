@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flames.errors import FlamesError
+from flames.federation.network.messages import decode
+from flames.federation.simulation import simulate
+
+pytestmark = pytest.mark.usefixtures("small_network")
+
+SETTINGS = {
+    "bfloat16": {"encoding": "bfloat16", "compression": "none"},
+    "xor": {"delta": True},
+    "int8": {"encoding": "int8"},
+    "top-k": {"encoding": "int8", "delta": True, "top-k": 0.1, "clip": 0.5},
+}
+
+
+def up(run, number):
+    return [
+        r["bytes_up"] for r in run.load_rounds() if r["kind"] == "site" and r["round"] == number
+    ]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_coding_gives_a_simulations_bits(name, make_hall, tmp_path, as_simulated):
+    hall = make_hall("us-a", "us-b", wire=SETTINGS[name])
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    run = simulate(hall.config, tmp_path / "run")
+    assert as_simulated(hall.run) == as_simulated(run)
+    assert hall.told("aside") == []
+    for number in (1, 2):
+        np.testing.assert_allclose(up(hall.run, number), up(run, number), rtol=0.02)
+
+
+def test_lossless_codings_change_nothing_but_bytes(make_config, tmp_path, as_simulated):
+    plain = simulate(make_config("us-a", "us-b"), tmp_path / "plain")
+    other = simulate(make_config("us-a", "us-b", wire={"delta": True}), tmp_path / "delta")
+    assert as_simulated(plain) == as_simulated(other)
+    assert sum(up(other, 2)) < sum(up(plain, 2))
+
+
+@pytest.mark.parametrize("strategy", ["modality-scaffold", "fedrep", "local"])
+def test_fewer_bits_suit_every_kind_of_strategy(strategy, make_config, tmp_path):
+    wire = {"encoding": "int8", "delta": True, "top-k": 0.25}
+    config = make_config("us-a", "us-b", wire=wire, strategy={"name": strategy})
+    run = simulate(config, tmp_path / "run")
+    assert run.summary.exists()
+
+
+def test_a_site_that_was_away_is_sent_what_it_can_read(make_hall):
+    wire = {"encoding": "int8", "delta": True}
+    hall = make_hall("us-a", "us-b", rounds=3, network={"rounds-per-job": 1}, wire=wire)
+    assert hall.job("us-a", "us-b")[0] == "next"
+    hall.connected, hall.late = {"us-a"}, True
+    assert hall.job("us-a")[0] == "next"
+    hall.connected, hall.late = {"us-a", "us-b"}, False
+    for _ in range(3):
+        verdict = hall.job("us-a", "us-b")[0]
+    assert verdict == "finished"
+    assert hall.told("aside") == []
+    records = [r for r in hall.run.load_rounds() if r["kind"] == "site" and r["site"] == "us-b"]
+    assert [r["round"] for r in records] == [1, 3, 4]
+    # The difference from its update of the first round, which the server kept, was enough.
+    assert records[1]["bytes_down"] < 1.7 * records[0]["bytes_down"]  # peers' mean and model
+
+
+def test_a_site_that_lost_its_folder_is_sent_everything(make_hall):
+    import shutil
+
+    wire = {"encoding": "int8", "delta": True}
+    hall = make_hall("us-a", "us-b", rounds=2, network={"rounds-per-job": 1}, wire=wire)
+    assert hall.job("us-a", "us-b")[0] == "next"
+    shutil.rmtree(hall.folder / "sites" / "us-b" / "client")
+    assert hall.job("us-a", "us-b")[0] == "next"
+    assert hall.told("aside") == []
+    records = [r for r in hall.run.load_rounds() if r["kind"] == "site" and r["round"] == 2]
+    down = {r["site"]: r["bytes_down"] for r in records}
+    assert down["us-b"] > 1.25 * down["us-a"]
+
+
+def test_what_moved_too_far_is_set_aside_and_the_round_goes_on(make_hall):
+    hall = make_hall("us-a", "us-b", rounds=3, wire={"norm-limit": 3.0})
+
+    def far(client):
+        plain = client.outgoing
+
+        def outgoing(number):
+            coded, base = plain(number)
+            if client.name == "us-b" and number == 2:
+                for name, array in coded.values.items():
+                    if array.dtype == np.float32:
+                        coded.values[name] = array + np.float32(1)
+            return coded, base
+
+        client.outgoing = outgoing
+        return client
+
+    hall.client_of = far
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    (told,) = hall.told("aside")
+    assert "the weights of us-b moved" in told
+    assert "wire.norm-limit is 3" in told
+    rounds = [(r["site"], r["round"]) for r in hall.run.load_rounds() if r["kind"] == "site"]
+    assert ("us-b", 2) not in rounds
+    assert ("us-b", 3) in rounds
+
+
+def test_a_simulation_goes_on_without_an_update_that_moved_too_far(
+    make_config, tmp_path, monkeypatch
+):
+    from flames.federation.client import Client
+
+    plain = Client.outgoing
+
+    def outgoing(self, number):
+        coded, base = plain(self, number)
+        if self.name == "us-b" and number == 2:
+            for name, array in coded.values.items():
+                if array.dtype == np.float32:
+                    coded.values[name] = array * np.float32(50)
+        return coded, base
+
+    monkeypatch.setattr(Client, "outgoing", outgoing)
+    events = []
+    run = simulate(make_config("us-a", "us-b", rounds=3), tmp_path / "run", on_event=events.append)
+    assert any("is set aside" in event.text for event in events)
+    assert len(up(run, 2)) == 1
+    assert len(up(run, 3)) == 2
+
+
+def test_a_client_that_does_not_clip_is_clipped_at_the_server(make_config, tmp_path, monkeypatch):
+    from flames.federation import leaving
+    from flames.federation.server import Server
+
+    monkeypatch.setattr(leaving, "LEAVING", ())
+    lengths = []
+    plain = Server.accept
+
+    def accept(self, reply, arrays, travelled=None):
+        begun = self.parcels.begun(reply, self._sent(reply.client), self._held(reply.client))
+        from flames.array_files import load_arrays
+        from flames.strategies.movement import movement
+
+        before = movement(arrays, begun)["weights"]
+        plain(self, reply, arrays, travelled)
+        kept = load_arrays(self._partial() / "updates" / f"{reply.client}.safetensors")
+        lengths.append((before, movement(kept, begun)["weights"]))
+
+    monkeypatch.setattr(Server, "accept", accept)
+    simulate(make_config("us-a", "us-b", wire={"clip": 0.01}), tmp_path / "run")
+    assert max(before for before, _ in lengths) > 0.02
+    assert max(after for _, after in lengths) < 0.0102
+
+
+def test_a_reply_that_names_another_beginning_is_refused(make_hall):
+    hall = make_hall("us-a", "us-b")
+
+    def lying(client):
+        plain = client.answer
+
+        def answer(task, progress=None):
+            from dataclasses import replace
+
+            reply, weights = plain(task, progress)
+            if client.name == "us-b":
+                reply = replace(reply, chosen="mixture", alpha=7.0)
+            return reply, weights
+
+        client.answer = answer
+        return client
+
+    hall.client_of = lying
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    assert "which it was not sent" in hall.told("aside")[0]
+    assert set(hall.run.personal_models()) == {"us-a"}
+
+
+def test_choosing_among_whole_weights_is_refused(make_config):
+    with pytest.raises(FlamesError, match="delta = true"):
+        make_config("us-a", wire={"top-k": 0.1})
+
+
+def test_a_task_in_an_unknown_coding_is_damaged(make_hall):
+    hall = make_hall("us-a")
+    desk = hall.desk(["us-a"])
+    from flames.federation.network.messages import MessageError
+    from flames.federation.network.tasks import as_task, encode_task
+
+    task, coded = desk.server.dispatch("us-a", {})
+    facts, sections = decode(encode_task(task, coded, hall.config.wire))
+    assert as_task(facts, sections, lambda _: None).download.use == "replace"
+    facts["letters"]["arrays"] = "z" * len(facts["letters"]["arrays"])
+    with pytest.raises(MessageError, match="no known coding"):
+        as_task(facts, sections, lambda _: None)
