@@ -212,7 +212,9 @@ class Desk:
     ) -> bytes:
         number = self.server.finished + 1
         if content.get("round") != number or seat.status != "here":
-            return encode({"do": "drop", "reason": f"round {content.get('round')} is over"})
+            late = f"round {str(content.get('round'))[:20]} is over"
+            self._tell("late", f"an update of {seat.name} is not used: {late}", site=seat.name)
+            return encode({"do": "drop", "reason": late})
         reply = as_reply(content.get("reply"), client=seat.name, modality=seat.modality)
         if seat.facts is not None and reply.num_examples != seat.facts.cases["train"]:
             raise FlamesError(f"{seat.name} counts other training cases than when it joined")

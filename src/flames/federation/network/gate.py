@@ -13,6 +13,11 @@ from flames.federation.network.policy import CASE_NAMES, CASE_SCORES, PERSONAL_W
 
 WORDS = {
     "weights": "weights",
+    "weights.scales": "weights",
+    "weights.masks": "weights",
+    "letters": "how weights are coded",
+    "base": "digest of earlier weights",
+    "holds": "digests of earlier weights",
     "kept": PERSONAL_WEIGHTS,
     "rows": CASE_SCORES,
     "aggregates": "mean scores",
