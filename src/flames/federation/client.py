@@ -29,7 +29,7 @@ from flames.data.blocks import Blocks, block_batches, load_blocks
 from flames.data.slices import Slices, load_slices
 from flames.data.store import SiteStore, Split
 from flames.federation.exchange import Reply, Task, begun_with, derive_seed
-from flames.federation.leaving import PARCEL, RESIDUAL, SENT, unwrap, wrap
+from flames.federation.leaving import PARCEL, RESIDUAL, SENT, digests, unwrap, wrap
 from flames.federation.summary import kept_rule
 from flames.files import save_json
 from flames.inference.predict import validate
@@ -41,7 +41,6 @@ from flames.models.precision import Precision
 from flames.models.weights import (
     LazyArrays,
     load_arrays,
-    load_metadata,
     model_arrays,
     optimizer_arrays,
     save_arrays,
@@ -137,13 +136,8 @@ class Client:
         return reply, self._sent(place)
 
     def holds(self) -> dict[str, str]:
-        """Return digests of the updates still here, by round; none where nothing counts from
-        them."""
-        if self.config.wire.plain:
-            return {}
-        folders = {number: self._round_folder(number) / SENT for number in self._rounds()}
-        found = {str(n): path for n, path in folders.items() if path.exists()}
-        return {number: load_metadata(path)["digest"] for number, path in found.items()}
+        """Return digests of the updates still here, by round, from which differences count."""
+        return digests({number: self._round_folder(number) for number in self._rounds()})
 
     def held_arrays(self, server_round: int) -> Arrays | None:
         """Return what left in the update of a round, as the server reads it; None for round 0."""

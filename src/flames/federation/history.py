@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from flames.federation.exchange import UpdateSetAside
+import numpy as np
 
+from flames.federation.exchange import UpdateSetAside
+from flames.strategies.movement import movement
+
+Arrays = Mapping[str, np.ndarray]
+PAST = "norms.json"
 ROUNDS = 5
 """Last rounds that count."""
+
+
+def lengths(arrays: Arrays, begun: Arrays | None, steps: int) -> dict[str, float]:
+    """Return how far an update moved by part, its weights by the steps that it took.
+
+    Empty where nobody knows what it began with.
+    """
+    found = {} if begun is None else movement(arrays, begun)
+    return {
+        part: length / max(1, steps) if part == "weights" else length
+        for part, length in found.items()
+    }
+
+
+def read_past(folder: Path) -> list[dict[str, Any]]:
+    """Return the records in a round's folder; none before the first round."""
+    path = folder / PAST
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
 
 
 def believed(

@@ -72,6 +72,12 @@ def wrap(
     save_arrays(place / PARCEL, parts, {"letters": coded.letters, "base": digest})
 
 
+def digests(folders: Mapping[int, Path]) -> dict[str, str]:
+    """Return the digest of what left in each round, as far as it was coded."""
+    found = {str(number): folder / SENT for number, folder in folders.items()}
+    return {n: load_metadata(path)["digest"] for n, path in found.items() if path.exists()}
+
+
 def unwrap(place: Path) -> tuple[Coded, str]:
     """Return the update of a round as it travels, and the digest of what it counts from."""
     about, arrays = load_metadata(place / PARCEL), load_arrays(place / PARCEL)

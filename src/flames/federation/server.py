@@ -24,12 +24,11 @@ from flames.array_files import LazyArrays, load_arrays, save_arrays
 from flames.config import RunConfig
 from flames.federation.beginning import FirstWeights
 from flames.federation.exchange import ARRIVING, Reply, Task, check_update, transform
-from flames.federation.history import believed, with_round
+from flames.federation.history import PAST, believed, lengths, read_past, with_round
 from flames.federation.parcels import Held, Parcels, Sections, read_held
 from flames.files import save_json
 from flames.metrics.presence import PresenceRule
 from flames.strategies import Download, Strategy, Update, affinities
-from flames.strategies.movement import movement
 from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
@@ -125,10 +124,12 @@ class Server:
         check_update(arrays, self._shared(reply.modality), reply.client)
         begun = self.parcels.begun(reply, self._sent(reply.client), self._held(reply.client))
         server_round = self.finished + 1
-        moved = self._moved_by(reply.client, arrays, begun)
+        steps = len(self._steps(server_round, self._total_steps(reply.client)))
+        moved = lengths(arrays, begun, steps)
         group = self._group(reply)
+        past = read_past(self._folder(self.finished))
         limit = self.config.wire.norm_limit
-        believed(reply.client, moved, self._norms(), group=group, limit=limit)
+        believed(reply.client, moved, past, group=group, limit=limit)
         arrays = transform(ARRIVING, arrays, begun, self.config.wire)
         place = self._partial() / "updates" / f"{reply.client}.safetensors"
         size = save_arrays(place, arrays, self.parcels.mark(arrays, server_round))
@@ -173,7 +174,7 @@ class Server:
         self._remember(partial)
         self._carry_away(previous, partial)
         moved = [self._moved[name] for name in sorted(self._moved)]
-        save_json(partial / "norms.json", with_round(self._norms(), server_round, moved))
+        save_json(partial / PAST, with_round(read_past(previous), server_round, moved))
         save_json(partial / "records.json", self._history() + records)
         shutil.rmtree(partial / "sent", ignore_errors=True)
         partial.rename(self._folder(server_round))
@@ -414,22 +415,6 @@ class Server:
     def _history(self) -> list[dict[str, Any]]:
         path = self._folder(self.finished) / "records.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-
-    def _norms(self) -> list[dict[str, Any]]:
-        """Return how far the updates of the last rounds moved."""
-        path = self._folder(self.finished) / "norms.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-
-    def _moved_by(self, client: str, arrays: Arrays, begun: Arrays | None) -> dict[str, float]:
-        """Return how far an update moved by part; its weights by the steps that it took."""
-        if begun is None:
-            return {}
-        steps = len(self._steps(self.finished + 1, self._total_steps(client)))
-        lengths = movement(arrays, begun)
-        return {
-            part: length / max(1, steps) if part == "weights" else length
-            for part, length in lengths.items()
-        }
 
     def _group(self, reply: Reply) -> str:
         return str(self.strategy.group_of(reply.modality) or reply.modality)
