@@ -24,6 +24,7 @@ from flames.federation.server import Member, Server
 from flames.files import save_json, save_text
 from flames.models.precision import choose_precision
 from flames.runs import RunFolder, save_lines
+from flames.wire.coding import Coded
 
 
 def simulate(
@@ -138,7 +139,11 @@ def _one_round(
     rounds, wire = server.config.rounds, server.config.wire
     for name, client in clients.items():
         task, coded = server.dispatch(name, client.holds())
-        down = len(encode_task(task, coded, wire))
+        down = (
+            sum(map(_plain_bytes, coded.values()))
+            if wire.plain
+            else len(encode_task(task, coded, wire, {}))
+        )
 
         def progress(
             done: int, loss: float, name: str = name, total: int = len(task.steps)
@@ -147,7 +152,11 @@ def _one_round(
 
         reply, _ = client.answer(task, progress)
         parcel, base = client.outgoing(server_round)
-        up = len(encode_update(replace(reply, seconds={}), server_round, parcel, base, wire))
+        up = (
+            _plain_bytes(parcel)
+            if wire.plain
+            else len(encode_update(replace(reply, seconds={}), server_round, parcel, base, wire))
+        )
         try:
             server.receive(reply, parcel, base, (down, up))
         except UpdateSetAside as error:
@@ -155,6 +164,11 @@ def _one_round(
             on_event(Event("round", server_round, rounds, text=text))
     for record in server.close_round():
         on_event(Event("round", server_round, rounds, text=sentence(record)))
+
+
+def _plain_bytes(coded: Coded) -> int:
+    """Return the bytes of arrays that travel as they are; packing them only to count costs time."""
+    return sum(array.nbytes for array in coded.values.values())
 
 
 def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resume: bool) -> None:

@@ -189,7 +189,7 @@ def test_a_task_in_an_unknown_coding_is_damaged(make_hall):
     from flames.federation.network.tasks import as_task, encode_task
 
     task, coded = desk.server.dispatch("us-a", {})
-    facts, sections = decode(encode_task(task, coded, hall.config.wire))
+    facts, sections = decode(encode_task(task, coded, hall.config.wire, {}))
     assert as_task(facts, sections, lambda _: None).download.use == "replace"
     facts["letters"]["arrays"] = "z" * len(facts["letters"]["arrays"])
     with pytest.raises(MessageError, match="no known coding"):
