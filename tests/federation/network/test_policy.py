@@ -116,6 +116,7 @@ def test_a_round_that_asks_for_more_than_its_configuration_is_refused(
     assert Policy().refuses_task(task, config)
     facts = {"do": "train", "round": number, "steps": steps, "total_steps": total}
     facts |= {"use": "replace", "alpha": None, "peers": 0, "own_share": 1.0}
+    facts |= {"held": 0, "letters": {}}
     told = refused_of(hall, "us-a", (facts,))
     assert told[-1][0] == "refuse"
     assert "does not allow" in told[-1][1]

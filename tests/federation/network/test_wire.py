@@ -72,7 +72,7 @@ def test_a_site_that_lost_its_folder_is_sent_everything(make_hall):
     wire = {"encoding": "int8", "delta": True}
     hall = make_hall("us-a", "us-b", rounds=2, network={"rounds-per-job": 1}, wire=wire)
     assert hall.job("us-a", "us-b")[0] == "next"
-    shutil.rmtree(hall.folder / "sites" / "us-b" / "client")
+    shutil.rmtree(hall.kit("us-b").state / "hall" / "client")
     assert hall.job("us-a", "us-b")[0] == "next"
     assert hall.told("aside") == []
     records = [r for r in hall.run.load_rounds() if r["kind"] == "site" and r["round"] == 2]
