@@ -21,7 +21,7 @@ from flames.config import ModelConfig, ModelName, RunConfig, TrainingConfig, loa
 from flames.data.slices import load_slices
 from flames.data.store import SiteStore
 from flames.data.synthetic.hospitals import HOSPITALS
-from flames.data.synthetic.stores import CASES, make_store
+from flames.data.synthetic.stores import make_store
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
 from flames.files import save_json
@@ -74,7 +74,8 @@ class DistilOptions:
     temperature: float = 2.0
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(learning_rate=0.003))
     seed: int = 0
-    made_up_cases: int = CASES
+    made_up_cases: int = 74
+    """Of each modality and organ, where the server owns none; 20 of them teach."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ HOSPITALS: dict[str, Hospital] = {
         partial(
             ultrasound.acquire, curved=False, gain=-17, dynamic_range=58, lateral=1.1, compound=3
         ),
-        mix=(8, 1, 1),
+        mix=(9, 1, 0),
         radius=(9, 18),
     ),
     "us-ovary": Hospital(
@@ -66,7 +66,7 @@ HOSPITALS: dict[str, Hospital] = {
         partial(
             ultrasound.acquire, curved=True, gain=-15, dynamic_range=60, lateral=1.3, compound=2
         ),
-        mix=(1, 6, 3),
+        mix=(0, 4, 6),
         radius=(9, 18),
         curved=True,
     ),
@@ -77,7 +77,7 @@ HOSPITALS: dict[str, Hospital] = {
         (2.1, 2.1, 6.0),
         magnetic.brain,
         partial(magnetic.acquire, gain=620, gamma=1.0, bias=0.14, noise=0.035, kept=0.92),
-        mix=(1, 7, 2),
+        mix=(0, 9, 1),
         radius=(7, 14),
     ),
     "mr-limb": Hospital(
@@ -87,7 +87,7 @@ HOSPITALS: dict[str, Hospital] = {
         (1.9, 1.9, 7.0),
         magnetic.limb,
         partial(magnetic.acquire, gain=1400, gamma=1.2, bias=0.22, noise=0.055, kept=0.75),
-        mix=(7, 1, 2),
+        mix=(6, 0, 4),
         radius=(7, 14),
     ),
     "ct-liver": Hospital(
@@ -97,7 +97,7 @@ HOSPITALS: dict[str, Hospital] = {
         (3.6, 3.6, 8.0),
         tomography.liver,
         partial(tomography.acquire, pixel_mm=3.6, noise=4.5, blur=0.6, offset=4),
-        mix=(7, 2, 1),
+        mix=(8, 2, 0),
         radius=(6, 12),
     ),
     "ct-lung": Hospital(
@@ -107,7 +107,7 @@ HOSPITALS: dict[str, Hospital] = {
         (3.6, 3.6, 8.0),
         tomography.lung,
         partial(tomography.acquire, pixel_mm=3.6, noise=9.0, blur=0.45, offset=-7),
-        mix=(1, 3, 6),
+        mix=(0, 2, 8),
         radius=(6, 12),
     ),
 }
