@@ -205,4 +205,4 @@ def test_command_lists_the_stores(tmp_path, capsys, monkeypatch):
     make(tmp_path / "made", seed=1, cases=12)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(two)
-    assert "5 train, 2 val, 5 test" in lines[0]
+    assert "3 train, 2 val, 7 test" in lines[0]
