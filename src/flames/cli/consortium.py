@@ -30,6 +30,77 @@ def init(
     typer.echo(f"  server: {out / 'server'}")
     for name, site in record.sites.items():
         typer.echo(f"  {name} ({site.modality} of {site.organ}): {out / 'sites' / name}")
-    for name, role in record.people.items():
-        typer.echo(f"  {name} ({role}): {out / 'people' / name}")
+    for name, person in record.people.items():
+        typer.echo(f"  {name} ({person.role}): {out / 'people' / name}")
     typer.echo(f"keep {out / 'authority'} offline: its key can make new identities")
+
+
+@consortium.command("add-site")
+def add_site(
+    folder: Path = typer.Argument(..., metavar="CONSORTIUM", help="The consortium's folder."),
+    name: str = typer.Argument(..., help="Name of the new site."),
+    modality: str = typer.Option(..., "--modality", help="US, MR or CT."),
+    organ: str = typer.Option(..., "--organ", help="Organ, as the site's store says."),
+    request: Path = typer.Option(
+        None, "--request", help="The site's own certificate request, of 'flames site request'."
+    ),
+    days: int = typer.Option(
+        None, "--days", help="Days until it expires. [default: the consortium's valid-days]"
+    ),
+) -> None:
+    """Make one more site's kit; no other kit changes."""
+    from flames.cli.network import need_network
+
+    need_network()
+    from flames.federation.network.membership import add_site
+
+    kit = add_site(folder, name, modality=modality, organ=organ, request=request, days=days)
+    key = "it holds no private key: the site has it" if request else "it holds a private key"
+    typer.echo(f"{name} ({modality} of {organ}): {kit}; {key}")
+    _say_record(folder)
+
+
+@consortium.command("revoke")
+def revoke(
+    folder: Path = typer.Argument(..., metavar="CONSORTIUM", help="The consortium's folder."),
+    name: str = typer.Argument(..., help="Name of a site or a person."),
+    reason: str = typer.Option("", "--reason", help="Why; kept in the record."),
+) -> None:
+    """Shut a site or a person out for good."""
+    from flames.cli.network import need_network
+
+    need_network()
+    from flames.federation.network.membership import revoke
+
+    revoke(folder, name, reason)
+    typer.echo(f"{name} is revoked")
+    _say_record(folder)
+
+
+@consortium.command("renew")
+def renew(
+    folder: Path = typer.Argument(..., metavar="CONSORTIUM", help="The consortium's folder."),
+    name: str = typer.Argument(..., help="Name of a site or a person, or 'server'."),
+    request: Path = typer.Option(None, "--request", help="A site's request with a new key."),
+    days: int = typer.Option(
+        None, "--days", help="Days until it expires. [default: the consortium's valid-days]"
+    ),
+) -> None:
+    """Give a site, a person or the server a new certificate; the old one counts no more."""
+    from flames.cli.network import need_network
+
+    need_network()
+    from flames.federation.network.membership import renew
+
+    kit = renew(folder, name, request=request, days=days)
+    typer.echo(f"{name} has a new certificate: copy {kit / 'startup'} over the kit in use")
+    typer.echo("then start it anew" if name == "server" else "until then it is refused")
+    if name != "server":
+        _say_record(folder)
+
+
+def _say_record(folder: Path) -> None:
+    server = folder / "server" / "local" / "record.json"
+    if server.exists():
+        typer.echo(f"{server} is up to date; a server that runs there knows it at once")
+    typer.echo(f"a server elsewhere: copy {folder / 'record.json'} to its kit as local/record.json")

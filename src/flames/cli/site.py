@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from flames.cli.site_keys import join, request
+
 if TYPE_CHECKING:
     from flames.federation.network.kits import Kit
 
@@ -16,6 +18,8 @@ site = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+site.command()(request)
+site.command()(join)
 
 
 @site.command("start")

@@ -56,6 +56,8 @@ class Hall:
     clock: Callable[[], datetime] = datetime.now
     late: bool = False
     """Whether the deadline of every round is over."""
+    news: Record | None = None
+    """The record as it became while a job runs."""
 
     @property
     def text(self) -> str:
@@ -90,7 +92,13 @@ class Hall:
             folder=state.run.state / "server",
         )
         desk = Desk(
-            state, server, self.record, sites, returned=lambda: dict.fromkeys(self.connected, 0.0)
+            state,
+            server,
+            self.record,
+            sites,
+            returned=lambda: dict.fromkeys(self.connected, 0.0),
+            news=lambda: self.news or self.record,
+            house=Journal(self.folder / "server.jsonl"),
         )
         desk._late = lambda: self.late  # type: ignore[method-assign]
         return desk

@@ -9,6 +9,7 @@ import pytest
 
 from flames.errors import FlamesError
 from flames.federation.network import desk as desk_module
+from flames.federation.network.journal import Journal
 from flames.federation.network.messages import decode, encode
 from flames.federation.simulation import simulate
 
@@ -237,3 +238,24 @@ def test_a_desk_whose_run_was_begun_by_the_simulation_goes_on(make_hall, tmp_pat
     assert hall.job("us-a")[0] == "finished"
     again = simulate(hall.config, tmp_path / "simulated")
     assert hall.run.cases.read_bytes() == again.cases.read_bytes()
+
+
+def test_who_is_revoked_in_the_middle_of_a_run_leaves_it_at_once(make_hall):
+    hall = make_hall()
+
+    def line(site, send):
+        def until_revoked(topic, message):
+            answer = send(topic, message)
+            if site == "us-b" and topic == "update" and hall.news is None:
+                hall.news = hall.record.changed("us-b", revoked="today")
+            return answer
+
+        return until_revoked
+
+    hall.line = line
+    assert hall.job("us-a", "us-b", "mr-a")[0] == "finished"
+    assert hall.told("update").count("us-b answered round 1") == 1
+    assert not any("us-b answered" in text for text in hall.told("update")[3:])
+    assert "us-b does not take part: revoked today" in hall.told("refused")
+    house = Journal(hall.folder / "server.jsonl").read()
+    assert [event["who"] for event in house if event["why"] == "run"][:1] == ["us-b"]

@@ -27,6 +27,7 @@ COMMANDS = {
     "flames_continue": "let a stopped or failed run go on",
 }
 MOST_EVENTS = 200
+MOST_REFUSALS = 10
 
 
 class PeoplesCommands(CommandModule):
@@ -57,7 +58,7 @@ class PeoplesCommands(CommandModule):
         who, role = str(conn.get_prop(ConnProps.USER_NAME)), conn.get_prop(ConnProps.USER_ROLE)
         try:
             record = load_record(self.kit.record)
-            if who in record.revoked_people or who not in record.people:
+            if who not in record.people or record.people[who].revoked:
                 raise FlamesError(f"{who} is shut out of {record.name}", "ask the consortium")
             handlers: dict[str, Callable[..., dict[str, Any]]] = {
                 "flames_status": self.status,
@@ -166,8 +167,20 @@ def server_status(kit: Kit) -> dict[str, Any]:
                 "organ": site.organ,
                 "connected": name in present,
                 "revoked": site.revoked,
+                "expires": site.expires,
             }
             for name, site in record.sites.items()
         },
+        "people": {
+            name: {"role": who.role, "revoked": who.revoked, "expires": who.expires}
+            for name, who in record.people.items()
+        },
+        "refusals": refusals(kit),
         "runs": runs,
     }
+
+
+def refusals(kit: Kit) -> list[dict[str, Any]]:
+    """Return the last that a server turned away, oldest first."""
+    events = Journal(kit.events).read()
+    return [event for event in events if event.get("event") == "refused"][-MOST_REFUSALS:]

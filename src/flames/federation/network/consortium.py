@@ -8,6 +8,7 @@ client says of itself.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from flames.files import save_json
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9-]{0,59}$"
 EMAIL = r"^[A-Za-z0-9._+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$"
+RESERVED = {"server", "server_job"}
+"""Names by which the server's own processes sign."""
 Role = Literal["admin", "lead", "member"]
 
 
@@ -64,7 +67,7 @@ class Consortium(Section):
     def _names_once(self) -> Consortium:
         entries: tuple[SiteEntry | PersonEntry, ...] = (*self.sites, *self.people)
         names = [entry.name.lower() for entry in entries]
-        twice = sorted({name for name in names if names.count(name) > 1} | {"server"} & set(names))
+        twice = sorted({name for name in names if names.count(name) > 1} | RESERVED & set(names))
         if twice:
             raise ValueError(f"the name {twice[0]!r} is used twice, or is the server's")
         return self
@@ -78,6 +81,17 @@ class Consortium(Section):
     def port(self) -> int:
         """Return the one port that everybody connects to."""
         return int(self.server.rpartition(":")[2])
+
+
+def check_name(name: str) -> str:
+    """Return the name of a site.
+
+    Raises:
+        FlamesError: It holds other characters than letters, digits and ``-``.
+    """
+    if not re.match(NAME, name) or name.lower() in RESERVED:
+        raise FlamesError(f"{name!r} cannot be a site's name", "use letters, digits and -")
+    return name
 
 
 def load_consortium(path: Path) -> Consortium:
@@ -121,24 +135,49 @@ def validated(model: type[Section], content: Mapping[str, Any], where: str) -> A
         raise FlamesError(found, "mend that value") from error
 
 
-class Member(Section):
+class Identity(Section):
+    """What the record says of one certificate's holder."""
+
+    certificate: str
+    """SHA-256 of the one certificate that is valid for this name."""
+    expires: str | None = None
+    """When that certificate ends."""
+    revoked: str | None = None
+    """When and why it was shut out."""
+    replaced: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of its earlier certificates, and when each was replaced."""
+
+
+class Member(Identity):
     """What the record says of one site."""
 
     modality: Literal["US", "MR", "CT"]
     organ: str
-    certificate: str
-    """SHA-256 of the one certificate that is valid for this name."""
-    revoked: str | None = None
-    """When and why it was shut out."""
+
+
+class PersonMember(Identity):
+    """What the record says of one person."""
+
+    role: Role
 
 
 class Record(Section):
-    """What the consortium knows of its sites; kept at the server."""
+    """What the consortium knows of its sites and people; kept at the server."""
 
     name: str
     sites: dict[str, Member]
-    people: dict[str, Role]
-    revoked_people: dict[str, str] = Field(default_factory=dict)
+    people: dict[str, PersonMember]
+
+    def find(self, name: str) -> Identity | None:
+        """Return what is known of a site or a person, or None."""
+        return self.sites.get(name) or self.people.get(name)
+
+    def changed(self, name: str, **changes: Any) -> Record:
+        """Return the record with other values for one site or person."""
+        kind = "sites" if name in self.sites else "people"
+        known = getattr(self, kind)
+        new = known | {name: known[name].model_copy(update=changes)}
+        return self.model_copy(update={kind: new})
 
 
 def load_record(path: Path) -> Record:
@@ -156,6 +195,32 @@ def load_record(path: Path) -> Record:
         ) from error
     record: Record = validated(Record, content, str(path))
     return record
+
+
+class Latest:
+    """The record as it is on disk now; the last good one while it cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        """Read nothing yet."""
+        self.path = path
+        self._record: Record | None = None
+        self._version: tuple[int, int, int] | None = None
+
+    def read(self) -> Record:
+        """Return the record, read again only when the file changed.
+
+        Raises:
+            FlamesError: It cannot be read, and never could.
+        """
+        try:
+            stat = self.path.stat()
+            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if self._record is None or version != self._version:
+                self._record, self._version = load_record(self.path), version
+        except (OSError, FlamesError):
+            if self._record is None:
+                return load_record(self.path)
+        return self._record
 
 
 def save_record(path: Path, record: Record) -> None:

@@ -18,7 +18,7 @@ from nvflare.apis.signal import Signal
 from flames.errors import FlamesError
 from flames.federation.beginning import first_weights, make_strategy
 from flames.federation.network.channel import listen
-from flames.federation.network.consortium import load_record
+from flames.federation.network.consortium import Latest, load_record
 from flames.federation.network.desk import Desk
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
@@ -76,6 +76,8 @@ class RoundController(Controller):
             load_record(kit.record),
             [client.name for client in engine.get_clients()],
             returned=lambda: _connected(kit.present),
+            news=Latest(kit.record).read,
+            house=Journal(kit.events),
         )
         listen(engine.get_cell(), job_id, desk.handle)
         self.broadcast(Task(name="flames", data=Shareable(), timeout=0), fl_ctx=fl_ctx)

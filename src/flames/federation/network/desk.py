@@ -51,6 +51,8 @@ class Desk:
         *,
         returned: Callable[[], Mapping[str, float]],
         clock: Callable[[], float] = time.time,
+        news: Callable[[], Record] | None = None,
+        house: Journal | None = None,
     ) -> None:
         """Take the run's place up.
 
@@ -61,6 +63,8 @@ class Desk:
             job_sites: Those that the engine started this job at.
             returned: Which sites are connected now, and since when.
             clock: Seconds since 1970.
+            news: The record as it is now; sites may be shut out while the job runs.
+            house: The server's own journal, which hears of refused sites too.
         """
         self.state = state
         self.config = state.config
@@ -68,6 +72,8 @@ class Desk:
         self.scores = Scores(state)
         self.returned = returned
         self.clock = clock
+        self.news = news or (lambda: record)
+        self.house = house
         self.journal = Journal(state.events)
         self.verdict: tuple[Verdict, str] | None = None
         self.started = clock()
@@ -108,6 +114,7 @@ class Desk:
         """Let time pass; return why the job ends, once it does."""
         with self.lock:
             if self.verdict is None:
+                self._note_revoked()
                 self._note_silence()
                 if not self._joining():
                     closing = self.server.finished >= self.server.last_round
@@ -271,6 +278,16 @@ class Desk:
             awaited = []
         return bool(awaited)
 
+    def _note_revoked(self) -> None:
+        sites = self.news().sites
+        for seat in self.seats.values():
+            member = sites.get(seat.name)
+            if seat.member.revoked or (member is not None and not member.revoked):
+                continue
+            when = member.revoked if member is not None else "it left the record"
+            seat.member = seat.member.model_copy(update={"revoked": when})
+            self._refuse(seat, f"revoked {when}")
+
     def _note_silence(self) -> None:
         limit = self.clock() - self.config.network.silence
         for seat in self.seats.values():
@@ -371,7 +388,10 @@ class Desk:
 
     def _refuse(self, seat: Seat, reason: str) -> bytes:
         seat.status, seat.reason = "refused", reason
-        self._tell("refused", f"{seat.name} does not take part: {reason}", site=seat.name)
+        text = f"{seat.name} does not take part: {reason}"
+        self._tell("refused", text, site=seat.name)
+        if self.house is not None:
+            self.house.write("refused", text, who=seat.name, why="run", run=self.state.path.name)
         return encode({"do": "leave", "reason": reason})
 
     def _set_aside(self, seat: Seat, reason: str) -> bytes:

@@ -58,7 +58,7 @@ def write_engine_files(kit: Kit) -> None:
     resources = _server(kit) if kit.kind == "server" else _site()
     save_json(local / "resources.json", resources)
     save_json(local / "authorization.json", {"format_version": "1.0", "permissions": PERMISSIONS})
-    save_json(local / "log_config.json", _logging())
+    save_json(local / "log_config.json", _logging(kit))
 
 
 def engine_environment(kit: Kit) -> dict[str, str]:
@@ -150,7 +150,7 @@ def _launcher(side: str) -> dict[str, Any]:
     }
 
 
-def _logging() -> dict[str, Any]:
+def _logging(kit: Kit) -> dict[str, Any]:
     line = "%(asctime)s %(levelname)s %(name)s %(message)s"
     return {
         "version": 1,
@@ -165,9 +165,13 @@ def _logging() -> dict[str, Any]:
                 "mode": "a",
                 "maxBytes": 20_000_000,
                 "backupCount": 5,
-            }
+            },
+            "journal": {
+                "()": "flames.federation.network.engine_log.JournalHandler",
+                "path": str(kit.events),
+            },
         },
-        "loggers": {"root": {"level": "INFO", "handlers": ["file"]}},
+        "loggers": {"root": {"level": "INFO", "handlers": ["file", "journal"]}},
     }
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 from flames.federation.network.engine_files import HEARTBEAT_SECONDS
 
@@ -23,6 +24,10 @@ def main() -> None:
     if side == "server":
         from nvflare.private.fed.app.server import server_train as engine
 
+        from flames.federation.network.door import hang_door
+        from flames.federation.network.kits import Kit
+
+        hang_door(Kit.open(Path(kit), "server"))
         args = argparse.Namespace(
             workspace=kit,
             fed_server="fed_server.json",

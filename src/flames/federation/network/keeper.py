@@ -18,6 +18,7 @@ from nvflare.apis.job_def import JobMetaKey, RunStatus, get_job_meta_study
 from nvflare.private.fed.server.job_cmds import CLONED_META_KEYS
 
 from flames.federation.network.commands import PeoplesCommands
+from flames.federation.network.door import OwnName
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
 from flames.federation.network.run_book import RunBook
@@ -65,11 +66,13 @@ class RunKeeper(FLComponent):
         journal = Journal(kit.events)
         registry = self.engine.server.admin_server.cmd_reg
         registry.register_module(PeoplesCommands(kit, self))
+        registry.add_filter(OwnName(self.engine.server.porter))
         registry.cmd_map = {}
         registry.finalize()
         journal.write("ready", f"the server of {kit.consortium} is ready at {kit.server}")
         while not self.ending.wait(LOOK_SECONDS):
             try:
+                self.engine.server.put_out()
                 self._note_sites(kit, journal)
                 for book in [RunBook(path) for path in sorted(kit.runs.glob("*"))]:
                     self._look_after(book)

@@ -58,6 +58,21 @@ class Kit:
         save_json(self.path / "kit.json", content)
 
     @property
+    def certificate(self) -> Path:
+        """Return the certificate by which the engine proves who it is."""
+        return self.path / "startup" / f"{'server' if self.kind == 'server' else 'client'}.crt"
+
+    @property
+    def key(self) -> Path:
+        """Return the private key of that certificate."""
+        return self.certificate.with_suffix(".key")
+
+    @property
+    def admitted(self) -> Path:
+        """Return where the server keeps which registrations it admitted."""
+        return self.path / "admitted.json"
+
+    @property
     def events(self) -> Path:
         """Return the journal of what happened here."""
         return self.path / "events.jsonl"

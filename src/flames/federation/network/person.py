@@ -11,10 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from nvflare.apis.fl_exception import FLCommunicationError
 from nvflare.fuel.flare_api.api_spec import AuthenticationError, NoConnection, SessionClosed
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from flames.errors import FlamesError
+from flames.federation.network.identity import check_identity
 from flames.federation.network.kits import Kit
 
 CONNECT_SECONDS = 15.0
@@ -59,6 +61,7 @@ class Person:
             FlamesError: The server gives no answer, or does not take this person in.
         """
         self.close()
+        check_identity(self.kit)
         logging.getLogger("nvflare").setLevel(logging.CRITICAL)
         logging.getLogger().setLevel(logging.CRITICAL)
         try:
@@ -70,6 +73,12 @@ class Person:
                     command_timeout=ANSWER_SECONDS,
                     auto_login_max_tries=1,
                 )
+        except FLCommunicationError as error:
+            # The engine hides the server's words under a second error of its own.
+            why = str(error.__context__ or error).removeprefix("error:client_registration").strip()
+            raise FlamesError(
+                f"the server does not take {self.kit.name} in: {why}", "ask the consortium"
+            ) from error
         except AuthenticationError as error:
             raise FlamesError(
                 f"the server does not take {self.kit.name} in: {error}",

@@ -14,6 +14,7 @@ from typing import Any
 
 from flames.errors import FlamesError
 from flames.federation.network.engine_files import engine_environment, write_engine_files
+from flames.federation.network.identity import check_identity
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
 
@@ -32,8 +33,9 @@ def watch(kit: Kit, say: Say) -> None:
         say: Called with every event that is written to the kit's journal meanwhile.
 
     Raises:
-        FlamesError: It runs already.
+        FlamesError: It runs already, or its identity cannot be used.
     """
+    check_identity(kit)
     descriptor = _lock(kit)
     journal = Journal(kit.events)
     news = journal.follow()

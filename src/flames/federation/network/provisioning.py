@@ -7,15 +7,14 @@ certificate request keeps its key: its kit comes without one.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from nvflare.lighter.constants import CtxKey
@@ -29,16 +28,27 @@ from nvflare.lighter.utils import serialize_cert, serialize_pri_key
 
 from flames.errors import FlamesError
 from flames.federation.network.consortium import Consortium, SiteEntry
+from flames.federation.network.identity import KEY_BITS, fingerprint
 from flames.federation.network.kits import Kind, Kit
 
 AUTHORITY_DAYS = 3650
 ROLES = {"admin": "project_admin", "lead": "lead", "member": "member"}
 
 
+@dataclass(frozen=True)
+class Issued:
+    """A new certificate, as the record keeps it."""
+
+    certificate: str
+    """Its SHA-256, in hexadecimal."""
+    expires: str
+    """When it ends, in UTC."""
+
+
 def issue_kits(
     consortium: Consortium, folder: Path, wanted: Iterable[str], kits: Mapping[str, Path]
-) -> dict[str, str]:
-    """Write kits for the ``wanted`` names and return the SHA-256 of their certificates.
+) -> dict[str, Issued]:
+    """Write kits for the ``wanted`` names and return their certificates.
 
     Args:
         consortium: Everybody; the server is wanted as ``"server"``.
@@ -78,9 +88,9 @@ def issue_kits(
         made = Path(str(context.get(CtxKey.CURRENT_PROD_DIR)))
         shutil.copytree(work / "state", state, dirs_exist_ok=True)
         state.chmod(0o700)
-        for name in certificates.fingerprints:
+        for name in certificates.issued:
             _move_kit(consortium, name, made, kits[name])
-    return certificates.fingerprints
+    return certificates.issued
 
 
 class _Certificates(CertBuilder):
@@ -93,7 +103,7 @@ class _Certificates(CertBuilder):
         self.wanted = wanted
         self.requests = requests
         self.days = days
-        self.fingerprints: dict[str, str] = {}
+        self.issued: dict[str, Issued] = {}
 
     def _build_write_cert_pair(
         self, participant: Participant, base_name: str, ctx: ProvisionContext
@@ -104,7 +114,7 @@ class _Certificates(CertBuilder):
         folder = Path(ctx.get_kit_dir(participant))
         request = self.requests.get(name)
         if request is None:
-            key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
             path = folder / f"{base_name}.key"
             path.touch(mode=0o600)
             path.write_bytes(serialize_pri_key(key))
@@ -123,7 +133,8 @@ class _Certificates(CertBuilder):
         )
         (folder / f"{base_name}.crt").write_bytes(serialize_cert(certificate))
         (folder / "rootCA.pem").write_bytes(bytes(self.serialized_cert or b""))
-        self.fingerprints[name] = fingerprint(certificate)
+        ends = certificate.not_valid_after_utc.isoformat(timespec="seconds")
+        self.issued[name] = Issued(fingerprint(certificate), ends)
 
 
 class _Complaints:
@@ -139,12 +150,6 @@ class _Complaints:
         del message
 
     debug = warning = info
-
-
-def fingerprint(certificate: x509.Certificate) -> str:
-    """Return the SHA-256 of a certificate, in hexadecimal."""
-    content = certificate.public_bytes(serialization.Encoding.DER)
-    return hashlib.sha256(content).hexdigest()
 
 
 def _project(consortium: Consortium) -> Project:
@@ -166,6 +171,8 @@ def _move_kit(consortium: Consortium, name: str, made: Path, dest: Path) -> None
         (source / "startup" / old).unlink(missing_ok=True)
     for text in (source / "readme.txt", source / "startup" / "readme.txt"):
         text.unlink(missing_ok=True)
+    for key in (dest / "startup").glob("*.key"):
+        key.unlink()
     shutil.copytree(source, dest, dirs_exist_ok=True)
     dest.chmod(0o700)
     Kit(dest, kind, name, consortium.name, consortium.server, roles.get(name)).save()
@@ -178,18 +185,18 @@ def _read_request(site: SiteEntry) -> x509.CertificateSigningRequest:
     except (OSError, ValueError) as error:
         raise FlamesError(
             f"cannot read the certificate request {site.request}: {error}",
-            f"ask {site.name} for a certificate request in PEM, made with its own key",
+            f"ask the site for the file of 'flames site request {site.name}'",
         ) from error
     names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if not request.is_signature_valid or [str(n.value) for n in names] != [site.name]:
         raise FlamesError(
             f"the certificate request {site.request} is not one of {site.name}",
-            f"ask {site.name} for a certificate request in PEM, made with its own key",
+            f"ask the site for the file of 'flames site request {site.name}'",
+        )
+    key = request.public_key()
+    if not isinstance(key, rsa.RSAPublicKey) or key.key_size < KEY_BITS:
+        raise FlamesError(
+            f"the certificate request {site.request} is not for an RSA key of {KEY_BITS} bits",
+            f"ask the site for the file of 'flames site request {site.name}'",
         )
     return request
-
-
-def _sha256() -> Any:
-    from cryptography.hazmat.primitives import hashes
-
-    return hashes.SHA256()

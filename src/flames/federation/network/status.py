@@ -38,8 +38,14 @@ def server_words(report: dict[str, Any]) -> str:
     for name, site in report["sites"].items():
         here = "connected" if site["connected"] else "not connected"
         if site["revoked"]:
-            here = f"shut out {site['revoked']}"
+            here = f"revoked {site['revoked']}"
         lines.append(f"  site {name} ({site['modality']} of {site['organ']}): {here}")
+    for name, person in report["people"].items():
+        gone = f": revoked {person['revoked']}" if person["revoked"] else ""
+        lines.append(f"  {name} ({person['role']}){gone}")
+    for event in report["refusals"]:
+        times = f" ({event['times']} more times before)" if "times" in event else ""
+        lines.append(f"  refused {event['time']}: {event['text']}{times}")
     for name, run in report["runs"].items():
         where = f", round {run['round']} of {run['rounds']}" if run["rounds"] else ""
         cause = f": {run['cause']}" if run["cause"] else ""
