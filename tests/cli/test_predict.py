@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -108,3 +110,27 @@ def test_a_model_before_fingerprints_says_so(monkeypatch, capsys, tmp_path, mode
     code, out, _ = flames(monkeypatch, capsys, model_file, image, "-o", tmp_path / "a")
     assert code == 0
     assert "does not say what it was trained on" in out
+
+
+def test_a_zip_is_looked_at_and_leaves_nothing_behind(
+    monkeypatch, capsys, tmp_path, model_file, image
+):
+    archive = tmp_path / "scans.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(image, "deep/a.nii.gz")
+    code, _, err = flames(monkeypatch, capsys, model_file, archive, "-o", tmp_path / "out")
+    assert code == 0, err
+    with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["name"], row["source"]) == ("deep/a", f"{archive}/deep/a.nii.gz")
+    assert (tmp_path / "out" / "deep" / "a_mask.nii.gz").exists()
+    assert not list(tmp_path.glob(".unpacked-*"))
+
+
+def test_a_damaged_zip_is_named(monkeypatch, capsys, tmp_path, model_file):
+    archive = tmp_path / "scans.zip"
+    archive.write_bytes(b"PK\x03\x04 not really")
+    code, _, err = flames(monkeypatch, capsys, model_file, archive, "-o", tmp_path / "out")
+    assert (code, "scans.zip" in err) == (2, True)
+    assert not list(tmp_path.glob(".unpacked-*"))
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 def predict(
     model: Annotated[Path, typer.Argument(help="A run's or an export's folder, or a model file.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Image files, folders or ZIPs of them.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for what is found.")],
     formats: Annotated[
         str | None,
@@ -46,6 +47,7 @@ def predict(
 
     Ends with 2 when an image could not be read; the others are done all the same.
     """
+    from flames.data.archives import unpacked
     from flames.data.inputs import find_inputs
     from flames.data.store import MODALITIES
     from flames.errors import FlamesError, nearest
@@ -56,7 +58,6 @@ def predict(
 
     if modality is not None and modality not in MODALITIES:
         raise FlamesError(f"there is no modality {modality!r}", nearest(modality, MODALITIES))
-    found = find_inputs(inputs)
     precision = choose_precision()
     trained = load_any(choose_model(model, site=site, modality=modality), precision)
     options = PredictOptions(
@@ -71,12 +72,18 @@ def predict(
         typer.echo(f"Note: {trained.name} does not say what it was trained on.")
     failed: list[FlamesError] = []
     with_tumour = 0
-    for looked in predict_files(trained, found, out, precision=precision, options=options):
-        if looked.error is not None:
-            failed.append(looked.error)
-        with_tumour += int(looked.row.get("tumour_found") or 0)
-        if not quiet:
-            typer.echo(_line(looked.row))
+    with ExitStack() as rooms:
+        places = {
+            rooms.enter_context(unpacked(path, out.absolute().parent)): path for path in inputs
+        }
+        zips = {place: path for place, path in places.items() if place != path}
+        found = find_inputs(places, unpacked=zips)
+        for looked in predict_files(trained, found, out, precision=precision, options=options):
+            if looked.error is not None:
+                failed.append(looked.error)
+            with_tumour += int(looked.row.get("tumour_found") or 0)
+            if not quiet:
+                typer.echo(_line(looked.row))
     done = len(found) - len(failed)
     typer.echo(f"{trained.name}: tumour in {with_tumour} of {done} images; {out}/predictions.csv")
     if failed:

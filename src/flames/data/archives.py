@@ -1,4 +1,4 @@
-"""A ZIP of a source folder: unpacked beside the store while it is read, and then taken away."""
+"""A ZIP of a folder: unpacked beside the results while it is read, and then taken away."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ def unpacked(source: Path, beside: Path) -> Iterator[Path]:
         return
     try:
         beside.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=beside))
+        room = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=beside))
+        folder = room / source.stem  # series at its top are named after the ZIP
+        folder.mkdir()
     except OSError as error:
         raise FlamesError(
-            f"cannot write into {beside}: {error.strerror}", "choose another DEST"
+            f"cannot write into {beside}: {error.strerror}", "choose another place"
         ) from error
     try:
         _unpack(source, folder)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def _unpack(source: Path, folder: Path) -> None:
@@ -43,9 +45,9 @@ def _unpack(source: Path, folder: Path) -> None:
             free = shutil.disk_usage(folder).free
             if size > free:
                 raise FlamesError(
-                    f"{source} unpacks to {size / 1e9:.1f} GB, {folder.parent} has room for "
+                    f"{source} unpacks to {size / 1e9:.1f} GB, {folder.parents[1]} has room for "
                     f"{free / 1e9:.1f} GB",
-                    "free some space, or choose a DEST on another disk",
+                    "free some space, or write the results to another disk",
                 )
             archive.extractall(folder)
     except FlamesError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flames.data.scans import READERS, known_suffix
@@ -19,18 +19,31 @@ class Input:
     """Its path without the ending, relative to the folder that was named: unique in a list."""
     paths: tuple[Path, ...]
     dicom: bool = False
+    shown: str = ""
+    """What to call its file where that lies unpacked for a while; empty means its path."""
 
     @property
     def path(self) -> Path:
         """Return the file that stands for it."""
         return self.paths[0]
 
+    @property
+    def source(self) -> str:
+        """Return what a table calls it."""
+        return self.shown or str(self.path)
 
-def find_inputs(paths: Iterable[Path]) -> list[Input]:
+
+def find_inputs(
+    paths: Iterable[Path], *, unpacked: Mapping[Path, Path] | None = None
+) -> list[Input]:
     """Return every image among files and below folders, in natural order.
 
     Files of other kinds below a folder are passed over; one that was named itself is not. DICOM
     files are gathered into their series.
+
+    Args:
+        paths: What was named.
+        unpacked: Of the folders among them that a ZIP was unpacked to, that ZIP.
 
     Raises:
         FlamesError: A path is not there, a named file is of no known kind, a folder holds no
@@ -38,7 +51,10 @@ def find_inputs(paths: Iterable[Path]) -> list[Input]:
     """
     found: dict[str, Input] = {}
     for path in paths:
+        archive = (unpacked or {}).get(path)
         for one in _inputs(path):
+            if archive is not None:
+                one = replace(one, shown=str(archive / one.path.relative_to(path)))
             other = found.setdefault(one.name.lower(), one)
             if other is not one and other.paths != one.paths:
                 raise FlamesError(

@@ -94,7 +94,7 @@ def predict_files(
             try:
                 finding = predict_file(model, one, precision=precision, options=options)
             except FlamesError as error:
-                row = {"name": one.name, "source": str(one.path), "error": error.found}
+                row = {"name": one.name, "source": one.source, "error": error.found}
                 cases.add(row)
                 yield Looked(row, error)
                 continue
@@ -206,7 +206,7 @@ def _row(finding: Finding, files: list[str]) -> dict[str, Any]:
     unit = finding.lesions[0].size_unit if finding.lesions else ""
     return {
         "name": finding.input.name,
-        "source": str(finding.input.path),
+        "source": finding.input.source,
         "tumour_found": int(bool(finding.mask.any())),
         "presence_score": round(finding.presence_score, 4),
         "presence_probability": "" if probability is None else round(probability, 4),
