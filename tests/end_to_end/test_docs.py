@@ -93,6 +93,19 @@ def test_a_command_that_does_not_exist_is_noticed(command: str) -> None:
     assert parse(command)
 
 
+@pytest.mark.parametrize("name", ["flames-server.service", "flames-site.service", "compose.yaml"])
+def test_services_start_commands_that_exist_on_folders_they_may_write(name: str) -> None:
+    text = (ROOT / "examples" / "consortium" / name).read_text(encoding="utf-8")
+    commands = [json.loads(found) for found in re.findall(r"command:\s*(\[.*?\])", text, re.DOTALL)]
+    commands += [shlex.split(found)[1:] for found in re.findall(r"^ExecStart=(.*)$", text, re.M)]
+    assert len(commands) == (2 if name == "compose.yaml" else 1)
+    for command in commands:
+        assert not parse(shlex.join(["flames", *command]))
+        for option in {"--kit", "--store"} & set(command):
+            place = command[command.index(option) + 1]
+            assert re.search(rf":{place}$|^ReadWritePaths=.*{place}", text, re.MULTILINE)
+
+
 def parse(command: str) -> str:
     """Return what the command line would complain about, without running anything."""
     import typer
