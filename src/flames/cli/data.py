@@ -81,7 +81,7 @@ def add(
         unknown_spacing=unknown_spacing,
         roi=_regex(roi),
         blank_text=blank_text,
-        key=_key(key, dest) if source_format in ("dicom", "sts") else b"",
+        key=_key(key, dest) if source_format in ("dicom", "lidc", "sts") else b"",
     )
     request = StoreRequest(
         source_format=source_format,
@@ -135,9 +135,11 @@ def datasets(
         raise FlamesError(f"there is no dataset {name!r}", nearest(name, DATASETS))
     one = DATASETS[name]
     channel = "" if one.options.channel is None else f"\nchannel     {one.options.channel}"
-    spacing = (
-        "\nspacing     not recorded by its source: 1 px" if one.options.unknown_spacing else ""
-    )
+    spacing = ""
+    if one.options.unknown_spacing:
+        spacing = "\nspacing     not recorded by its source: 1 px"
+    elif one.converted is not None and one.converted.unknown_spacing:
+        spacing = "\nspacing     in mm; where it is converted not recorded: 1 px"
     typer.echo(
         f"{one.title}\n\n"
         f"modality    {' or '.join(one.modalities)}\n"

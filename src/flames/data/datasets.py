@@ -6,7 +6,9 @@ To add one: a line in `DATASETS`, and a ``find_`` function where its layout is n
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from flames.data.msd import msd_folder
 from flames.data.sources import SourceOptions
 from flames.data.store import Modality
 from flames.errors import FlamesError
@@ -35,10 +37,16 @@ class Dataset:
     """The folder to give as SOURCE, as the download unpacks."""
     options: SourceOptions = field(default_factory=SourceOptions)
     """What a user need not say; what is said wins."""
+    converted: SourceOptions | None = None
+    """The same where a folder holds NIfTI in ``imagesTr`` instead of the original files."""
+    tumour: str = ""
+    """What counts as tumour, in words, where neither labels nor structures say it."""
 
     @property
     def labels(self) -> str:
         """Return in words what counts as tumour."""
+        if self.tumour:
+            return self.tumour
         if self.options.roi:
             return f"structures {self.options.roi}"
         if not self.options.tumour_labels:
@@ -122,9 +130,12 @@ DATASETS: dict[str, Dataset] = {
         SourceOptions(channel=0, tumour_labels=(1, 2, 4)),
     ),
     "lidc": Dataset(
-        "LIDC-IDRI lung nodules, as NIfTI volumes", ("CT",), "lung", "msd", "CC BY 3.0",
-        "Armato et al., 10.7937/K9/TCIA.2015.LO9QL9SX", "The Cancer Imaging Archive, converted",
-        "the folder with imagesTr and labelsTr", SourceOptions(unknown_spacing=True),
+        "LIDC-IDRI lung nodules, DICOM with XML of four readers or as NIfTI", ("CT",), "lung",
+        "lidc", "CC BY 3.0", "Armato et al., 10.7937/K9/TCIA.2015.LO9QL9SX",
+        "The Cancer Imaging Archive, collection LIDC-IDRI, with its annotations",
+        "the folder with LIDC-IDRI-0001 and so on; converted, the one with imagesTr and labelsTr",
+        converted=SourceOptions(unknown_spacing=True),
+        tumour="what at least half of the readers outlined; converted, every label but 0",
     ),
     "sts": Dataset(
         "Soft-tissue sarcoma, DICOM with contours or as NIfTI", ("MR", "CT"), "limb", "sts",
@@ -135,8 +146,13 @@ DATASETS: dict[str, Dataset] = {
 }  # fmt: skip
 
 
-def dataset_options(name: str, said: SourceOptions) -> SourceOptions:
+def dataset_options(name: str, said: SourceOptions, folder: Path | None = None) -> SourceOptions:
     """Return what the user said, completed by what the dataset is known to need.
+
+    Args:
+        name: Of a dataset; any other name needs nothing.
+        said: What the user said.
+        folder: The source, where what it holds decides.
 
     >>> dataset_options("msd03-liver", SourceOptions()).tumour_labels
     (2,)
@@ -145,7 +161,10 @@ def dataset_options(name: str, said: SourceOptions) -> SourceOptions:
     """
     if name not in DATASETS:
         return said
-    known = DATASETS[name].options
+    dataset = DATASETS[name]
+    known = dataset.options
+    if dataset.converted is not None and folder is not None and msd_folder(folder) is not None:
+        known = dataset.converted
     if not said.tumour_labels:
         said = replace(said, tumour_labels=known.tumour_labels, other_labels=known.other_labels)
     return replace(

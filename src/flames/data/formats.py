@@ -9,6 +9,7 @@ from flames.data.busi import find_busi
 from flames.data.datasets import DATASETS, dataset_options
 from flames.data.dicom.find import find_dicom
 from flames.data.kaggle3m import find_kaggle3m
+from flames.data.lidc import find_lidc
 from flames.data.msd import find_msd
 from flames.data.otu2d import find_otu2d
 from flames.data.pairs import find_pairs
@@ -30,6 +31,7 @@ FORMATS: dict[str, Callable[[Path, SourceOptions], list[Source]]] = {
     "dicom": find_dicom,
     "kaggle3m": find_kaggle3m,
     "kits": find_kits,
+    "lidc": find_lidc,
     "msd": find_msd,
     "otu2d": find_otu2d,
     "pairs": find_pairs,
@@ -55,4 +57,4 @@ def find_sources(folder: Path, source_format: str, options: SourceOptions) -> li
             f"there is no dataset or source format {source_format!r}",
             nearest(source_format, {*FORMATS, *DATASETS}),
         )
-    return FORMATS[layout](folder, dataset_options(source_format, options))
+    return FORMATS[layout](folder, dataset_options(source_format, options, folder))

@@ -33,9 +33,7 @@ def find_msd(folder: Path, options: SourceOptions) -> list[Source]:
         FlamesError: No volume, a volume without label, or several channels and none chosen.
     """
     check_folder(folder)
-    inside = [p for p in sorted(folder.glob("Task*")) if (p / "imagesTr").is_dir()]
-    if len(inside) == 1 and not (folder / "imagesTr").is_dir():
-        folder = inside[0]
+    folder = msd_folder(folder) or folder
     images = files_with(folder / "imagesTr", NIFTI)
     if not images:
         raise FlamesError(
@@ -50,6 +48,14 @@ def find_msd(folder: Path, options: SourceOptions) -> list[Source]:
             raise missing_mask(path, folder / "labelsTr" / f"{stem}.nii.gz")
         cases.setdefault(stem, {})[channel] = path
     return [_source(stem, files, labels[stem], options) for stem, files in cases.items()]
+
+
+def msd_folder(folder: Path) -> Path | None:
+    """Return where ``imagesTr`` is: ``folder`` itself or the only ``Task*`` in it; else None."""
+    if (folder / "imagesTr").is_dir():
+        return folder
+    inside = [path for path in folder.glob("Task*") if (path / "imagesTr").is_dir()]
+    return inside[0] if len(inside) == 1 else None
 
 
 def nifti_stem(path: Path) -> str:

@@ -98,8 +98,6 @@ def add_store(
     """
     source, dest = Path(source), Path(dest)
     _check_request(request)
-    options = dataset_options(request.source_format, request.options)
-    request = replace(request, options=options)
     with unpacked(source, dest.parent) as folder:
         return _add(folder, dest, request, workers, progress)
 
@@ -111,6 +109,8 @@ def _add(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> Added:
+    options = dataset_options(request.source_format, request.options, source)
+    request = replace(request, options=options)
     found = of_modality(find_sources(source, request.source_format, request.options), request)
     sources = select(found, request.where)
     old = _check_dest(source, dest, request)

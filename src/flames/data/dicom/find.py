@@ -51,16 +51,25 @@ def find_dicom(folder: Path, options: SourceOptions) -> list[Source]:
             f"{folder} holds images and no label: neither RTSTRUCT nor SEG",
             "export the contours or segmentations beside the series",
         )
+    check_key(options)
+    found: dict[str, list[Path]] = {}
+    for label in labels:
+        for series in _labelled(label, headers):
+            found.setdefault(series, []).append(label.path)
+    return [hashed_source(headers[series], masks, options.key) for series, masks in found.items()]
+
+
+def check_key(options: SourceOptions) -> None:
+    """Refuse to name cases without a key.
+
+    Raises:
+        FlamesError: ``options`` has no key.
+    """
     if not options.key:
         raise FlamesError(
             "DICOM names patients, and there is no key to hash their names with",
             "give the key of the site: options.key of flames.data.dicom.keys.load_key(path)",
         )
-    found: dict[str, list[Path]] = {}
-    for label in labels:
-        for series in _labelled(label, headers):
-            found.setdefault(series, []).append(label.path)
-    return [_source(headers[series], masks, options.key) for series, masks in found.items()]
 
 
 def read_folder(folder: Path) -> tuple[dict[str, list[Header]], list[Label]]:
@@ -145,7 +154,8 @@ def _names(label: Label, files: Sequence[Header]) -> bool:
     return not label.instances or bool(shown & label.instances)
 
 
-def _source(headers: list[Header], masks: Sequence[Path], key: bytes) -> Source:
+def hashed_source(headers: Sequence[Header], masks: Sequence[Path], key: bytes) -> Source:
+    """Return the source of one series and its labels, named by keyed hashes."""
     first = headers[0]
     patient = pseudonym(key, "patient", first.patient or first.study or first.series)
     return Source(

@@ -10,6 +10,7 @@ import numpy as np
 from flames.data.dicom.contours import chosen, contour_mask, structure_names
 from flames.data.dicom.find import series_stack
 from flames.data.dicom.headers import quiet, read_dataset
+from flames.data.dicom.nodules import nodule_mask, read_nodules
 from flames.data.dicom.pixels import stack_volume
 from flames.data.dicom.segments import segment_mask, segment_names
 from flames.data.dicom.stacks import Stack
@@ -28,7 +29,7 @@ class Labelled:
 
 
 def read_labelled(source: Source, options: SourceOptions) -> Labelled:
-    """Return image and label of a source that `flames.data.dicom.find.find_dicom` found.
+    """Return image and label of a source that `find_dicom` or `find_lidc` found.
 
     Raises:
         FlamesError: A file is damaged or does not fit, or no structure is chosen.
@@ -46,6 +47,8 @@ def _label(path: Path, stack: Stack, options: SourceOptions) -> np.ndarray:
 
 
 def _mask(path: Path, stack: Stack, options: SourceOptions) -> np.ndarray:
+    if path.suffix.lower() == ".xml":
+        return _nodules(path, stack)
     data = read_dataset(path)
     if str(data.get("Modality", "")) == "SEG":
         numbers = chosen(segment_names(data), options.roi, path)
@@ -59,3 +62,13 @@ def _mask(path: Path, stack: Stack, options: SourceOptions) -> np.ndarray:
             "export the series with its geometry",
         )
     return contour_mask(data, numbers, shape=stack.shape, affine=affine, path=path)
+
+
+def _nodules(path: Path, stack: Stack) -> np.ndarray:
+    readings = read_nodules(path)
+    if readings is None or readings.series != stack.series:
+        raise FlamesError(
+            f"{path} no longer annotates the series of {stack.paths[0]}",
+            "the file changed since it was looked at: give the same command again",
+        )
+    return nodule_mask(readings, stack=stack, path=path)
