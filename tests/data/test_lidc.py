@@ -145,7 +145,7 @@ def test_the_command_needs_only_the_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tag", ["IdriReadMessage", "LidcReadMessage"])
 def test_chest_radiographs_are_passed_over(tmp_path: Path, tag: str) -> None:
     radiograph(tmp_path, NAME, tag)
-    with pytest.raises(FlamesError, match="neither CT series nor imagesTr"):
+    with pytest.raises(FlamesError, match="no CT series and no imagesTr"):
         find_sources(tmp_path, "lidc", OPTIONS)
     patient(tmp_path, NAME)
     assert len(find_sources(tmp_path, "lidc", OPTIONS)) == 1

@@ -32,7 +32,7 @@ def find_lidc(folder: Path, options: SourceOptions) -> list[Source]:
     scans = {name: found for name, found in headers.items() if found[0].modality == "CT"}
     if not scans:
         raise FlamesError(
-            f"{folder} holds neither CT series nor imagesTr",
+            f"{folder} holds no CT series and no imagesTr",
             "give the folder that holds LIDC-IDRI-0001 and so on, or the one with imagesTr and "
             "labelsTr",
         )
