@@ -13,7 +13,7 @@ from flames.data.synthetic.looks import TUMOURS
 from flames.data.synthetic.stores import plan_patients
 from flames.errors import FlamesError
 
-SCALE = 15 / 52  # 3 train, 5 val, 7 test
+SCALE = 15 / 44  # 4 train, 3 val, 8 test
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,8 @@ def test_intensity_alone_does_not_find_the_tumours(stores):
 @pytest.mark.parametrize("site", HOSPITALS)
 def test_training_is_lopsided_and_testing_is_even(site):
     hospital = HOSPITALS[site]
-    patients = plan_patients(hospital, 52, np.random.default_rng(0))
-    assert sum(patient.images for patient in patients) == 52
+    patients = plan_patients(hospital, 44, np.random.default_rng(0))
+    assert sum(patient.images for patient in patients) == 44
 
     def counts(side):
         looks = [patient.look for patient in patients if patient.split == side and patient.look]
@@ -205,4 +205,4 @@ def test_command_lists_the_stores(tmp_path, capsys, monkeypatch):
     make(tmp_path / "made", seed=1, cases=12)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(two)
-    assert "3 train, 4 val, 5 test" in lines[0]
+    assert "3 train, 2 val, 7 test" in lines[0]

@@ -11,7 +11,7 @@ import typer
 def make(
     dest: Annotated[Path, typer.Argument(help="Folder for the six site stores.")],
     seed: Annotated[int, typer.Option(min=0, help="Decides every pixel.")] = 0,
-    cases: Annotated[int, typer.Option(min=12, help="Cases of each site.")] = 52,
+    cases: Annotated[int, typer.Option(min=12, help="Cases of each site.")] = 44,
 ) -> None:
     """Draw six made-up hospitals: two each with ultrasound, MR and CT."""
     from flames.data.store import SPLITS, SiteStore

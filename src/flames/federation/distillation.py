@@ -74,7 +74,7 @@ class DistilOptions:
     temperature: float = 2.0
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(learning_rate=0.003))
     seed: int = 0
-    made_up_cases: int = 87
+    made_up_cases: int = 74
     """Of each modality and organ, where the server owns none; 20 of them teach."""
 
 

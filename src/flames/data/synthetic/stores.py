@@ -29,9 +29,9 @@ from flames.data.synthetic.looks import TUMOURS
 from flames.errors import FlamesError
 from flames.files import save_json, save_text
 
-CASES = 52
+CASES = 44
 FEWEST_CASES = 12
-FRACTIONS = (3 / 13, 4 / 13, 6 / 13)
+FRACTIONS = (3 / 11, 2 / 11, 6 / 11)
 TUMOUR_FREE = 0.2
 
 
@@ -56,7 +56,7 @@ def make_store(
 ) -> SiteStore:
     """Write one hospital's made-up cases as a store, the same bits for the same seed.
 
-    Of 52 cases 12 are for training, 16 for validation, 24 for testing; a fifth of each side has no
+    Of 44 cases 12 are for training, 8 for validation, 24 for testing; a fifth of each side has no
     tumour. Training tumours have mostly the looks that this hospital sees; validation and test
     tumours have every look of the modality equally often. On each side one patient in ten was
     imaged twice, and both images stay on that side.
@@ -108,7 +108,7 @@ def make_federation(
     Args:
         dest: Folder that will hold the stores.
         seed: Decides every pixel.
-        scale: Factor on the 52 cases of each site.
+        scale: Factor on the 44 cases of each site.
         made: Called with the folder of each store once it is written.
     """
     paths = []
