@@ -1,4 +1,4 @@
-"""Differentiable losses on logits ``(B, 1, H, W)`` against labels in [0, 1]."""
+"""Differentiable losses on logits ``(B, 1, …)``, of images or volumes, against labels in [0, 1]."""
 
 from __future__ import annotations
 

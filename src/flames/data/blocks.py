@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +22,7 @@ from torch.nn import functional
 
 from flames.config import PlanConfig
 from flames.data.augment import AUGMENTATIONS, augment
+from flames.data.derived import derived_folder
 from flames.data.slices import case_slices
 from flames.data.store import CaseRecord, SiteStore, Split
 from flames.errors import FlamesError
@@ -219,10 +218,7 @@ def _corner(
 def _derive(
     store: SiteStore, records: Sequence[CaseRecord], spacing: Sequence[float], folder: Path
 ) -> None:
-    partial: Path | None = None
-    try:
-        folder.parent.mkdir(exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    with derived_folder(folder) as partial:
         for number, record in enumerate(records):
             image, label = case_slices(store, record)
             shape = planned_shape(image.shape, case_spacing(record), spacing)
@@ -231,13 +227,3 @@ def _derive(
             np.save(partial / f"image-{number}.npy", small, allow_pickle=False)
             np.save(partial / f"label-{number}.npy", share, allow_pickle=False)
         save_text(partial / "cases.json", json.dumps([r.case_id for r in records]))
-        partial.rename(folder)
-    except OSError as error:
-        if folder.exists():  # another run derived the same volumes meanwhile
-            return
-        raise FlamesError(
-            f"cannot write {folder}: {error.strerror}", "free some space beside the store"
-        ) from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from flames.data.derived import derived_folder
 from flames.data.normalise import normalise
 from flames.data.store import CaseRecord, SiteStore, Split
 from flames.errors import FlamesError
@@ -128,13 +127,10 @@ def unfit(squares: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def _derive(store: SiteStore, records: Sequence[CaseRecord], image_size: int, folder: Path) -> None:
-    partial: Path | None = None
     names: list[str] = []
     total = sum(1 if r.slice_axis is None else r.shape[r.slice_axis] for r in records)
     shape = (total, image_size, image_size)
-    try:
-        folder.parent.mkdir(exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    with derived_folder(folder) as partial:
         images = np.lib.format.open_memmap(
             partial / "images.npy", mode="w+", dtype=np.float16, shape=shape
         )
@@ -151,13 +147,3 @@ def _derive(store: SiteStore, records: Sequence[CaseRecord], image_size: int, fo
         labels.flush()
         del images, labels
         save_text(partial / "cases.json", json.dumps(names))
-        partial.rename(folder)
-    except OSError as error:
-        if folder.exists():  # another run derived the same slices meanwhile
-            return
-        raise FlamesError(
-            f"cannot write {folder}: {error.strerror}", "free some space beside the store"
-        ) from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
