@@ -352,7 +352,8 @@ def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
                 yield f"{start}{key}", value
 
     mine, theirs = (dict(flat(c.model_dump(mode="json", by_alias=True))) for c in (one, other))
-    return [key for key in mine if mine[key] != theirs[key]]
+    every = dict.fromkeys([*mine, *theirs])
+    return [key for key in every if mine.get(key) != theirs.get(key)]
 
 
 def _put(content: dict[str, Any], key: str, text: str) -> None:

@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from flames.config import load_config
+from flames.config import PlanConfig, differing_keys, load_config
 from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.adaptation import AdaptOptions, adapt
+from flames.federation.batch import Job, run_missing
 from flames.federation.distillation import DistilOptions, distil
 from flames.federation.evaluation import evaluate_run
 from flames.federation.planning import make_plans, plans_toml, read_fingerprint
@@ -86,6 +87,24 @@ def test_a_missing_plan_is_made_and_written(volumes, make_config, tmp_path):
     written = load_config(run.config)
     assert written.plans["MR"].spacing == (2.0, 1.25, 1.25)
     assert simulate(config, run.path, resume=True).path == run.path
+
+
+def test_a_key_of_one_side_only_differs(volumes, make_config):
+    plain = make_config(*volumes, stores=volumes, data={"dimensions": 3})
+    planned = plain.model_copy(update={"plans": {"MR": PlanConfig(**PLAN)}})
+    assert "plans.MR.patch" in differing_keys(planned, plain)
+    assert differing_keys(planned, plain) == differing_keys(plain, planned)
+    assert differing_keys(planned, planned) == []
+
+
+def test_a_table_of_runs_knows_the_plans_that_its_runs_made(volumes, make_config, tmp_path):
+    config = make_config(*volumes, stores=volumes, data={"dimensions": 3}, rounds=1)
+    jobs = [Job(config, tmp_path / "a")]
+    run_missing(jobs)
+    assert run_missing(jobs)[0].path == tmp_path / "a"
+    planned = [Job(config.model_copy(update={"plans": {"MR": PlanConfig(**PLAN)}}), tmp_path / "a")]
+    with pytest.raises(FlamesError, match=r"another .*plans\.MR"):
+        run_missing(planned)
 
 
 def test_single_images_do_not_mix_with_volumes(volumes, make_config, write_store, tmp_path):

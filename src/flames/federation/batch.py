@@ -89,7 +89,12 @@ def run_missing(
 
 def _check(job: Job) -> None:
     run = RunFolder(job.folder)
-    if run.config.exists() and (different := differing_keys(load_config(run.config), job.config)):
+    if not run.config.exists():
+        return
+    known = load_config(run.config)
+    # The run made the plans that its job left out, and does so again when it goes on.
+    wanted = job.config.model_copy(update={"plans": {**known.plans, **job.config.plans}})
+    if different := differing_keys(known, wanted):
         raise FlamesError(
             f"{run.path} was made with another {', '.join(different)}",
             f"give the options that {run.config} says, or name a new --out",
