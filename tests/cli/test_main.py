@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from flames.cli.main import main
 from flames.config import load_config
 
 SMALL = {
@@ -20,21 +19,6 @@ SMALL = {
     "evaluation.resamples": "100",
     "threads": "1",
 }
-
-
-@pytest.fixture
-def flames(monkeypatch, capsys):
-    """Return a function that runs the command line: ``flames("run", …) -> code, out, err``."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["flames", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture(autouse=True)

@@ -1,30 +1,15 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
-from flames.cli.main import main
 from flames.config import dump_config
 from flames.federation.network.guard import Guard
 from flames.federation.network.kits import Kit
 from flames.federation.network.outgoing import OutgoingLog
 from flames.federation.network.policy import Policy
 from flames.federation.network.settings import SiteSettings, save_site_settings
-
-
-@pytest.fixture
-def flames(monkeypatch, capsys):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["flames", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture
