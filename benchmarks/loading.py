@@ -1,6 +1,6 @@
 """Does training ever wait for data, and how much faster is a prepared case than its source?
 
-usage: python benchmarks/loading.py STORE SOURCE_GLOB [--out benchmarks/loading.csv]
+usage: python benchmarks/loading.py STORE=SOURCE_GLOB... [--out benchmarks/loading.csv]
 
 Times reading source files and prepared images into memory, the fastest of five times, and making
 augmented training batches of 8 at 128 pixels, each in this run.
@@ -41,20 +41,13 @@ def fastest(action: Callable[[], object]) -> float:
     return min(seconds(action) for _ in range(5))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("store", type=Path)
-    parser.add_argument("source")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
-    options = parser.parse_args()
-    files = sorted(glob(options.source, recursive=True))[:40]  # noqa: PTH207
-    store = SiteStore.open(options.store)
+def measure(store: SiteStore, sources: str) -> dict[str, object]:
+    files = sorted(glob(sources, recursive=True))[:40]  # noqa: PTH207
     cases = store.info.cases[:40]
     source = fastest(lambda: [read(path) for path in files]) / len(files)
     prepared = fastest(lambda: [np.array(store.image(c.case_id)) for c in cases]) / len(cases)
-    table = load_slices(store, "train", 128)
     batches = training_batches(
-        [table],
+        [load_slices(store, "train", 128)],
         modality=store.modality,
         batch_size=8,
         tumour_fraction=0.67,
@@ -63,14 +56,25 @@ def main() -> None:
     )
     next(batches)
     batch = seconds(lambda: [next(batches) for _ in range(50)]) / 50
-    row = {
+    return {
         "store": store.site,
         "source_ms_a_case": round(source * 1e3, 2),
         "prepared_ms_a_case": round(prepared * 1e3, 3),
         "speed_ratio": round(source / prepared, 1),
         "batch_of_8_ms": round(batch * 1e3, 2),
     }
-    save_csv(options.out, [row])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pairs", nargs="+", metavar="STORE=SOURCE_GLOB")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
+    options = parser.parse_args()
+    rows = []
+    for pair in options.pairs:
+        folder, _, sources = pair.partition("=")
+        rows.append(measure(SiteStore.open(Path(folder)), sources))
+    save_csv(options.out, rows)
     print(options.out.read_text(encoding="utf-8"))
 
 

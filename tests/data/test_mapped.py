@@ -12,6 +12,7 @@ from flames.data.mapped import map_array
     "array",
     [
         np.arange(24, dtype=np.int16).reshape(2, 3, 4),
+        np.zeros((1025, 1025), np.uint8),
         np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
         np.array([[True, False]]),
     ],

@@ -1,13 +1,15 @@
-"""One array of a store as a read-only map of its file, opened in a tenth of ``numpy.load``'s time.
+"""One array of a store, read-only, opened in a fraction of ``numpy.load``'s time.
 
 A store holds thousands of small files: parsing the header of each, which is Python source, takes
-longer than reading a picture. Equal headers are parsed once; the file's own is read every time.
+longer than reading a picture. Equal headers are parsed once; the file's own is read every time. A
+picture is read whole, which is cheaper than a map of its pages; a volume is mapped.
 """
 
 from __future__ import annotations
 
 import io
 import mmap
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,28 +20,42 @@ START = b"\x93NUMPY\x01\x00"
 """Magic and version of what `numpy.save` writes for arrays like ours."""
 
 
-def map_array(path: Path) -> np.ndarray:
-    """Return the array in an ``.npy`` file, read-only; its pages are read when they are looked at.
+LARGEST_READ = 1 << 20
+"""Bytes up to which a file is read whole; a larger one is mapped."""
+
+
+def map_array(path: Path | str) -> np.ndarray:
+    """Return the array in an ``.npy`` file, read-only.
+
+    Pages of a file above 1 MiB are read when they are looked at.
 
     Raises:
         OSError: The file is missing or cannot be read.
         ValueError: It is not such a file, shorter than its header says, or holds Python objects.
     """
-    with path.open("rb", buffering=0) as file:
-        start = file.read(len(START) + 2)
-        if start[: len(START)] != START:
-            raise ValueError("it is not an .npy file of version 1.0")
-        header = file.read(int.from_bytes(start[len(START) :], "little"))
-        shape, fortran, dtype = _parsed(start + header)
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    content = _content(path)
+    if content[: len(START)] != START:
+        raise ValueError("it is not an .npy file of version 1.0")
+    length = len(START) + 2
+    length += int.from_bytes(content[len(START) : length], "little")
+    shape, fortran, dtype = _parsed(content[:length])
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
     try:
-        return np.ndarray(
-            shape, dtype, content, len(start) + len(header), order="F" if fortran else "C"
-        )
+        return np.ndarray(shape, dtype, content, length, order="F" if fortran else "C")
     except TypeError as error:
         raise ValueError(f"it is shorter than its header says: {error}") from error
+
+
+def _content(path: Path | str) -> bytes | mmap.mmap:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        size = os.fstat(descriptor).st_size
+        if size > LARGEST_READ:
+            return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        return os.read(descriptor, size)
+    finally:
+        os.close(descriptor)
 
 
 @lru_cache(maxsize=1024)

@@ -202,7 +202,7 @@ class SiteStore:
                 )
 
     def _array(self, case_id: str, name: str) -> np.ndarray:
-        path = self.path / "cases" / case_id / f"{name}.npy"
+        path = f"{self.path}/cases/{case_id}/{name}.npy"
         try:
             return map_array(path)
         except (OSError, ValueError) as error:
