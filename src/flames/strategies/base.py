@@ -43,7 +43,8 @@ class Download:
     peers: int = 0
     """Other clients behind `arrays`."""
     own_share: float = 0.0
-    """Own share by cases among the client and the peers it should weigh; 1 where there are none."""
+    """Own share by cases among the client and its n - 1 peers that it should weigh, at least 1/n; 1
+    where there are none."""
     model: Arrays | None = None
     """The group's model, for clients that may prefer it to a mixture."""
 

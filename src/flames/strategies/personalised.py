@@ -17,9 +17,11 @@ def personalised(alpha: float | None = None) -> Strategy:
 
     ``a_kj`` in [0, 1] is how alike the first steps of both clients were, see `affinities`, and 1
     where that is unknown. A client among strangers keeps its own weights, and may still prefer the
-    server model, which is the mean of the `largest_circle` weighted by cases. Peers' weights
-    travel, and the client mixes, so it can tune α on its own validation cases inside [1/n, 1]
-    without asking.
+    server model, which is the mean of the `largest_circle` weighted by cases. The own share by
+    cases, with which a client begins while it shares, is at least one part of as many as it learns
+    from and itself, so that a small client is not drowned by a large one. Peers' weights travel,
+    and the client mixes, so it can tune α on its own validation cases inside [1/n, 1] without
+    asking.
 
     Args:
         alpha: Own share, for every client alike; None lets each client tune its own.
@@ -40,7 +42,10 @@ def personalised(alpha: float | None = None) -> Strategy:
             use="mix",
             alpha=alpha,
             peers=len(peers),
-            own_share=own.num_examples / (own.num_examples + sum(weights)),
+            own_share=max(
+                own.num_examples / (own.num_examples + sum(weights)),
+                1 / (1 + sum(weight > 0 for weight in weights)),
+            ),
             model=model,
         )
 
