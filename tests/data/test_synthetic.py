@@ -8,17 +8,17 @@ from flames.data.normalise import normalise
 from flames.data.store import SPLITS, SiteStore
 from flames.data.synthetic import magnetic, make_federation, make_store, tomography, ultrasound
 from flames.data.synthetic.fields import Grid, Scene, smooth_noise
-from flames.data.synthetic.hospitals import HOSPITALS
+from flames.data.synthetic.hospitals import HOSPITALS, LARGE, SMALL
 from flames.data.synthetic.looks import TUMOURS
 from flames.data.synthetic.stores import plan_patients
 from flames.errors import FlamesError
 
-SCALE = 15 / 44  # 4 train, 3 val, 8 test
+CASES = 15  # 4 train, 3 val, 8 test
 
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
-    paths = make_federation(tmp_path_factory.mktemp("made"), seed=3, scale=SCALE)
+    paths = make_federation(tmp_path_factory.mktemp("made"), seed=3, cases=CASES)
     return [SiteStore.open(path) for path in paths]
 
 
@@ -99,14 +99,14 @@ def test_intensity_alone_does_not_find_the_tumours(stores):
 @pytest.mark.parametrize("site", HOSPITALS)
 def test_training_is_lopsided_and_testing_is_even(site):
     hospital = HOSPITALS[site]
-    patients = plan_patients(hospital, 44, np.random.default_rng(0))
-    assert sum(patient.images for patient in patients) == 44
+    patients = plan_patients(hospital, hospital.sides, np.random.default_rng(0))
+    assert sum(patient.images for patient in patients) == sum(hospital.sides)
 
     def counts(side):
         looks = [patient.look for patient in patients if patient.split == side and patient.look]
         return [looks.count(look) for look in TUMOURS[hospital.modality]]
 
-    assert max(counts("train")) >= 0.55 * sum(counts("train"))
+    assert max(counts("train")) >= 0.5 * sum(counts("train"))
     assert max(counts("test")) - min(counts("test")) <= 1
 
 
@@ -114,6 +114,14 @@ def test_hospitals_of_a_modality_mostly_train_on_different_looks():
     for modality in TUMOURS:
         mixes = [h.mix for h in HOSPITALS.values() if h.modality == modality]
         assert len({int(np.argmax(mix)) for mix in mixes}) == 2
+
+
+def test_each_modality_has_a_large_and_a_small_hospital(tmp_path):
+    for modality in TUMOURS:
+        sides = {h.sides for h in HOSPITALS.values() if h.modality == modality}
+        assert sides == {LARGE, SMALL}
+    store = make_store(tmp_path / "o", site="o", modality="US", organ="ovary", seed=0)
+    assert tuple(len(store.split(side)) for side in SPLITS) == SMALL
 
 
 def even_scene(shape, level):

@@ -11,16 +11,17 @@ import typer
 def make(
     dest: Annotated[Path, typer.Argument(help="Folder for the six site stores.")],
     seed: Annotated[int, typer.Option(min=0, help="Decides every pixel.")] = 0,
-    cases: Annotated[int, typer.Option(min=12, help="Cases of each site.")] = 44,
+    cases: Annotated[
+        int | None, typer.Option(min=12, help="Cases of each site; by default as each has.")
+    ] = None,
 ) -> None:
     """Draw six made-up hospitals: two each with ultrasound, MR and CT."""
     from flames.data.store import SPLITS, SiteStore
     from flames.data.synthetic import make_federation
-    from flames.data.synthetic.stores import CASES
 
     def report(path: Path) -> None:
         store = SiteStore.open(path)
         sides = ", ".join(f"{len(store.split(side))} {side}" for side in SPLITS)
         typer.echo(f"{store.site:<10} {store.modality} {store.organ:<7} {sides}  {path}")
 
-    make_federation(dest, seed=seed, scale=cases / CASES, made=report)
+    make_federation(dest, seed=seed, cases=cases, made=report)

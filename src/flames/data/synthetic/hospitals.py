@@ -30,6 +30,8 @@ class Hospital:
     """How often each look of the modality is drawn among training tumours, in tenths."""
     radius: tuple[float, float]
     """Smallest and largest radius of a tumour, in pixels."""
+    sides: tuple[int, int, int]
+    """Training, validation and test cases: in each modality one hospital is large, one small."""
     curved: bool = False
     """Whether the ultrasound probe is curved, and sees a fan."""
 
@@ -44,6 +46,8 @@ class Hospital:
         return self.shape[2] > 1
 
 
+LARGE, SMALL = (36, 8, 24), (6, 6, 24)
+
 HOSPITALS: dict[str, Hospital] = {
     "us-breast": Hospital(
         "US",
@@ -56,6 +60,7 @@ HOSPITALS: dict[str, Hospital] = {
         ),
         mix=(9, 1, 0),
         radius=(9, 18),
+        sides=LARGE,
     ),
     "us-ovary": Hospital(
         "US",
@@ -68,6 +73,7 @@ HOSPITALS: dict[str, Hospital] = {
         ),
         mix=(0, 4, 6),
         radius=(9, 18),
+        sides=SMALL,
         curved=True,
     ),
     "mr-brain": Hospital(
@@ -79,6 +85,7 @@ HOSPITALS: dict[str, Hospital] = {
         partial(magnetic.acquire, gain=620, gamma=1.0, bias=0.14, noise=0.035, kept=0.92),
         mix=(0, 9, 1),
         radius=(7, 14),
+        sides=LARGE,
     ),
     "mr-limb": Hospital(
         "MR",
@@ -89,6 +96,7 @@ HOSPITALS: dict[str, Hospital] = {
         partial(magnetic.acquire, gain=1400, gamma=1.2, bias=0.22, noise=0.055, kept=0.75),
         mix=(6, 0, 4),
         radius=(7, 14),
+        sides=SMALL,
     ),
     "ct-liver": Hospital(
         "CT",
@@ -99,16 +107,18 @@ HOSPITALS: dict[str, Hospital] = {
         partial(tomography.acquire, pixel_mm=3.6, noise=4.5, blur=0.6, offset=4),
         mix=(8, 2, 0),
         radius=(6, 12),
+        sides=LARGE,
     ),
-    "ct-lung": Hospital(
+    "ct-kidney": Hospital(
         "CT",
-        "lung",
+        "kidney",
         (96, 96, 6),
-        (3.6, 3.6, 8.0),
-        tomography.lung,
-        partial(tomography.acquire, pixel_mm=3.6, noise=9.0, blur=0.45, offset=-7),
+        (2.2, 2.2, 8.0),
+        tomography.kidney,
+        partial(tomography.acquire, pixel_mm=2.2, noise=9.0, blur=0.45, offset=-7),
         mix=(0, 2, 8),
-        radius=(6, 12),
+        radius=(4, 8),
+        sides=SMALL,
     ),
 }
 """The made-up hospitals, by site name."""

@@ -29,9 +29,9 @@ from flames.data.synthetic.looks import TUMOURS
 from flames.errors import FlamesError
 from flames.files import save_json, save_text
 
-CASES = 44
 FEWEST_CASES = 12
 FRACTIONS = (3 / 11, 2 / 11, 6 / 11)
+"""Shares of the sides where somebody says how many cases there are."""
 TUMOUR_FREE = 0.2
 
 
@@ -52,14 +52,13 @@ def make_store(
     modality: Modality,
     organ: str,
     seed: int,
-    cases: int = CASES,
+    cases: int | None = None,
 ) -> SiteStore:
     """Write one hospital's made-up cases as a store, the same bits for the same seed.
 
-    Of 44 cases 12 are for training, 8 for validation, 24 for testing; a fifth of each side has no
-    tumour. Training tumours have mostly the looks that this hospital sees; validation and test
-    tumours have every look of the modality equally often. On each side one patient in ten was
-    imaged twice, and both images stay on that side.
+    A fifth of each side of the split has no tumour. Training tumours have mostly the looks that
+    this hospital sees; validation and test tumours have every look of the modality equally often.
+    On each side one patient in ten was imaged twice, and both images stay on that side.
 
     Args:
         dest: Folder of the store; may exist if empty.
@@ -67,25 +66,27 @@ def make_store(
         modality: DICOM code.
         organ: Organ that a made-up hospital has with this modality.
         seed: With the site's name it decides every pixel.
-        cases: Images or volumes in all, at least 12.
+        cases: Images or volumes in all, at least 12: 3 of 11 for training, 2 for validation, 6 for
+            testing. None for as many of each as the hospital has.
 
     Raises:
         FlamesError: There is no such hospital, too few cases, or the folder is in use.
     """
     dest, hospital = Path(dest), find_hospital(modality, organ)
-    if cases < FEWEST_CASES:
+    if cases is not None and cases < FEWEST_CASES:
         raise FlamesError(
             f"{cases} made-up cases are too few for three sides with and without tumour",
             f"ask for {FEWEST_CASES} or more",
         )
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise FlamesError(f"{dest} is already there", "choose another folder, or delete it first")
+    counts = hospital.sides if cases is None else share_out(cases)
     key = (seed, zlib.crc32(site.encode()))
     records: dict[Split, list[CaseRecord]] = {side: [] for side in SPLITS}
     try:
-        for patient in plan_patients(hospital, cases, np.random.default_rng(key)):
+        for patient in plan_patients(hospital, counts, np.random.default_rng(key)):
             records[patient.split] += _write_patient(dest, site, hospital, patient, key)
-        _write_records(dest, site, hospital, seed, records)
+        _write_records(dest, site, hospital, seed, counts, records)
     except OSError as error:
         shutil.rmtree(dest, ignore_errors=True)
         raise FlamesError(
@@ -98,7 +99,7 @@ def make_federation(
     dest: Path | str,
     *,
     seed: int = 0,
-    scale: float = 1.0,
+    cases: int | None = None,
     made: Callable[[Path], None] | None = None,
 ) -> list[Path]:
     """Write the six made-up hospitals as ``dest/SITE`` and return the stores' folders.
@@ -108,7 +109,7 @@ def make_federation(
     Args:
         dest: Folder that will hold the stores.
         seed: Decides every pixel.
-        scale: Factor on the 44 cases of each site.
+        cases: Cases of each site; None for as many as each hospital has.
         made: Called with the folder of each store once it is written.
     """
     paths = []
@@ -120,7 +121,7 @@ def make_federation(
             modality=hospital.modality,
             organ=hospital.organ,
             seed=seed,
-            cases=round(CASES * scale),
+            cases=cases,
         )
         paths.append(path)
         if made is not None:
@@ -139,10 +140,16 @@ def _federation_text(seed: int) -> str:
     )
 
 
-def plan_patients(hospital: Hospital, cases: int, rng: np.random.Generator) -> list[Patient]:
-    """Return who is imaged: side, look and number of images, ``cases`` images in all."""
-    counts = [round(cases * share) for share in FRACTIONS[:2]]
-    counts.append(cases - sum(counts))
+def share_out(cases: int) -> tuple[int, int, int]:
+    """Return how many of ``cases`` are for training, validation and testing."""
+    train, val = (round(cases * share) for share in FRACTIONS[:2])
+    return train, val, cases - train - val
+
+
+def plan_patients(
+    hospital: Hospital, counts: tuple[int, int, int], rng: np.random.Generator
+) -> list[Patient]:
+    """Return who is imaged: side, look and number of images, ``counts`` images a side."""
     patients: list[Patient] = []
     for side, images in zip(SPLITS, counts, strict=True):
         pairs = max(1, images // 10) if images > 3 else 0
@@ -219,7 +226,12 @@ def _record(
 
 
 def _write_records(
-    dest: Path, site: str, hospital: Hospital, seed: int, records: dict[Split, list[CaseRecord]]
+    dest: Path,
+    site: str,
+    hospital: Hospital,
+    seed: int,
+    counts: tuple[int, int, int],
+    records: dict[Split, list[CaseRecord]],
 ) -> None:
     every = tuple(record for side in SPLITS for record in records[side])
     info = StoreInfo(
@@ -234,7 +246,7 @@ def _write_records(
     )
     splits = SplitInfo(
         seed=seed,
-        fractions=FRACTIONS,
+        fractions=(counts[0] / len(every), counts[1] / len(every), counts[2] / len(every)),
         cases_digest=cases_digest(every),
         **{side: tuple(record.case_id for record in records[side]) for side in SPLITS},
     )

@@ -1,4 +1,4 @@
-"""Made-up CT: an upper abdomen and a chest in Hounsfield units, with the noise of few photons."""
+"""Made-up CT of an upper abdomen and of kidneys, in Hounsfield units with the noise of photons."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from flames.data.synthetic.fields import (
     smooth_noise,
 )
 
-AIR, LUNG, FAT, MUSCLE, BLOOD, BONE, MARROW = -1000.0, -840.0, -100.0, 58.0, 155.0, 700.0, 220.0
+AIR, FAT, MUSCLE, BLOOD, BONE, MARROW = -1000.0, -100.0, 58.0, 155.0, 700.0, 220.0
 WATER_PER_MM = 0.02
 LONG = 400.0
+CLOSE = 0.62
+"""Field of view of the kidneys, as a share of the whole trunk."""
 
 
 def liver(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
@@ -54,28 +56,30 @@ def liver(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
     return _scene(grid, level, host=organ < -0.13 * half, within=organ < 0), where
 
 
-def lung(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
-    """Return a chest: two lungs with vessels, heart, aorta, spine, muscle and ribs."""
-    where = frame(grid, rng, bend=1.3)
+def kidney(rng: np.random.Generator, grid: Grid) -> tuple[Scene, Frame]:
+    """Return both kidneys in a small field of view: bowel before them, aorta, spine, muscle."""
     half = grid.shape[0] / 2
+    far = frame(grid, rng, bend=1.3)
+    where = Frame(far.x * CLOSE, far.y * CLOSE - 0.17 * half, far.z * CLOSE)
     level, cavity = _trunk(where, rng, grid)
-    blend(level, 30.0, inside(cavity))
-    lungs = np.full(grid.shape, np.inf, np.float32)
-    for side in (-1.0, 1.0):
-        one = blob(where, (side * 0.43 * half, 0.02 * half, 0.0), (0.33 * half, 0.52 * half, 60))
-        lungs = np.minimum(lungs, np.maximum(one, cavity + 1.0))
-    air = LUNG + 25 * smooth_noise(rng, grid, 3)
-    tree = ridges(smooth_noise(rng, grid, 4.5), 0.12) * (smooth_noise(rng, grid, 4) > 0.2)
-    blend(air, 60.0, tree)
-    blend(level, air, inside(lungs, 0.6))
-    heart = blob(where, (-0.12 * half, 0.2 * half, -6.0), (0.3 * half, 0.26 * half, 22), turn=0.5)
-    blend(level, 75.0, inside(heart))
-    blend(level, BLOOD, inside(heart + 0.07 * half))
+    blend(level, -95.0 + 12 * smooth_noise(rng, grid, 2), inside(cavity))
     _spine(level, where, half)
-    _tube(level, where, (-0.16 * half, -0.26 * half), 0.085 * half, BLOOD + 10)
-    _tube(level, where, (0.03 * half, -0.08 * half), 0.06 * half, AIR)
-    host = (lungs < 1) & (heart > 6) & (cavity < -3)
-    return _scene(grid, level, host=host, within=(cavity < 0) & (heart > 0)), where
+    for x in (-0.5, -0.17, 0.17, 0.5):
+        at = (x * half, rng.uniform(0.22, 0.34) * half, 0.0)
+        bowel = blob(where, at, (0.15 * half, rng.uniform(0.10, 0.15) * half, 20))
+        blend(level, 68.0, inside(bowel))
+        blend(level, -900.0 if rng.random() < 0.3 else rng.uniform(15, 60), inside(bowel + 1.6))
+    organ = np.full(grid.shape, np.inf, np.float32)
+    for side in (-1.0, 1.0):
+        at = (side * 0.42 * half, rng.uniform(-0.2, -0.12) * half, 0.0)
+        radii = (0.21 * half, 0.27 * half, 30)
+        organ = np.minimum(organ, blob(where, at, radii, turn=side * 0.35))
+    blend(level, rng.uniform(112, 128) + 4 * smooth_noise(rng, grid, 5), inside(organ))
+    tree = ridges(smooth_noise(rng, grid, 6), 0.2) * (smooth_noise(rng, grid, 5) > 0)
+    blend(level, BLOOD, tree * inside(organ + 2))
+    _tube(level, where, (-0.06 * half, -0.2 * half), 0.075 * half, BLOOD + 15)
+    _tube(level, where, (0.12 * half, -0.16 * half), 0.085 * half, 128.0)
+    return _scene(grid, level, host=organ < -0.08 * half, within=organ < 2), where
 
 
 def acquire(
