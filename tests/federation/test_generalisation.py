@@ -7,6 +7,7 @@ from flames.federation.batch import run_missing
 from flames.federation.generalisation import (
     CLAIMS,
     generalisation_jobs,
+    only,
     plan,
     save_plan,
     score_generalisation,
@@ -40,6 +41,15 @@ def test_every_organ_and_hospital_is_left_out_once():
     assert any("CT has one organ" in note for note in notes)
     with pytest.raises(FlamesError, match="no site can be left out"):
         plan({"a": Named("MR", "brain"), "b": Named("US", "breast")})
+
+
+def test_a_study_may_be_only_a_part(site_stores):
+    parts, _ = plan(site_stores)
+    assert only(parts, []) == parts
+    assert [p.sites for p in only(parts, ["US-us-b"])] == [("us-b",)]
+    with pytest.raises(FlamesError, match="named 'US-us-c'") as error:
+        only(parts, ["US-us-c"])
+    assert "US-us-" in error.value.remedy
 
 
 def test_a_strategy_without_a_modality_model_is_refused(make_config, site_stores, tmp_path):

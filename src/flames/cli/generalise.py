@@ -11,6 +11,9 @@ def generalise(
     federation: Path = typer.Argument(..., help="The federation's TOML file."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the runs, scores and report."),
     strategy: str = typer.Option("", "--strategy", "-s", help="Whose server models are tested."),
+    leave_out: list[str] = typer.Option(
+        [], "--leave-out", help="Leave out only this, such as MR-brain.", metavar="NAME"
+    ),
     seeds: int = typer.Option(1, "--seeds", min=1, help="Repetitions of every training."),
     jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Runs at a time."),
     set_: list[str] = typer.Option(
@@ -32,6 +35,7 @@ def generalise(
     from flames.cli.progress import print_rows, run_jobs, steps_bar
     from flames.federation.generalisation import (
         generalisation_jobs,
+        only,
         plan,
         save_plan,
         score_generalisation,
@@ -42,6 +46,7 @@ def generalise(
     console = Console()
     stores = open_stores(config)
     parts, notes = plan(stores)
+    parts = only(parts, leave_out)
     jobs_ = generalisation_jobs(config, parts, seeds=seeds, out=out)
     run_jobs(jobs_, console, at_a_time=jobs, quiet=quiet)
     save_plan(out / "plan.json", parts, notes)

@@ -9,7 +9,7 @@ from typing import Any
 
 from flames.config import RunConfig
 from flames.data.store import SiteStore
-from flames.errors import FlamesError
+from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
 from flames.federation.simulation import make_strategy
 from flames.files import save_json
@@ -70,6 +70,24 @@ def plan(stores: Mapping[str, SiteStore]) -> tuple[list[LeftOut], list[str]]:
             "add sites, two or more of one modality",
         )
     return list(found.values()), notes
+
+
+def only(parts: Sequence[LeftOut], names: Sequence[str]) -> list[LeftOut]:
+    """Return the parts of these names, all where there is no name.
+
+    An organ is ``MODALITY-ORGAN``; a hospital, and an organ that one hospital holds,
+    ``MODALITY-SITE``.
+
+    Raises:
+        FlamesError: There is no such part.
+    """
+    known = {part.name: part for part in parts}
+    for name in names:
+        if name not in known:
+            raise FlamesError(
+                f"nothing that can be left out is named {name!r}", nearest(name, known)
+            )
+    return [part for part in parts if not names or part.name in names]
 
 
 def generalisation_jobs(
