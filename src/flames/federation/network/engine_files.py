@@ -16,6 +16,8 @@ from flames.files import save_json
 CONTROLLER = "flames.federation.network.controller.RoundController"
 EXECUTOR = "flames.federation.network.executor.SiteExecutor"
 KEEPER = "flames.federation.network.keeper.RunKeeper"
+LAUNCHER = "flames.federation.network.launcher.WarmLauncher"
+EXIT = "flames.federation.network.engine_log.Exit"
 HEARTBEAT_SECONDS = 5.0
 DEAD_AFTER_SECONDS = 30
 
@@ -55,7 +57,7 @@ ENVIRONMENT = {
 def write_engine_files(kit: Kit) -> None:
     """Write the settings of a server's or a site's engine."""
     local = kit.path / "local"
-    resources = _server(kit) if kit.kind == "server" else _site()
+    resources = _server(kit) if kit.kind == "server" else _site(kit)
     save_json(local / "resources.json", resources)
     save_json(local / "authorization.json", {"format_version": "1.0", "permissions": PERMISSIONS})
     save_json(local / "log_config.json", _logging(kit))
@@ -116,7 +118,7 @@ def _server(kit: Kit) -> dict[str, Any]:
     }
 
 
-def _site() -> dict[str, Any]:
+def _site(kit: Kit) -> dict[str, Any]:
     return {
         "format_version": 2,
         "class_list_enforcement_mode": "enforce",
@@ -137,17 +139,13 @@ def _site() -> dict[str, Any]:
                 "args": {},
             },
             _launcher("client"),
+            {"id": "exit", "path": EXIT, "args": {"path": str(kit.events)}},
         ],
     }
 
 
 def _launcher(side: str) -> dict[str, Any]:
-    name = f"{side.capitalize()}ProcessJobLauncher"
-    return {
-        "id": "process_launcher",
-        "path": f"nvflare.app_common.job_launcher.{side}_process_launcher.{name}",
-        "args": {},
-    }
+    return {"id": "process_launcher", "path": LAUNCHER, "args": {"side": side}}
 
 
 def _logging(kit: Kit) -> dict[str, Any]:
