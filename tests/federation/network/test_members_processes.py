@@ -37,6 +37,8 @@ def test_a_running_server_turns_away_who_was_revoked_renewed_or_copied(processes
     revoke(processes.kits, "us-b", "left the trial")
     awaits("us-b is revoked since")
     awaits("us-b is not connected any more")
+    awaits("the server shut this site out: us-b is revoked since", "sites/us-b")
+    awaits("the server does not take this site in: us-b is revoked since", "sites/us-b")
 
     words = ("site", "start", "--kit", old, "--store", processes.stores["us-a"].path)
     processes.running["copy"] = processes.flames(*words, log="copy")

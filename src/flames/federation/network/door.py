@@ -21,10 +21,12 @@ from nvflare.private.fed.app.deployer import server_deployer
 from nvflare.private.fed.server.fed_server import FederatedServer
 
 from flames.federation.network.kits import Kit
-from flames.federation.network.porter import Kind, Porter, Refusal
+from flames.federation.network.porter import Kind, Knock, Porter, Refusal
 
 HANDSHAKE_SECONDS = 20.0
 KINDS: dict[str, Kind] = {ClientType.REGULAR: "site", ClientType.ADMIN: "person"}
+NO_TOKEN_YET: dict[str, str] = {}
+"""The engine's client asks again after two seconds."""
 FIRST_WORDS = (CellChannelTopic.Register, CellChannelTopic.Challenge)
 
 
@@ -66,7 +68,10 @@ class GuardedServer(FederatedServer):
         if kind is None:
             why: str | None = self.porter.refuse(name, Refusal("unknown", f"{name} is of no kind"))
         else:
-            why = self.porter.register(kind, name, origin, certificate)
+            try:
+                why = self.porter.register(kind, name, origin, certificate)
+            except Knock:
+                return make_reply(ReturnCode.OK, "", NO_TOKEN_YET)
         if why is not None:
             return make_reply(ReturnCode.UNAUTHENTICATED, why)
         reply = super().register_client(request)

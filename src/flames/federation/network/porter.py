@@ -31,6 +31,8 @@ from flames.files import save_json
 Kind = Literal["site", "person"]
 ALIVE_SECONDS = 10.0
 """A site that was heard this long ago still holds its name: two signs of life."""
+LINGER_SECONDS = 12.0
+"""How long the last process of a site that died may still be heard after a new one knocks."""
 TELL_AGAIN_SECONDS = 300.0
 MOST_TOLD = 1000
 SESSIONS = 20
@@ -54,6 +56,10 @@ class Refusal:
     text: str
 
 
+class Knock(Exception):
+    """A registration that is to come again in a moment."""
+
+
 class Porter:
     """The consortium's record, asked at every registration and message; one a server."""
 
@@ -69,6 +75,7 @@ class Porter:
         self.clock = clock
         self.lock = threading.RLock()
         self.heard: dict[str, float] = {}
+        self.knocked: dict[str, float] = {}
         self._admitted_file = kit.admitted
         self._admitted = _load_admitted(kit.admitted)
         self._told: dict[tuple[str, str], tuple[float, int]] = {}
@@ -81,6 +88,10 @@ class Porter:
             name: That it claims.
             origin: The engine's cell that asks; a site's is its name.
             certificate: What it shows, PEM; the engine checks that it holds the key.
+
+        Raises:
+            Knock: Its name was in use a moment ago: it died and was started anew, or this is a
+                copy. Which of both shows when it has knocked for a while.
         """
         with self.lock:
             shown = _parse(certificate)
@@ -103,6 +114,7 @@ class Porter:
                 del self._admitted[key]
             self._admitted[_key(token)] = Admitted(name, fingerprint(shown), origin)
             self.heard[name] = self.clock()
+            self.knocked.pop(name, None)
             try:
                 content = {key: asdict(known) for key, known in self._admitted.items()}
                 save_json(self._admitted_file, content)
@@ -208,13 +220,20 @@ class Porter:
             return refusal
         if kind == "site" and origin != name:
             return Refusal("foreign", f"{name} comes as {origin[:100]}")
-        if kind == "site" and self.clock() - self.heard.get(name, float("-inf")) < ALIVE_SECONDS:
-            return Refusal(
-                "copied",
-                f"{name} is here already: it was started anew a moment ago, or its kit is in use "
-                "in two places",
-            )
-        return None
+        return self._copied(name) if kind == "site" else None
+
+    def _copied(self, name: str) -> Refusal | None:
+        """Return a refusal where a site is still heard long after another one knocked."""
+        heard, now = self.heard.get(name, float("-inf")), self.clock()
+        if now - heard >= ALIVE_SECONDS:
+            return None
+        knocked = self.knocked.get(name, float("-inf"))
+        if now - knocked > 2 * (LINGER_SECONDS + ALIVE_SECONDS):
+            knocked = self.knocked[name] = now
+        if heard - knocked <= LINGER_SECONDS:
+            raise Knock(name)
+        del self.knocked[name]
+        return Refusal("copied", f"{name} is here already: its kit is in use in two places")
 
     def _standing(self, name: str, certificate: str) -> Refusal | None:
         """Return why a certificate is not, or no longer, good for a name."""
