@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from flames.errors import FlamesError
+from flames.errors import FlamesError, NotWritten
 
 Arrays = Mapping[str, np.ndarray]
 DTYPES = {
@@ -66,6 +66,9 @@ def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, Any] | None =
     """Write arrays whole, then rename; return the bytes written.
 
     Metadata values that are not text are written as JSON.
+
+    Raises:
+        NotWritten: The disk is full or the folder cannot be written.
     """
     words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
     content = _in_order(
@@ -78,7 +81,7 @@ def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, Any] | None =
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise FlamesError(
+        raise NotWritten(
             f"cannot write {path}: {error.strerror}",
             "free some space, then continue the run with --resume",
         ) from error

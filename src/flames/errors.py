@@ -21,6 +21,10 @@ class FlamesError(Exception):
         self.remedy = remedy
 
 
+class NotWritten(FlamesError):
+    """A file could not be written, such as on a full disk; later it may be."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as ``"did you mean 'rounds'?"``, or every known name when none is near.
 

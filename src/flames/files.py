@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flames.errors import FlamesError
+from flames.errors import NotWritten
 
 
 def save_text(path: Path, text: str) -> None:
     """Write whole, then rename: a reader never sees half a file.
 
     Raises:
-        FlamesError: The disk is full or the folder cannot be written.
+        NotWritten: The disk is full or the folder cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -28,9 +29,21 @@ def save_text(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise FlamesError(
+        raise NotWritten(
             f"cannot write {path}: {error.strerror}",
             "free some space or choose another folder; a run continues with --resume",
+        ) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Do several things in ``path``; what the system says of its disk is told as `NotWritten`."""
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(
+            f"cannot write {path}: {error.strerror or 'not all of it could be copied'}",
+            "free some space or choose another folder",
         ) from error
 
 

@@ -26,7 +26,7 @@ from flames.federation.beginning import FirstWeights
 from flames.federation.exchange import ARRIVING, Reply, Task, check_update, transform
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
 from flames.federation.parcels import Held, Parcels, Sections, read_held
-from flames.files import save_json
+from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
 from flames.strategies import Download, Strategy, Update, affinities
 from flames.wire.coding import Coded
@@ -161,23 +161,27 @@ class Server:
             (self._partial() / "updates" / f"{name}.safetensors").unlink(missing_ok=True)
 
     def close_round(self) -> list[dict[str, Any]]:
-        """Finish the round on disk; return its records for ``rounds.jsonl``."""
+        """Finish the round on disk; return its records for ``rounds.jsonl``.
+
+        Raises:
+            NotWritten: The disk is full; it can be tried again.
+        """
         server_round = self.finished + 1
         partial = self._partial()
         previous = self._folder(self.finished)
-        records = [self._site_record(name, server_round) for name in sorted(self._received)]
-        records += self._keep_best(server_round, previous, partial)
-        save_json(
-            partial / "replies.json", {n: asdict(r) for n, r in sorted(self._received.items())}
-        )
-        save_json(partial / "affinity.json", self._affinity())
-        self._remember(partial)
-        self._carry_away(previous, partial)
-        moved = [self._moved[name] for name in sorted(self._moved)]
-        save_json(partial / PAST, with_round(read_past(previous), server_round, moved))
-        save_json(partial / "records.json", self._history() + records)
-        shutil.rmtree(partial / "sent", ignore_errors=True)
-        partial.rename(self._folder(server_round))
+        with writing(partial):
+            records = [self._site_record(name, server_round) for name in sorted(self._received)]
+            records += self._keep_best(server_round, previous, partial)
+            replies = {n: asdict(r) for n, r in sorted(self._received.items())}
+            save_json(partial / "replies.json", replies)
+            save_json(partial / "affinity.json", self._affinity())
+            self._remember(partial)
+            self._carry_away(previous, partial)
+            moved = [self._moved[name] for name in sorted(self._moved)]
+            save_json(partial / PAST, with_round(read_past(previous), server_round, moved))
+            save_json(partial / "records.json", self._history() + records)
+            shutil.rmtree(partial / "sent", ignore_errors=True)
+            partial.rename(self._folder(server_round))
         shutil.rmtree(previous, ignore_errors=True)
         self.finished = server_round
         self._received, self._bytes, self._moved = {}, {}, {}

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from flames.errors import FlamesError
+from flames.errors import FlamesError, NotWritten
 from flames.federation.exchange import UpdateSetAside
 from flames.federation.network.consortium import Record
 from flames.federation.network.facts import SiteFacts, digest, mismatch
@@ -26,7 +26,7 @@ from flames.federation.network.journal import Journal
 from flames.federation.network.messages import decode, encode
 from flames.federation.network.run_state import RunState
 from flames.federation.network.scores import Scores
-from flames.federation.network.seats import Seat, Standing, standing
+from flames.federation.network.seats import Seat, Standing, company, standing
 from flames.federation.network.tasks import as_holds, as_reply, as_update, encode_task
 from flames.federation.progress import sentence
 from flames.federation.server import Member as Participant
@@ -35,6 +35,8 @@ from flames.runs import save_lines
 
 Verdict = Literal["next", "finished", "failed"]
 JOIN_SECONDS = 60.0
+REST_SECONDS = 5.0
+"""How long the desk waits for space on its disk before it writes again."""
 TRIES = 3
 """Updates of one site that may be set aside in a round before the round goes on without it."""
 
@@ -90,6 +92,8 @@ class Desk:
             server.members[name] = Participant(name, seat.modality, 1)
         self.since = state.round_since(server.finished + 1, self.started)
         self._written = ""
+        self._rests = 0.0
+        self._no_room = ""
 
     def handle(self, site: str, topic: str, message: bytes) -> bytes:
         """Return the answer to one message of a site whose name is made sure of."""
@@ -107,19 +111,29 @@ class Desk:
             try:
                 facts, sections = decode(message)
                 return answer(self, seat, facts, sections, len(message))
+            except NotWritten as error:
+                self._rest(error)
+                return encode({"do": "later"})
             except FlamesError as error:
                 return self._set_aside(seat, error.found)
 
     def step(self) -> tuple[Verdict, str] | None:
         """Let time pass; return why the job ends, once it does."""
         with self.lock:
-            if self.verdict is None:
-                self._note_revoked()
-                self._note_silence()
-                if not self._joining():
-                    closing = self.server.finished >= self.server.last_round
-                    (self._step_scores if closing else self._step_round)()
-            self._write()
+            if self.clock() < self._rests:
+                return self.verdict
+            try:
+                if self.verdict is None:
+                    self._note_revoked()
+                    self._note_silence()
+                    if not self._joining():
+                        closing = self.server.finished >= self.server.last_round
+                        (self._step_scores if closing else self._step_round)()
+                self._write()
+            except NotWritten as error:
+                self._rest(error)
+            else:
+                self._write_again()
             return self.verdict
 
     def _hello(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:
@@ -127,6 +141,10 @@ class Desk:
             facts = SiteFacts.model_validate(content.get("facts"))
         except ValueError:
             return self._refuse(seat, "what it says of itself cannot be read")
+        try:
+            self.config.plan_for(seat.modality)
+        except FlamesError as error:
+            return self._refuse(seat, error.found)
         reason = mismatch(
             facts,
             config=digest(self.state.config_text),
@@ -157,21 +175,8 @@ class Desk:
         return encode({"do": "wait", "company": self._company(seat)})
 
     def _company(self, seat: Seat) -> dict[str, int]:
-        """Return how many others of a site's modality take part now, and how many ever may."""
-        others = [
-            other
-            for other in self.seats.values()
-            if other is not seat and other.modality == seat.modality and other.status != "refused"
-        ]
         known = self._trained() | self.server.answered
-        now = [
-            other
-            for other in others
-            if other.status == "here"
-            or (other.status == "waiting" and other.wants_peers)
-            or other.name in known
-        ]
-        return {"now": len(now), "ever": len(others)}
+        return company(seat, list(self.seats.values()), known)
 
     def _ask(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:
         if seat.status != "here":
@@ -407,6 +412,18 @@ class Desk:
         seat.failed_round, seat.reason = self.server.finished + 1, reason
         self._tell("aside", f"the update of {seat.name} is set aside: {reason}", site=seat.name)
         return encode({"do": "drop", "reason": reason})
+
+    def _rest(self, error: NotWritten) -> None:
+        """Wait for space on the server's own disk: no site is to blame, and nothing is lost."""
+        if not self._no_room:
+            self._tell("server-trouble", f"{error.found}; it waits for space")
+        self._no_room = error.found
+        self._rests = self.clock() + REST_SECONDS
+
+    def _write_again(self) -> None:
+        if self._no_room:
+            self._tell("server-goes-on", f"there is space again after: {self._no_room}")
+            self._no_room = ""
 
     def _end(self, verdict: Verdict, why: str) -> None:
         self.verdict = (verdict, why)

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from nvflare.apis.signal import Signal
 
 from flames.config import RunConfig, load_config
 from flames.data.store import SiteStore
-from flames.errors import FlamesError
+from flames.errors import FlamesError, NotWritten
 from flames.federation.beginning import make_strategy
 from flames.federation.client import Client
 from flames.federation.network.channel import sender
@@ -32,6 +33,9 @@ from flames.federation.network.run_book import CONFIG_FILE, read_job
 from flames.federation.network.settings import read_site_settings
 from flames.federation.network.station import Station
 from flames.models.precision import choose_precision
+
+FULL_SECONDS = 5.0
+"""How long a site waits for space on its disk before it tries again."""
 
 
 class SiteExecutor(Executor):
@@ -49,12 +53,21 @@ class SiteExecutor(Executor):
         journal = Journal(kit.events)
         send = sender(fl_ctx.get_engine().get_cell(), job_id, abort_signal)
         gate = Gate(send, OutgoingLog(kit.outgoing))
-        try:
-            self._take_part(kit, app, journal, gate, abort_signal)
-        except FlamesError as error:
-            journal.write("trouble", error.found, remedy=error.remedy)
-            _tell_trouble(gate, error)
-            _wait_for(abort_signal)
+        said = ""
+        while not abort_signal.triggered:
+            try:
+                self._take_part(kit, app, journal, gate, abort_signal)
+                break
+            except NotWritten as error:
+                if error.found != said:
+                    journal.write("trouble", error.found, remedy=error.remedy)
+                said = error.found
+                _tell_full(gate)
+                _wait_for(abort_signal, FULL_SECONDS)
+            except FlamesError as error:
+                journal.write("trouble", error.found, remedy=error.remedy)
+                _tell_trouble(gate, error)
+                _wait_for(abort_signal)
         return make_reply(ReturnCode.OK)
 
     @staticmethod
@@ -100,6 +113,12 @@ def _tell_trouble(gate: Gate, error: FlamesError) -> None:
         logging.getLogger(__name__).error("the server was not told: %s", another.found)
 
 
+def _tell_full(gate: Gate) -> None:
+    """Tell the server that the site waits for space, where that can be logged."""
+    with suppress(FlamesError):
+        gate("waits", encode({"for": "space", "reason": "its disk is full"}))
+
+
 def _client(name: str, place: Path, config: RunConfig, folder: Path) -> Client:
     store = SiteStore.open(place)
     store.verify()
@@ -139,7 +158,8 @@ def _hold(folder: Path) -> int:
     raise FlamesError(f"{folder} is in use by another job", "end it, or restart the site")
 
 
-def _wait_for(abort_signal: Signal) -> None:
+def _wait_for(abort_signal: Signal, seconds: float = float("inf")) -> None:
     """Stay until the job ends: leaving early would count as the job's failure."""
-    while not abort_signal.triggered:
+    until = time.monotonic() + seconds
+    while not abort_signal.triggered and time.monotonic() < until:
         time.sleep(0.2)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flames.errors import FlamesError
+from flames.errors import NotWritten
 from flames.federation.network.journal import now
 
 START = "0" * 64
@@ -139,7 +139,7 @@ class OutgoingLog:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise FlamesError(
+            raise NotWritten(
                 f"cannot write {self.path}: {error.strerror}",
                 "free some space: nothing leaves the site that is not written there",
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -79,6 +80,29 @@ class Standing:
         """Return whether a quorum of those who could answer did."""
         total = len(self.busy) + len(self.away) + len(self.answered) + len(self.failed)
         return bool(self.answered) and len(self.answered) >= quorum * total
+
+
+def company(seat: Seat, seats: list[Seat], known: AbstractSet[str]) -> dict[str, int]:
+    """Return how many others of a site's modality take part now, and how many ever may.
+
+    Args:
+        seat: The site's.
+        seats: All of the run.
+        known: Sites that answered a round.
+    """
+    others = [
+        other
+        for other in seats
+        if other is not seat and other.modality == seat.modality and other.status != "refused"
+    ]
+    now = [
+        other
+        for other in others
+        if other.status == "here"
+        or (other.status == "waiting" and other.wants_peers)
+        or other.name in known
+    ]
+    return {"now": len(now), "ever": len(others)}
 
 
 def standing(seats: list[Seat], answered: frozenset[str], server_round: int) -> Standing:

@@ -8,6 +8,7 @@ is on the site's own disk, so a station that died does its round again from wher
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import threading
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from flames.errors import FlamesError
+from flames.errors import FlamesError, NotWritten
 from flames.federation.client import Client
 from flames.federation.exchange import Task
 from flames.federation.network.facts import facts_of
@@ -37,6 +38,7 @@ GROUP = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]{0,59}$")
 """Names of server models, which become names of files here."""
 BEAT_SECONDS = 1.0
 IDLE_BEAT_SECONDS = 5.0
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Sections = dict[str, dict[str, np.ndarray]]
 
 
@@ -80,7 +82,11 @@ class Station:
         self.beat = _Beat(self)
 
     def run(self) -> str:
-        """Take part until the job ends; return why it ended."""
+        """Take part until the job ends; return why it ended.
+
+        Raises:
+            NotWritten: The site's disk is full; it can be tried again.
+        """
         self.beat.start()
         try:
             while True:
@@ -162,7 +168,7 @@ class Station:
         self.guard.begin()
         try:
             reply, _ = self.client.answer(task, self._progress)
-        except Refusal:
+        except (Refusal, NotWritten):
             raise
         except Exception as error:
             self._failed(error)
@@ -189,7 +195,7 @@ class Station:
                 self.folder / "finished",
                 self._alive,
             )
-        except Refusal:
+        except (Refusal, NotWritten):
             raise
         except Exception as error:
             self._failed(error)
@@ -224,6 +230,8 @@ class Station:
         self.journal.write("sent", f"{what}: {len(message)} bytes", bytes=len(message))
 
     def _failed(self, error: Exception) -> None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise NotWritten(f"cannot write: {error.strerror}", "free some space") from error
         found = error.found if isinstance(error, FlamesError) else f"unexpected: {error!r}"
         remedy = error.remedy if isinstance(error, FlamesError) else "see log.txt in the kit"
         logging.getLogger(__name__).error("the client failed", exc_info=error)
@@ -245,7 +253,7 @@ class Station:
         Raises:
             Stopped: The job ended, or the server cannot be reached any more.
             Refusal: The policy does not let the message leave.
-            FlamesError: The log of what leaves cannot be written.
+            NotWritten: The log of what leaves cannot be written.
         """
         message = content if isinstance(content, bytes) else encode(content)
         since, pause = time.monotonic(), POLL_SECONDS
@@ -253,9 +261,13 @@ class Station:
             if self.stopped():
                 raise Stopped
             answer = self.gate(topic, message)
+            since = max(since, self.beat.heard)
             if answer is not None:
                 try:
-                    return decode(answer)
+                    facts, sections = decode(answer)
+                    if facts["do"] != "later":
+                        return facts, sections
+                    since = time.monotonic()
                 except FlamesError as error:
                     self.journal.write("damaged", error.found)
             if time.monotonic() - since > UNREACHABLE_SECONDS:
@@ -285,6 +297,8 @@ class _Beat:
         self.station = station
         self.over = False
         self.content: dict[str, Any] = {"round": None}
+        self.heard = 0.0
+        """When the server last answered; a line may carry these words and break off others."""
         self.quiet = threading.Event()
         self.thread = threading.Thread(target=self._go, daemon=True)
 
@@ -315,6 +329,8 @@ class _Beat:
             except FlamesError as error:
                 logging.getLogger(__name__).error("no sign of life: %s", error.found)
                 continue
+            if answer is not None:
+                self.heard = time.monotonic()
             if answer is not None and content["round"] == self.content["round"]:
                 self._hear(answer)
 

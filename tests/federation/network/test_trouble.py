@@ -1,0 +1,121 @@
+"""Disks that are full, and runs that cannot be: without processes, in a hall."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import threading
+
+import pytest
+
+from flames.errors import FlamesError, NotWritten
+from flames.federation.network.facts import facts_of
+from flames.federation.network.follow import _prepare
+from flames.federation.network.messages import decode, encode
+
+pytestmark = pytest.mark.usefixtures("small_network")
+
+
+def full(*_args, **_more):
+    raise NotWritten("cannot write the disk: No space left on device", "free some space")
+
+
+def test_a_server_whose_disk_is_full_waits_and_blames_no_site(
+    make_hall, three_sites, as_simulated, monkeypatch
+):
+    monkeypatch.setattr("flames.federation.network.desk.REST_SECONDS", 0.3)
+    hall = make_hall()
+    make_desk = hall.desk
+
+    def desk(sites):
+        made = make_desk(sites)
+        server = made.server
+        works = {"receive": server.receive, "close_round": server.close_round}
+        left = {"receive": 5, "close_round": 2}
+
+        def sometimes(name):
+            def act(*args, **more):
+                left[name] -= 1
+                return full() if left[name] >= 0 else works[name](*args, **more)
+
+            return act
+
+        server.receive, server.close_round = sometimes("receive"), sometimes("close_round")
+        return made
+
+    hall.desk = desk
+    assert hall.job("us-a", "us-b", "mr-a")[0] == "finished"
+    assert as_simulated(hall.run) == as_simulated(three_sites)
+    assert hall.told("server-trouble")
+    assert hall.told("server-goes-on")
+    assert not hall.told("aside")
+
+
+@pytest.mark.parametrize("error", [full, OSError(errno.ENOSPC, "No space left on device")])
+def test_a_site_whose_disk_is_full_has_not_failed(make_hall, error):
+    hall = make_hall("us-a")
+
+    def broken(client):
+        def answer(task, progress=None):
+            if isinstance(error, OSError):
+                raise error
+            error()
+
+        client.answer = answer
+        return client
+
+    hall.client_of = broken
+    desk = hall.desk(["us-a"])
+    station = hall.station("us-a", desk)
+    done = threading.Event()
+
+    def work():
+        with pytest.raises(NotWritten, match="No space left"):
+            station.run()
+        done.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    while not done.wait(0.02):
+        desk.step()
+    assert desk.seats["us-a"].failed_round == 0
+    desk.handle("us-a", "waits", encode({"for": "space", "reason": "its disk is full"}))
+    assert hall.told("waits") == ["us-a waits: its disk is full"]
+
+
+def test_a_round_that_cannot_be_closed_is_closed_when_there_is_space(make_hall, monkeypatch):
+    hall = make_hall("us-a", "us-b")
+    monkeypatch.setattr("flames.federation.network.desk.REST_SECONDS", 0.05)
+    copy, left = shutil.copytree, [2]
+
+    def copytree(*args, **more):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise shutil.Error(["a list of files"])
+        return copy(*args, **more)
+
+    monkeypatch.setattr("flames.federation.server.shutil.copytree", copytree)
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    assert left[0] < 0
+    assert any("could be copied" in text for text in hall.told("server-trouble"))
+
+
+def test_three_dimensions_without_a_plan_are_refused(tmp_path):
+    federation = tmp_path / "federation.toml"
+    federation.write_text('rounds = 1\n[data]\ndimensions = 3\n[model]\nname = "unet"\n')
+    known = {"consortium": "tests", "sites": {"us-a": {"modality": "US", "organ": "breast"}}}
+    with pytest.raises(FlamesError, match="three dimensions need a plan for US") as caught:
+        _prepare(federation, {}, known)
+    assert "flames plan" in caught.value.remedy
+
+
+def test_a_site_whose_modality_has_no_plan_is_refused_by_the_server(make_hall):
+    hall = make_hall("us-a")
+    station = hall.station("us-a", hall.desk(["us-a"]))
+    other = make_hall("us-a", data={"dimensions": 3})
+    other.folder = hall.folder / "other"
+    desk = other.desk(["us-a"])
+    facts = facts_of(station.store, station.config_text, show_cases=True)
+    content = {"facts": facts.model_dump(mode="json")}
+    answer, _ = decode(desk.handle("us-a", "hello", encode(content)))
+    assert answer["do"] == "leave"
+    assert "three dimensions need a plan for US" in answer["reason"]
