@@ -14,7 +14,10 @@ from nvflare.fuel.f3.cellnet.fqcn import FQCN
 from nvflare.fuel.f3.cellnet.utils import make_reply, new_cell_message
 
 CHANNEL = "flames"
-SECONDS = 60.0
+SECONDS = 30.0
+"""Without any progress, before a message counts as lost; a reply that broke off costs it twice."""
+BYTES_A_SECOND = 1e6
+"""At which the receiver at least reads a message."""
 BUFFERS = (bytes, bytearray, memoryview)
 
 
@@ -41,7 +44,7 @@ def sender(cell: Any, job_id: str, abort_signal: Any) -> Callable[[str, bytes], 
             target=target,
             topic=topic,
             request=new_cell_message({}, message),
-            timeout=SECONDS + len(message) / 50_000,
+            timeout=SECONDS + len(message) / BYTES_A_SECOND,
             optional=True,
             abort_signal=abort_signal,
         )
