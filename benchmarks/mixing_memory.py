@@ -1,12 +1,14 @@
 """Does the server's memory grow with the number of clients, and how fast does it mix?
 
-usage: python benchmarks/mixing_memory.py [--clients 5,20,40] [--megabytes 125] [--out FILE.csv]
+usage: python benchmarks/mixing_memory.py [--clients 5,20,40,200] [--megabytes 125] [--files 40]
+       [--out FILE.csv]
 
 Each number of clients is one file a client on disk and one fresh process that mixes them, whose
 peak memory over what it had with nothing but imports is counted in models. Beside it, in the same
 process and run and on the same arrays, in memory: ``numpy.mean`` over a stack, and float32 sums in
 place without weights. Rates are by processor time, so that other work on the machine does not
-count. Needs CLIENTS × MEGABYTES of disk; Linux only.
+count. Clients beyond the number of files read the same files again, each by a mapping of its own.
+Needs FILES × MEGABYTES of disk; Linux only.
 """
 
 from __future__ import annotations
@@ -63,9 +65,9 @@ def sum_of(models: list[dict[str, np.ndarray]]) -> None:
         total /= len(models)
 
 
-def mix(folder: Path, clients: int, out: Path) -> None:
+def mix(folder: Path, clients: int, files_there: int, out: Path) -> None:
     """Mix in this process and write what it took."""
-    files = [folder / f"{number}.safetensors" for number in range(clients)]
+    files = [folder / f"{number % files_there}.safetensors" for number in range(clients)]
     size = files[0].stat().st_size
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = resident("VmRSS")
@@ -83,6 +85,7 @@ def mix(folder: Path, clients: int, out: Path) -> None:
         json.dumps(
             {
                 "clients": clients,
+                "files": min(clients, files_there),
                 "megabytes_a_client": round(size / 1e6, 1),
                 "peak_mb": round(used / 1e6, 1),
                 "peak_models": round(used / size, 2),
@@ -100,20 +103,22 @@ def mix(folder: Path, clients: int, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clients", default="5,20,40")
+    parser.add_argument("--clients", default="5,20,40,200")
     parser.add_argument("--megabytes", type=float, default=125.0)
+    parser.add_argument("--files", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
     options = parser.parse_args()
     counts = [int(text) for text in options.clients.split(",")]
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for number in range(max(counts)):
+        files = min(options.files, max(counts))
+        for number in range(files):
             write(folder / f"{number}.safetensors", options.megabytes, number)
         for count in counts:
             out = folder / f"{count}.json"
             process = multiprocessing.get_context("spawn").Process(
-                target=mix, args=(folder, count, out)
+                target=mix, args=(folder, count, files, out)
             )
             process.start()
             process.join()
