@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from flames.data.store import SiteStore
+from flames.federation.network.journal import Journal
 from flames.federation.network.membership import found_consortium
 
 FLAMES = (sys.executable, "-c", "from flames.cli.main import main; main()")
@@ -99,10 +101,16 @@ class Processes:
         return [json.loads(line)["text"] for line in path.read_text().splitlines()]
 
     def job_processes(self, name: str) -> list[psutil.Process]:
-        """Return the engine's processes that do a job for ``name``."""
-        family = self.family(name)
-        words = ("worker_process", "runner_process")
-        return [p for p in family if any(w in " ".join(p.cmdline()) for w in words)]
+        """Return the engine's processes that do a job for ``name``: forks of its fork server."""
+        found = []
+        for process in self.family(name):
+            try:
+                parent = process.parent()
+                if parent is not None and "forkserver" in " ".join(parent.cmdline()):
+                    found.append(process)
+            except psutil.NoSuchProcess:
+                continue
+        return found
 
     def family(self, name: str) -> list[psutil.Process]:
         try:
@@ -121,6 +129,25 @@ class Processes:
             except psutil.NoSuchProcess:
                 continue
         del self.running[name]
+
+    def freeze(self, name: str) -> list[psutil.Process]:
+        """Stop everything of a site with SIGSTOP; return what `thaw` needs."""
+        family = [psutil.Process(self.running[name].pid), *self.family(name)]
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        return family
+
+    @staticmethod
+    def thaw(family: list[psutil.Process]) -> None:
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def run_events(self, run: str) -> list[str]:
+        """Return what a run's journal says, at the server."""
+        path = self.kits / "server" / "runs" / run / "state" / "events.jsonl"
+        return [event["text"] for event in Journal(path).read()]
 
     def stop(self) -> None:
         """Stop everything, and check that nothing is left."""
