@@ -15,6 +15,8 @@ pytest.importorskip("nvflare", reason="needs the extra 'network'")
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from nvflare.fuel.f3.cellnet.defs import ReturnCode
+from nvflare.fuel.f3.cellnet.utils import make_reply
 from nvflare.fuel.hci.proto import InternalCommands
 from nvflare.fuel.hci.server.constants import ConnProps
 from nvflare.lighter.utils import Identity, generate_cert, serialize_cert
@@ -24,7 +26,9 @@ from flames.errors import FlamesError
 from flames.federation.network.commands import refusals, server_status
 from flames.federation.network.consortium import load_consortium, load_record
 from flames.federation.network.door import GuardedListener, OwnName
+from flames.federation.network.engine_log import Exit
 from flames.federation.network.identity import check_identity, join_kit, make_request
+from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
 from flames.federation.network.membership import add_site, found_consortium, renew, revoke
 from flames.federation.network.porter import Knock, Porter
@@ -230,6 +234,18 @@ def test_who_was_started_anew_comes_in_when_the_process_before_is_silent(kits, p
     clock.now += 2
     assert comes(porter, kits, "us-a") is None
     assert words(porter) == []
+
+
+def test_a_site_that_is_shut_out_says_why_and_leaves(tmp_path):
+    left = []
+    way_out = Exit(str(tmp_path / "events.jsonl"), leave=left.append)
+    way_out.hear(make_reply(ReturnCode.OK, "", None))
+    way_out.hear(make_reply(ReturnCode.TIMEOUT, "", None))
+    assert left == []
+    way_out.hear(make_reply(ReturnCode.UNAUTHENTICATED, "us-a is revoked since today", None))
+    assert left == [1]
+    (event,) = Journal(tmp_path / "events.jsonl").read()
+    assert event["text"] == "the server shut this site out: us-a is revoked since today"
 
 
 def test_a_copied_kit_beside_the_original_is_refused(kits, porter, clock):

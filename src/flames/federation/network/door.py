@@ -99,9 +99,27 @@ class GuardedServer(FederatedServer):
                 self.logout_client(token)
 
     def _validate_auth_headers(self, message: Any) -> Any:
-        refusal = super()._validate_auth_headers(message)
+        refusal = super()._validate_auth_headers(message) or self._ask_porter(message)
         if refusal:
-            return refusal
+            self._answer(message, refusal)
+        return refusal
+
+    def _answer(self, message: Any, refusal: Any) -> None:
+        """Tell a site whose sign of life is refused; the engine drops what a filter refuses."""
+        about = {
+            key: message.get_header(key)
+            for key in (MessageHeaderKey.CHANNEL, MessageHeaderKey.TOPIC)
+        }
+        request = message.get_header(MessageHeaderKey.REQ_ID)
+        if about[MessageHeaderKey.TOPIC] != CellChannelTopic.HEART_BEAT or not request:
+            return
+        why = refusal.get_header(MessageHeaderKey.ERROR) or "its identity is not good any more"
+        answer = make_reply(ReturnCode.UNAUTHENTICATED, str(why))
+        answer.add_headers(about)
+        origin = str(message.get_header(MessageHeaderKey.ORIGIN))
+        self.cell.core_cell.send_reply(answer, origin, [request], optional=True)
+
+    def _ask_porter(self, message: Any) -> Any:
         channel = message.get_header(MessageHeaderKey.CHANNEL)
         topic = message.get_header(MessageHeaderKey.TOPIC)
         name = message.get_header(CellMessageHeaderKeys.CLIENT_NAME)
