@@ -25,7 +25,7 @@ from flames.federation.network.porter import Kind, Knock, Porter, Refusal
 
 HANDSHAKE_SECONDS = 20.0
 KINDS: dict[str, Kind] = {ClientType.REGULAR: "site", ClientType.ADMIN: "person"}
-NO_TOKEN_YET: dict[str, str] = {}
+NO_TOKEN_YET = {CellMessageHeaderKeys.TOKEN: ""}
 """The engine's client asks again after two seconds."""
 FIRST_WORDS = (CellChannelTopic.Register, CellChannelTopic.Challenge)
 
