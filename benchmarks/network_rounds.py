@@ -41,7 +41,7 @@ from flames.runs import RunFolder, save_csv
 FLAMES = (sys.executable, "-c", "from flames.cli.main import main; main()")
 PERSON = "lead@example.org"
 LOOK_SECONDS = 0.01
-NOTE = "the machine is shared with a training: seconds are upper limits"
+NOTE = "all on one machine with two cores; load is the mean of the last minute, its own processes too"
 Row = dict[str, Any]
 
 
