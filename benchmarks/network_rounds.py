@@ -41,7 +41,9 @@ from flames.runs import RunFolder, save_csv
 FLAMES = (sys.executable, "-c", "from flames.cli.main import main; main()")
 PERSON = "lead@example.org"
 LOOK_SECONDS = 0.01
-NOTE = "all on one machine with two cores; load is the mean of the last minute, its own processes too"
+NOTE = (
+    "all on one machine with two cores; load is the mean of the last minute, its own processes too"
+)
 Row = dict[str, Any]
 
 
