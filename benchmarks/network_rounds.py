@@ -111,6 +111,15 @@ class Consortium:
                 raise SystemExit(self.log())
             time.sleep(0.5)  # the server was not there yet
 
+    def carry_out(self, toml: str, look: Callable[[int], None]) -> RunFolder:
+        """Make the kits, start everybody, run a federation and end everybody."""
+        self.init()
+        try:
+            self.start()
+            return self.run(toml, look)
+        finally:
+            self.stop()
+
     def finished(self) -> int:
         found = (self.kits / "server" / "runs").glob("*/state/server/round-*")
         return max((int(path.name[6:]) for path in found), default=0)
@@ -169,12 +178,7 @@ def start(folder: Path) -> list[Row]:
             used.append(made.processor_seconds())
 
     begun = time.monotonic()
-    made.init()
-    try:
-        made.start()
-        run = made.run(federation(3, local_steps=2, batch_size=4, validation_images=8), look)
-    finally:
-        made.stop()
+    run = made.carry_out(federation(3, local_steps=2, batch_size=4, validation_images=8), look)
     slowest: dict[int, float] = {}
     for record in run.load_rounds():
         if record["kind"] == "site":
@@ -204,12 +208,7 @@ def twelve(folder: Path) -> list[Row]:
             most[0], count[0] = max(most[0], total), max(count[0], processes)
 
     begun = time.monotonic()
-    made.init()
-    try:
-        made.start()
-        run = made.run(federation(3, local_steps=1, batch_size=4, size=64), look)
-    finally:
-        made.stop()
+    run = made.carry_out(federation(3, local_steps=1, batch_size=4, size=64), look)
     arrived = [r for r in run.load_rounds() if r["kind"] == "site"]
     rounds = [max(ends[n] - ends[n - 1], 0.0) for n in sorted(ends) if n > 1]
     return [

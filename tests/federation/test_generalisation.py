@@ -7,7 +7,7 @@ from flames.federation.batch import run_missing
 from flames.federation.generalisation import (
     CLAIMS,
     generalisation_jobs,
-    only,
+    parts_named,
     plan,
     save_plan,
     score_generalisation,
@@ -45,10 +45,10 @@ def test_every_organ_and_hospital_is_left_out_once():
 
 def test_a_study_may_be_only_a_part(site_stores):
     parts, _ = plan(site_stores)
-    assert only(parts, []) == parts
-    assert [p.sites for p in only(parts, ["US-us-b"])] == [("us-b",)]
+    assert parts_named(parts, []) == parts
+    assert [p.sites for p in parts_named(parts, ["US-us-b"])] == [("us-b",)]
     with pytest.raises(FlamesError, match="named 'US-us-c'") as error:
-        only(parts, ["US-us-c"])
+        parts_named(parts, ["US-us-c"])
     assert "US-us-" in error.value.remedy
 
 

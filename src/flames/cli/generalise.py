@@ -35,7 +35,7 @@ def generalise(
     from flames.cli.progress import print_rows, run_jobs, steps_bar
     from flames.federation.generalisation import (
         generalisation_jobs,
-        only,
+        parts_named,
         plan,
         save_plan,
         score_generalisation,
@@ -46,7 +46,7 @@ def generalise(
     console = Console()
     stores = open_stores(config)
     parts, notes = plan(stores)
-    parts = only(parts, leave_out)
+    parts = parts_named(parts, leave_out)
     jobs_ = generalisation_jobs(config, parts, seeds=seeds, out=out)
     run_jobs(jobs_, console, at_a_time=jobs, quiet=quiet)
     save_plan(out / "plan.json", parts, notes)

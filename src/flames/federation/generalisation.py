@@ -72,7 +72,7 @@ def plan(stores: Mapping[str, SiteStore]) -> tuple[list[LeftOut], list[str]]:
     return list(found.values()), notes
 
 
-def only(parts: Sequence[LeftOut], names: Sequence[str]) -> list[LeftOut]:
+def parts_named(parts: Sequence[LeftOut], names: Sequence[str]) -> list[LeftOut]:
     """Return the parts of these names, all where there is no name.
 
     An organ is ``MODALITY-ORGAN``; a hospital, and an organ that one hospital holds,

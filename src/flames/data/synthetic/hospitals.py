@@ -29,7 +29,8 @@ class Hospital:
     mix: tuple[int, ...]
     """How often each look of the modality is drawn among training tumours, in tenths."""
     radius: tuple[float, float]
-    """Smallest and largest radius of a tumour, in pixels."""
+    """Smallest and largest radius of a tumour, in pixels of the whole anatomy: in a close-up
+    they are more."""
     sides: tuple[int, int, int]
     """Training, validation and test cases: in each modality one hospital is large, one small."""
     curved: bool = False
@@ -47,6 +48,7 @@ class Hospital:
 
 
 LARGE, SMALL = (36, 8, 24), (6, 6, 24)
+"""Training, validation and test cases."""
 
 HOSPITALS: dict[str, Hospital] = {
     "us-breast": Hospital(
