@@ -8,7 +8,7 @@
     RUN/rounds.jsonl           one line a site and round, one a server model and round
     RUN/cases.csv              one line a model and test case
     RUN/calibration.csv        pixels, summed probability and tumour by model, site and bin
-    RUN/affinity.json           client → peer → weight in 0 to 1, from the first round's updates
+    RUN/affinity.json           client → peer → weight in 0 to 1, as the rounds showed it
     RUN/summary.json           scores with intervals
     RUN/models/GROUP.safetensors     the server's model of a modality ("all" for one model)
     RUN/personal/SITE.safetensors    each client's personalised model

@@ -23,12 +23,21 @@ from pydantic import TypeAdapter
 from flames.array_files import LazyArrays, load_arrays, save_arrays
 from flames.config import RunConfig
 from flames.federation.beginning import FirstWeights
-from flames.federation.exchange import ARRIVING, Reply, Task, check_update, transform
+from flames.federation.exchange import (
+    ARRIVING,
+    Reply,
+    Task,
+    begun_with,
+    check_update,
+    transform,
+)
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
+from flames.federation.likeness import Likeness
 from flames.federation.parcels import Held, Parcels, Sections, read_held
+from flames.federation.records import site_record
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
-from flames.strategies import Download, Strategy, Update, affinities
+from flames.strategies import Download, Strategy, Update, cosines
 from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
@@ -174,7 +183,7 @@ class Server:
             records += self._keep_best(server_round, previous, partial)
             replies = {n: asdict(r) for n, r in sorted(self._received.items())}
             save_json(partial / "replies.json", replies)
-            save_json(partial / "affinity.json", self._affinity())
+            self._judge(previous, partial)
             self._remember(partial)
             self._carry_away(previous, partial)
             moved = [self._moved[name] for name in sorted(self._moved)]
@@ -201,8 +210,7 @@ class Server:
 
     def affinity(self) -> dict[str, dict[str, float]]:
         """Return how much each client weighs each peer, 0 to 1."""
-        path = self._folder(self.finished) / "affinity.json"
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return Likeness.read(self._folder(self.finished)).affinity
 
     def best_models(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the server's models by group, each from the round that validation preferred."""
@@ -259,21 +267,38 @@ class Server:
             name: self._update(reply, "away", known) for name, reply in kept.items()
         }
 
-    def _affinity(self) -> dict[str, dict[str, float]]:
-        """Return whom each client should learn from, as its first round showed."""
-        if self.finished:
-            return self.affinity()
-        folder = self._partial() / "updates"
-        first = {n: _as_update(r, folder, None) for n, r in self._received.items()}
-        kinds: dict[int, Arrays] = {}  # clients with one network are compared with each other
-        for update in first.values():
-            start = self.start(update.modality)
-            kinds.setdefault(id(start), self._shared(update.modality))
-        found: dict[str, dict[str, float]] = {}
-        for kind, start in kinds.items():
-            alike = {n: u for n, u in first.items() if id(self.start(u.modality)) == kind}
-            found |= affinities(alike, start)
-        return found
+    def _judge(self, previous: Path, partial: Path) -> None:
+        """Write down whom each client should learn from, as this round and those before show."""
+        known = Likeness.read(previous) if self.finished else Likeness()
+        again = self.strategy.shares_first and not known.complete
+        if self.finished == 0 or (again and self.finished + 1 < self.last_round):
+            folder = partial / "updates"
+            updates = {n: _as_update(r, folder, None) for n, r in self._received.items()}
+            begun = {n: self._begun(reply, partial) for n, reply in self._received.items()}
+            kinds: dict[int, dict[str, Update]] = {}  # one network is not held against another
+            for name, update in updates.items():
+                if begun[name] is not None:
+                    kinds.setdefault(id(self.start(update.modality)), {})[name] = update
+            known = known.after(
+                *(cosines(kind, {n: begun[n] or {} for n in kind}) for kind in kinds.values())
+            )
+            shutil.rmtree(partial / "begun", ignore_errors=True)
+        known.save(partial)
+
+    def _begun(self, reply: Reply, partial: Path) -> Arrays | None:
+        """Return what a client began the open round with, from a file; None where nobody knows."""
+        if self.finished == 0:
+            return self._shared(reply.modality)
+        held = self._held(reply.client)
+        begun = self.parcels.begun(reply, self._sent(reply.client), held)
+        if begun is None:
+            own = None if held is None else held.arrays
+            begun = begun_with(self._download(reply.client), own, reply.chosen, reply.alpha)
+        if begun is None:
+            return None
+        place = partial / "begun" / f"{reply.client}.safetensors"
+        save_arrays(place, begun)
+        return LazyArrays(place)
 
     def _update(
         self, reply: Reply, place: str, others: Mapping[str, Reply] | Mapping[str, Update]
@@ -394,27 +419,8 @@ class Server:
         return found[-1] if found else None
 
     def _site_record(self, name: str, server_round: int) -> dict[str, Any]:
-        reply = self._received[name]
-        total = self._total_steps(name)
-        validation = dict(reply.validation)
-        return {
-            "kind": "site",
-            "round": server_round,
-            "site": name,
-            "modality": reply.modality,
-            "steps": self._steps(server_round, total).stop,
-            "loss": reply.loss,
-            "learning_rate": reply.learning_rate,
-            "num_examples": reply.num_examples,
-            "validation": validation,
-            "alpha": reply.alpha,
-            "chosen": reply.chosen,
-            "best": reply.best,
-            "best_round": reply.best_round,
-            "seconds": reply.seconds,
-            "bytes_up": self._bytes[name][1],
-            "bytes_down": self._bytes[name][0],
-        }
+        steps = self._steps(server_round, self._total_steps(name))
+        return site_record(self._received[name], server_round, steps, self._bytes[name])
 
     def _history(self) -> list[dict[str, Any]]:
         path = self._folder(self.finished) / "records.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flames.strategies.affinity import affinities
+from flames.strategies.affinity import affinities, cosines
 from flames.strategies.apfl import apfl
 from flames.strategies.arrays import interpolate, weighted_mean
 from flames.strategies.base import Download, Strategy, Update, Updates
@@ -33,6 +33,7 @@ __all__ = [
     "affinities",
     "apfl",
     "by_modality",
+    "cosines",
     "ditto",
     "fedadam",
     "fedavg",

@@ -1,77 +1,96 @@
-"""Whom to learn from: clients whose first steps from common weights point the same way.
+"""Whom to learn from: clients whose steps point the same way.
 
-After the first round every client has moved away from the same start. Two hospitals with the same
-task move alike; unrelated ones move at right angles. Compare the clustering of clients by the
-cosine of their updates in Sattler et al., Clustered Federated Learning, IEEE TNNLS 32(8), 2021.
+Two hospitals with the same task move alike in a round; unrelated ones move at right angles. Compare
+the clustering of clients by the cosine of their updates in Sattler et al., Clustered Federated
+Learning, IEEE TNNLS 32(8), 2021.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from flames.strategies.arrays import Arrays
 from flames.strategies.base import Updates, ordered
+from flames.strategies.movement import part_of
 
+Pairs = Mapping[str, Mapping[str, float]]
+"""A number for each client and each peer of its modality."""
 TILE_BYTES = 1 << 28
 STRANGER = 0.2
 """Share of the largest cosine below which two clients have nothing to tell each other."""
 
 
-def affinities(updates: Updates, start: Arrays) -> dict[str, dict[str, float]]:
-    """Return how much each client should weigh each peer of its modality, 0 to 1.
+def cosines(updates: Updates, begun: Mapping[str, Arrays]) -> dict[str, dict[str, float]]:
+    """Return the cosine of each client's movement with that of each peer of its modality.
 
-    With ``c`` the cosine of two clients' movements from ``start`` and ``m`` the largest between any
-    two clients of one modality, it is ``c / m``: symmetric, and 1 for the two most alike. Below
-    `STRANGER` it is 0: movements at right angles or against each other, give or take noise.
+    Statistics of batch norm are not weights and do not count.
+
+    Args:
+        updates: Of one round.
+        begun: The weights that each client began it with, by name; names that it lacks do not
+            count.
 
     >>> from flames.strategies.base import Update
-    >>> start = {"w": np.zeros(2)}
     >>> def update(name, modality, *w):
     ...     return Update(name, modality, {"w": np.array(w)}, 1)
-    >>> found = affinities(
-    ...     {
-    ...         "a": update("a", "US", 3.0, 4.0),
-    ...         "b": update("b", "US", 4.0, 3.0),
-    ...         "c": update("c", "US", -4.0, 3.0),
-    ...     },
-    ...     start,
-    ... )
-    >>> found["a"]  # cosines: a with b 24/25, a with c 0, b with c -7/25
+    >>> updates = {
+    ...     "a": update("a", "US", 3.0, 4.0),
+    ...     "b": update("b", "US", 5.0, 3.0),
+    ...     "c": update("c", "MR", -4.0, 3.0),
+    ... }
+    >>> zero, one = {"w": np.zeros(2)}, {"w": np.array([1.0, 0.0])}
+    >>> cosines(updates, {"a": zero, "b": one, "c": zero})  # (3, 4) and (4, 3) of lengths 5
+    {'a': {'b': 0.96}, 'b': {'a': 0.96}, 'c': {}}
+    """
+    found: dict[str, dict[str, float]] = {}
+    for modality in sorted({update.modality for update in updates.values()}):
+        clients = [u for u in ordered(updates) if u.modality == modality]
+        starts = [begun[u.client] for u in clients]
+        cosine = _cosines([u.arrays for u in clients], starts)
+        for i, one in enumerate(clients):
+            found[one.client] = {
+                other.client: float(cosine[i, j]) for j, other in enumerate(clients) if i != j
+            }
+    return {update.client: found[update.client] for update in ordered(updates)}
+
+
+def affinities(cosines: Pairs) -> dict[str, dict[str, float]]:
+    """Return how much each client should weigh each peer of its modality, 0 to 1.
+
+    With ``c`` the cosine of two clients' movements and ``m`` the largest of any two, it is
+    ``c / m``: symmetric, and 1 for the two most alike. Below `STRANGER` it is 0: movements at right
+    angles or against each other, give or take noise.
+
+    >>> affinities({"a": {"b": 0.96, "c": 0.0}, "b": {"a": 0.96, "c": -0.28}})["a"]
     {'b': 1.0, 'c': 0.0}
     """
-    clients = ordered(updates)
-    cosine = _cosines([u.arrays for u in clients], start)
-    pairs = [
-        (i, j)
-        for i, one in enumerate(clients)
-        for j, other in enumerate(clients)
-        if i != j and one.modality == other.modality
-    ]
-    most = max((float(cosine[pair]) for pair in pairs), default=0.0)
-    found: dict[str, dict[str, float]] = {client.client: {} for client in clients}
-    for i, j in pairs:
-        weight = float(cosine[i, j]) / most if most > 0 else 0.0
-        found[clients[i].client][clients[j].client] = weight if weight >= STRANGER else 0.0
-    return found
+    most = max((cosine for peers in cosines.values() for cosine in peers.values()), default=0.0)
+    return {
+        client: {
+            peer: cosine / most if most > 0 and cosine / most >= STRANGER else 0.0
+            for peer, cosine in peers.items()
+        }
+        for client, peers in cosines.items()
+    }
 
 
-def _cosines(models: list[Arrays], start: Mapping[str, np.ndarray]) -> np.ndarray:
+def _cosines(models: Sequence[Arrays], starts: Sequence[Arrays]) -> np.ndarray:
     """Return the cosines of movements, ``(n, n)`` float64, one array of all models at a time.
 
     Of many large models only as many as `TILE_BYTES` hold are in memory, against as many others.
     """
     products = np.zeros((len(models), len(models)))
-    for name, origin in start.items():
-        if np.issubdtype(origin.dtype, np.floating):
+    for name, origin in starts[0].items():
+        if part_of(name) == "weights" and np.issubdtype(origin.dtype, np.floating):
             size = max(1, TILE_BYTES // max(1, 8 * origin.size))
             tiles = [range(i, min(i + size, len(models))) for i in range(0, len(models), size)]
             for number, rows in enumerate(tiles):
-                moves = _moves(models, rows, name, origin)
+                moves = _moves(models, starts, rows, name)
                 products[np.ix_(rows, rows)] += moves @ moves.T
                 for columns in tiles[number + 1 :]:
-                    product = moves @ _moves(models, columns, name, origin).T
+                    product = moves @ _moves(models, starts, columns, name).T
                     products[np.ix_(rows, columns)] += product
                     products[np.ix_(columns, rows)] += product.T
     lengths = np.sqrt(np.diag(products))
@@ -79,9 +98,12 @@ def _cosines(models: list[Arrays], start: Mapping[str, np.ndarray]) -> np.ndarra
     return products / np.outer(lengths, lengths)
 
 
-def _moves(models: list[Arrays], chosen: range, name: str, origin: np.ndarray) -> np.ndarray:
+def _moves(
+    models: Sequence[Arrays], starts: Sequence[Arrays], chosen: range, name: str
+) -> np.ndarray:
     """Return how one array of some models moved, ``(m, size)`` float64."""
-    moves = np.empty((len(chosen), origin.size))
+    moves = np.empty((len(chosen), starts[0][name].size))
     for row, index in zip(moves, chosen, strict=True):
-        np.subtract(models[index][name].reshape(-1), origin.reshape(-1), out=row, dtype=np.float64)
+        origin = starts[index][name].reshape(-1)
+        np.subtract(models[index][name].reshape(-1), origin, out=row, dtype=np.float64)
     return moves

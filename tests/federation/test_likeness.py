@@ -1,0 +1,100 @@
+"""What rounds say of who is alike: the second replaces the first, strangers are asked again."""
+
+import numpy as np
+
+from flames.federation.beginning import make_strategy
+from flames.federation.exchange import Reply, begun_with
+from flames.federation.likeness import Likeness
+from flames.federation.server import Member, Server
+
+
+def pairs(**values):
+    """Return symmetric pairs: ``ab=0.1`` is a with b."""
+    found = {}
+    for (one, other), value in values.items():
+        found.setdefault(one, {})[other] = value
+        found.setdefault(other, {})[one] = value
+    return found
+
+
+def test_the_second_round_replaces_the_first():
+    first = Likeness().after(pairs(ab=0.02, ac=0.02, bc=0.01))
+    assert first.affinity == pairs(ab=1.0, ac=1.0, bc=0.5)
+    second = first.after(pairs(ab=0.5, ac=0.0625, bc=0.25))
+    assert second.affinity == pairs(ab=1.0, ac=0.0, bc=0.5)
+
+
+def test_friends_stay_friends_and_strangers_are_asked_again():
+    known = Likeness().after(pairs(ab=1.0, ac=1.0, bc=1.0)).after(pairs(ab=0.1, ac=0.0, bc=0.0))
+    assert known.affinity == pairs(ab=1.0, ac=0.0, bc=0.0)
+    known = known.after(pairs(ab=-0.1, ac=0.1, bc=0.0))
+    assert known.affinity["a"]["b"] == 1.0  # pulled apart by their common model
+    assert known.affinity["a"]["c"] == 1.0  # means: ab 0, ac 0.05
+    assert known.affinity["b"]["c"] == 0.0
+
+
+def test_who_missed_a_round_keeps_what_was_known():
+    known = Likeness().after(pairs(ab=1.0, ac=0.5, bc=0.5)).after(pairs(ab=0.1))
+    assert known.affinity == pairs(ab=1.0, ac=0.5, bc=0.5)
+    assert not known.complete
+    assert known.after(pairs(ab=0.1, ac=0.1, bc=0.1)).complete
+
+
+def test_who_joins_later_is_not_judged():
+    known = Likeness().after(pairs(ab=1.0)).after(pairs(ab=0.1, ac=-0.1, bc=-0.1))
+    assert known.affinity == pairs(ab=1.0)
+
+
+def test_networks_are_not_held_against_each_other():
+    known = Likeness().after(pairs(ab=0.5), pairs(xy=0.01))
+    assert known.affinity == pairs(ab=1.0, xy=1.0)
+    assert known.after(pairs(ab=0.5), pairs(xy=-0.01)).affinity == pairs(ab=1.0, xy=0.0)
+
+
+def test_read_again_as_it_was_written(tmp_path):
+    known = Likeness().after(pairs(ab=1.0, ac=0.0)).after(pairs(ab=0.25, ac=0.125))
+    known.save(tmp_path)
+    read = Likeness.read(tmp_path)
+    assert read.affinity == known.affinity
+    after = pairs(ab=0.5, ac=0.5)
+    assert read.after(after) == known.after(after)
+    assert Likeness.read(tmp_path / "missing") == Likeness()
+
+
+def test_a_server_counts_movements_from_where_each_client_began(make_config, tmp_path):
+    start = {"w": np.zeros(2, np.float32)}
+    config = make_config("us-a", rounds=3, strategy={"name": "flames"})
+    names = ("a", "b", "c")
+    server = Server(
+        [Member(name, "US", 1) for name in names],
+        config=config,
+        strategy=make_strategy(config),
+        start=lambda _: start,
+        folder=tmp_path,
+    )
+    held = {}
+
+    def play(**moves):
+        for name in names:
+            download = server.task(name).download
+            chosen, alpha = ("mixture", 0.5) if download.use == "mix" else ("own", None)
+            chosen = chosen if server.finished else None
+            begun = begun_with(download, held.get(name), chosen, alpha)
+            moved = {"w": begun["w"] + np.array(moves[name], np.float32)}
+            server.accept(
+                Reply(name, "US", 10, {}, alpha, chosen, None, 1, 0.5, 0.1, {}, validation_cases=1),
+                moved,
+            )
+            held[name] = moved
+        server.close_round()
+        return server.affinity()
+
+    first = play(a=[1, 0], b=[1, 0], c=[0, 1])
+    assert (first["a"]["b"], first["a"]["c"]) == (1.0, 0.0)
+    second = play(a=[1, 0], b=[0, 1], c=[1, 0])  # the mixtures of a and b were (1, 0)
+    assert (second["a"]["b"], second["a"]["c"], second["b"]["c"]) == (0.0, 1.0, 0.0)
+    third = play(a=[1, 0], b=[1, 0], c=[1, 0])  # means of two rounds: 0.5 with b, 1 with c
+    assert (third["a"]["b"], third["a"]["c"], third["b"]["c"]) == (0.5, 1.0, 0.5)
+    assert not (tmp_path / "round-0003" / "begun").exists()
+    last = play(a=[0, 0], b=[0, 0], c=[0, 0])  # the closing round, without training
+    assert last == third
