@@ -1,8 +1,8 @@
-"""The writers of made-up DICOM that the tests of reading use too."""
+"""Makes found: the writers of made-up DICOM of the tests of reading, and this room's own."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+sys.path[:0] = [str(Path(__file__).parents[1] / "data"), str(Path(__file__).parent)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,28 +10,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from exported import CPU, images, masks, model_file, read_masks, run_bundle
 from torch import nn
 
-from flames.config import ModelConfig
-from flames.data.fingerprint import Fingerprint
-from flames.data.inputs import find_inputs
 from flames.errors import FlamesError
 from flames.inference.choose import choose_model
 from flames.inference.export import targets
-from flames.inference.export.bundle import bundle_script
-from flames.inference.export.targets import TARGETS, Target, compare, export_model
+from flames.inference.export.bundle import slice_script
+from flames.inference.export.check import Shown, compare_squares, find_images
+from flames.inference.export.targets import TARGETS, Target, export_model
 from flames.inference.load import load_any
-from flames.inference.predict_files import PredictOptions, predict_files
 from flames.inference.score import TrainedModel, load_model
-from flames.models.precision import Precision
-from flames.models.weights import model_arrays, save_arrays
-
-CPU = Precision(torch.device("cpu"), torch.float32, channels_last=False)
-PRINT = {
-    "organ": "limb", "cases": 5, "made_up": True, "spacing_unit": "mm",
-    "in_plane": (0.8, 0.9, 1.0), "brightness": (-0.5, -0.3, -0.2), "contrast": (0.3, 0.5, 0.6),
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -42,82 +30,12 @@ def _small_network(monkeypatch):
     monkeypatch.setattr(sys.modules["flames.models.unet"], "FILTERS", (4, 8, 16))
 
 
-def model_file(
-    folder: Path, modality: str, *, summary: bool = True, threshold: float = 0.0
-) -> Path:
-    """Write a run of one untrained network whose decisions depend on the image."""
-    from flames.models import make_model
-
-    torch.manual_seed(3)
-    network = make_model(ModelConfig())
-    with torch.no_grad():
-        network.network.output_block.conv.conv.bias.zero_()
-        network.network.output_block.conv.conv.weight.mul_(20)
-    flat = modality == "US"
-    site = Fingerprint(
-        modality=modality, dimensions=2 if flat else 3, between=None if flat else (3.0, 3.0, 5.0),
-        ct_window=(-200.0, 300.0) if modality == "CT" else None, **PRINT,
-    )  # fmt: skip
-    metadata = {
-        "name": f"server:{modality}",
-        "kind": "server",
-        "modality": modality,
-        "network": ModelConfig().model_dump_json(),
-        "image_size": 32,
-        "strategy": "flames",
-        "trained_on": [site.model_dump(mode="json")],
-        "presence_threshold": threshold,
-    }
-    path = folder / "models" / f"{modality}.safetensors"
-    save_arrays(path, model_arrays(network), metadata)
-    (folder / "config.toml").touch()
-    if summary:
-        dice = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 4}
-        score = {
-            "model": f"server:{modality}", "site": "north", "modality": modality, "organ": "limb",
-            "cases": 4, "dice": dice, "hd95": {"mean": None, "low": None, "high": None, "n": 0},
-            "distance_unit": "mm", "presence": {"sensitivity": 1.0, "specificity": None},
-            "missed": 1,
-        }  # fmt: skip
-        other = score | {"model": "server:XX", "site": "elsewhere"}
-        (folder / "summary.json").write_text(json.dumps({"scores": [score, other]}))
-    return path
-
-
-def images(folder: Path, modality: str) -> Path:
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(1)
-    for number in range(2):
-        if modality == "US":
-            array = rng.integers(0, 255, (40, 56, 3), dtype=np.uint8)
-            array[8:20, 10:30] //= 4
-            Image.fromarray(array if number else array[..., 0]).save(folder / f"{number}.png")
-            continue
-        volume = rng.integers(-900, 600, (24, 30, 5), dtype=np.int16)
-        volume[5:12, 8:15, 1:4] = 250
-        if modality == "MR":
-            volume = np.maximum(volume, 0)
-        affine = np.diag([-0.9, 0.8, 4.0, 1.0])
-        nib.save(nib.Nifti1Image(volume, affine), folder / f"{number}.nii.gz")
-    return folder
-
-
-def masks(model: TrainedModel, folder: Path, out: Path) -> list[np.ndarray]:
-    list(predict_files(model, find_inputs([folder]), out, precision=CPU, options=PredictOptions()))
-    return read_masks(out)
-
-
-def read_masks(out: Path) -> list[np.ndarray]:
-    found = [np.asarray(nib.load(p).dataobj) for p in sorted(out.glob("*.nii.gz"))]
-    return found + [np.asarray(Image.open(p)) for p in sorted(out.glob("*.png"))]
-
-
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_export_is_checked_and_predicts_the_same(tmp_path: Path, target: str):
     path = model_file(tmp_path / "run", "CT")
     model = load_model(path, CPU)
     folder = images(tmp_path / "in", "CT")
-    checked = export_model(model, path, target, tmp_path / "out", images=find_inputs([folder]))
+    checked = export_model(model, path, target, tmp_path / "out", images=find_images([folder]))
     assert (checked.images, checked.squares) == (2, 10)
     assert checked.largest_difference < 1e-4
     exported = load_any(choose_model(tmp_path / "out"), CPU)
@@ -137,26 +55,8 @@ def test_a_bundle_runs_without_flames_and_finds_the_same(tmp_path: Path, modalit
     folder = images(tmp_path / "in", modality)
     bundle = tmp_path / "bundle"
     export_model(model, path, "bundle", bundle)
-    code = (
-        "import sys\n"
-        "class Block:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name.split('.')[0] == 'flames': raise ImportError(name)\n"
-        "sys.meta_path.insert(0, Block())\n"
-        "sys.path.insert(0, '.')\n"
-        "from monai.bundle import run\n"
-        "run(config_file='configs/inference.json', meta_file='configs/metadata.json',\n"
-        "    bundle_root='.', dataset_dir=sys.argv[1], output_dir=sys.argv[2])\n"
-    )
     found = tmp_path / "found"
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(folder), str(found)],
-        cwd=bundle,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+    run_bundle(bundle, folder, found)
     expected, there = masks(model, folder, tmp_path / "a"), read_masks(found)
     assert 0.05 < np.mean([m > 0 for m in expected]) < 0.95
     for a, b in zip(expected, there, strict=True):
@@ -174,7 +74,7 @@ def test_a_bundle_is_silent_where_flames_is(tmp_path: Path):
     settings = json.loads((tmp_path / "out" / "configs" / "inference.json").read_text())
     assert settings["presence_threshold"] == 0.999
     scope: dict = {}
-    exec(compile(bundle_script(), "flames_slices.py", "exec"), scope)
+    exec(compile(slice_script(), "flames_slices.py", "exec"), scope)
     from monai.data import MetaTensor
 
     for threshold, silent in ((1.1, True), (0.0, False)):
@@ -194,7 +94,7 @@ def test_a_bundle_is_silent_where_flames_is(tmp_path: Path):
 
 
 def test_the_script_of_a_bundle_names_flames_in_words_only():
-    text = bundle_script()
+    text = slice_script()
     compile(text, "flames_slices.py", "exec")
     assert "import flames" not in text
     assert "from flames" not in text
@@ -250,7 +150,9 @@ def test_differences_are_counted():
             return image * 0 - 0.01
 
     model = TrainedModel("m", "server", "CT", 4, Half())
-    checked = compare(model, Zero(), [np.zeros((3, 4, 4))], images=0)
+    shown = [Shown(np.zeros((3, 4, 4), np.float32), None)]
+    checked = compare_squares(model, Zero(), shown, made_up=True)
+    assert checked.compared == "3 squares of made-up images"
     assert (checked.squares, checked.other_decisions) == (3, 48)
     assert checked.largest_difference == pytest.approx(0.005, rel=1e-3)
 
@@ -264,7 +166,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path):
     for target, out, given, words in (
         ("onx", tmp_path / "o", (), "no export to 'onx'"),
         ("onnx", tmp_path / "full", (), "not an empty folder"),
-        ("torchscript", tmp_path / "o", find_inputs([ct]), "is CT, the model was trained on MR"),
+        ("torchscript", tmp_path / "o", find_images([ct]), "is CT, the model was trained on MR"),
     ):
         with pytest.raises(FlamesError, match=words) as caught:
             export_model(model, path, target, out, images=given)

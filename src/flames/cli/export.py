@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from flames.errors import FlamesError
-
 
 def export(
     model: Annotated[Path, typer.Argument(help="A run's folder, or one of its model files.")],
@@ -20,15 +18,17 @@ def export(
     modality: Annotated[str | None, typer.Option(help="Of a run, take this server model.")] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option("--images", help="Images to check the export on; may be repeated."),
+        typer.Option(
+            "--images", help="Images, or a store, to check the export on; may be repeated."
+        ),
     ] = None,
     licence: Annotated[str, typer.Option(help="Of the weights, for the model card.")] = "",
 ) -> None:
     """Write a model as ONNX, MONAI bundle or TorchScript, compared with itself, with a card."""
     import torch
 
-    from flames.data.inputs import find_inputs
     from flames.inference.choose import choose_model
+    from flames.inference.export.check import find_images
     from flames.inference.export.targets import export_model
     from flames.inference.score import load_model
     from flames.models.precision import Precision
@@ -36,21 +36,16 @@ def export(
     path = choose_model(model, site=site, modality=modality)
     precision = Precision(torch.device("cpu"), torch.float32, channels_last=False)
     loaded = load_model(path, precision)
-    if loaded.plan is not None:
-        raise FlamesError(
-            f"{path} works on volumes in three dimensions, and exports are slice by slice",
-            "use it with 'flames predict', or export a model of data.dimensions = 2",
-        )
     checked = export_model(
         loaded,
         path,
         target,
         out,
-        images=find_inputs(images) if images else (),
+        images=find_images(images or ()),
         licence=licence,
     )
-    where = f"{checked.images} images" if checked.images else "made-up images"
     typer.echo(
-        f"{out}: checked on {checked.squares} squares of {where}; probabilities differ by at most "
-        f"{checked.largest_difference:.2g}, {checked.other_decisions} pixels decided otherwise"
+        f"{out}: checked on {checked.compared}; probabilities differ by at most "
+        f"{checked.largest_difference:.2g}, {checked.other_decisions} {checked.points} decided "
+        "otherwise"
     )

@@ -49,6 +49,11 @@ class TrainedModel:
     plan: PlanConfig | None = None
     """How it sees volumes in three dimensions; None: slice by slice."""
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Return the pixels of a square that the network takes, or the voxels of a patch."""
+        return (self.image_size, self.image_size) if self.plan is None else self.plan.patch
+
     def decide(self, probs: np.ndarray, presence: float) -> np.ndarray:
         """Return the mask of one case, bool in its shape: probabilities above one half.
 

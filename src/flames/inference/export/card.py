@@ -6,12 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import flames
-from flames.config import ModelConfig
+from flames.config import ModelConfig, PlanConfig
+from flames.inference.predict_volumes import OVERLAP
 from flames.inference.score import THRESHOLD, TrainedModel
 from flames.runs import RunFolder
 
 if TYPE_CHECKING:
-    from flames.inference.export.targets import Checked
+    from flames.inference.export.check import Checked
 
 FORMS = {
     "onnx": "`model.onnx`, to be run with onnxruntime",
@@ -32,7 +33,7 @@ def model_card(
     network = ModelConfig.model_validate_json(metadata["network"])
     parts = [
         f"# {model.name}",
-        "Tumour segmentation in two-dimensional slices, trained with FLAMES "
+        f"Tumour segmentation in {_kind(model)}, trained with FLAMES "
         f"{flames.__version__} by strategy `{metadata.get('strategy', 'unknown')}`. "
         "**For research only: not a medical device, not for diagnosis or treatment.**",
         _facts(model, metadata, network.name, target),
@@ -55,13 +56,40 @@ def _facts(model: TrainedModel, metadata: dict[str, str], network: str, target: 
         "version": f"`{model.version}`, first digits of the SHA-256 of its weights' file",
         "network": f"`{network}`",
         "modality": model.modality,
-        "input": f"squares of {model.image_size} x {model.image_size}, "
-        + metadata.get("input", "one channel in [-1, 1]"),
+        "input": _sides(model) + ", " + metadata.get("input", "one channel in [-1, 1]"),
         "output": metadata.get("output", f"logits; sigmoid above {THRESHOLD} is tumour"),
         "seed": metadata.get("seed", "unknown"),
     }
+    if model.plan is not None:
+        rows["spacing"] = f"{spacing_words(model.plan)}, to which a volume is brought first"
+        rows["windows"] = f"patches overlap by {OVERLAP:g}, Gaussian weights average them"
     lines = [f"| {key} | {value} |" for key, value in rows.items()]
     return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _kind(model: TrainedModel) -> str:
+    return "two-dimensional slices" if model.plan is None else "volumes, in three dimensions"
+
+
+def _sides(model: TrainedModel) -> str:
+    sides = " x ".join(str(side) for side in model.sides)
+    if model.plan is None:
+        return f"squares of {sides}"
+    return f"patches of {sides} voxels (slices, rows, columns)"
+
+
+def spacing_words(plan: PlanConfig) -> str:
+    """Return a plan's spacing in words, slices first.
+
+    >>> plan = {"patch": (4, 8, 8), "strides": [(1, 2, 2)] * 3, "kernels": [(1, 3, 3)] * 3}
+    >>> spacing_words(PlanConfig(spacing=(3, 0.8, 0.8), **plan))
+    '3 x 0.8 x 0.8 mm'
+    >>> spacing_words(PlanConfig(spacing=(0, 0, 0), **plan))
+    "every volume's own"
+    """
+    if not any(plan.spacing):
+        return "every volume's own"
+    return " x ".join(f"{length:g}" if length else "its own" for length in plan.spacing) + " mm"
 
 
 def _training(model: TrainedModel) -> str:
@@ -108,17 +136,19 @@ def _scores(model: TrainedModel, run: RunFolder | None) -> str:
 
 
 def _check(checked: Checked) -> str:
-    where = f"{checked.images} images" if checked.images else "made-up images"
     return (
-        f"{checked.squares} squares of {where} through both networks: probabilities differ by at "
-        f"most {checked.largest_difference:.2g}, {checked.other_decisions} pixels are decided "
+        f"{checked.compared} through both networks: probabilities differ by at most "
+        f"{checked.largest_difference:.2g}, {checked.other_decisions} {checked.points} are decided "
         "otherwise."
     )
 
 
 def _limits(model: TrainedModel, run: RunFolder | None) -> str:
     limits = [
-        "It sees one slice at a time, at the size above: small tumours in large images can vanish.",
+        "It sees one slice at a time, at the size above: small tumours in large images can vanish."
+        if model.plan is None
+        else "It works on volumes only and sees one patch at a time, at the spacing above: tumours "
+        "of few voxels there can vanish, and what lies beyond a patch does not count.",
         "It knows no modality, organ or kind of image but those above.",
         "Where its training images were cropped around tumours, it finds too much elsewhere.",
     ]

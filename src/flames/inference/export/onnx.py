@@ -25,23 +25,26 @@ class OnnxNetwork(nn.Module):
         self.session = _session(path)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits ``(N, 1, S, S)`` of squares ``(N, 1, S, S)``."""
+        """Return logits of squares ``(N, 1, S, S)`` or patches ``(N, 1, D, H, W)``."""
         given = np.ascontiguousarray(image.detach().cpu().float().numpy())
         return torch.from_numpy(self.session.run(["logits"], {"image": given})[0])
 
 
 def write_onnx(model: TrainedModel, metadata: dict[str, str], folder: Path) -> Path:
-    """Write ``model.onnx``: ``image`` ``(N, 1, S, S)`` in [-1, 1] → ``logits`` of that shape."""
+    """Write ``model.onnx``: ``image`` ``(N, 1, S, S)`` in [-1, 1] → ``logits`` of that shape.
+
+    A network in three dimensions takes ``(N, 1, D, H, W)``, patches of its plan: only their number
+    is free, since a larger patch changes the statistics that it normalises by.
+    """
     try:
         import onnx
     except ImportError as error:
         raise FlamesError("onnx is not installed", MISSING) from error
     path = folder / "model.onnx"
-    side = model.image_size
     model.network.eval()
     torch.onnx.export(
         model.network,
-        (torch.zeros(1, 1, side, side),),
+        (torch.zeros(1, 1, *model.sides),),
         str(path),
         input_names=["image"],
         output_names=["logits"],

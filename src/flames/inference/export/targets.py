@@ -6,22 +6,19 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import nn
 
 from flames.data.inputs import Input
-from flames.data.normalise import intensity_window, normalise
-from flames.data.scans import read_scan, read_series
-from flames.data.slices import fit
+from flames.data.store import SiteStore
 from flames.errors import FlamesError, nearest
 from flames.inference.export.bundle import write_bundle
 from flames.inference.export.card import model_card
+from flames.inference.export.check import Checked, check
 from flames.inference.export.onnx import load_onnx, write_onnx
 from flames.inference.export.torchscript import load_torchscript, write_torchscript
 from flames.inference.score import TrainedModel
@@ -31,8 +28,6 @@ from flames.runs import RunFolder
 
 TOLERANCE = 1e-3
 """Largest difference of a probability that an export may show."""
-MADE_UP = 16
-"""Squares of noise and blobs that check an export where no image is given."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class Target:
     write: Callable[[TrainedModel, dict[str, str], Path], Path]
     """Writes into a folder; returns the file that holds the network."""
     load: Callable[[Path], nn.Module]
-    """Returns a module that runs that file on ``(N, 1, S, S)``."""
+    """Returns a module that runs that file on ``(N, 1, S, S)``, or on patches."""
 
 
 TARGETS: dict[str, Target] = {
@@ -52,26 +47,13 @@ TARGETS: dict[str, Target] = {
 }
 
 
-@dataclass(frozen=True)
-class Checked:
-    """How far an exported network is from the one that it was made from."""
-
-    squares: int
-    images: int
-    """0 where none was given, and the squares are made up."""
-    largest_difference: float
-    """Of a probability."""
-    other_decisions: int
-    """Pixels on another side of the threshold."""
-
-
 def export_model(
     model: TrainedModel,
     path: Path,
     target: str,
     out: Path,
     *,
-    images: Sequence[Input] = (),
+    images: Sequence[Input | SiteStore] = (),
     licence: str = "",
 ) -> Checked:
     """Write a model as ``target`` into the new folder ``out``, checked, with ``model-card.md``.
@@ -81,8 +63,8 @@ def export_model(
         path: Its file, in its run folder where the card is to have scores.
         target: A name of `TARGETS`.
         out: New folder.
-        images: Cases on which the exported network is compared with the network; without any,
-            made-up squares are.
+        images: Cases on which the exported network is compared with the network, of a store its
+            test cases; without any, made-up ones.
         licence: Of the weights, for the card.
 
     Raises:
@@ -102,8 +84,7 @@ def export_model(
     metadata["version"] = model.version
     with _whole(out) as folder:
         written = TARGETS[target].write(model, metadata, folder)
-        checked = compare(model, TARGETS[target].load(written), squares_of(model, images),
-                          images=len(images))  # fmt: skip
+        checked = check(model, TARGETS[target].load(written), images)
         if checked.largest_difference > TOLERANCE:
             raise FlamesError(
                 f"the export to {target} gives probabilities that differ by up to "
@@ -114,45 +95,6 @@ def export_model(
         (folder / "model-card.md").write_text(card, encoding="utf-8")
         (folder / "check.json").write_text(json.dumps(vars(checked), indent=2) + "\n")
     return checked
-
-
-def compare(
-    model: TrainedModel, exported: nn.Module, squares: Iterable[np.ndarray], *, images: int
-) -> Checked:
-    """Return the largest difference between two networks over batches ``(N, S, S)``."""
-    largest, others, count = 0.0, 0, 0
-    model.network.eval()
-    with torch.inference_mode():
-        for batch in squares:
-            given = torch.from_numpy(np.asarray(batch, np.float32))[:, None]
-            one, two = (torch.sigmoid(net(given).float()) for net in (model.network, exported))
-            largest = max(largest, float((one - two).abs().max()))
-            others += int(((one > 0.5) != (two > 0.5)).sum())
-            count += len(batch)
-    return Checked(count, images, largest, others)
-
-
-def squares_of(model: TrainedModel, images: Sequence[Input]) -> Iterable[np.ndarray]:
-    """Yield the slices of images as the network gets them; without images, made-up ones."""
-    if not images:
-        rng = np.random.default_rng(0)
-        coarse = rng.normal(0, 1, (MADE_UP, 8, 8)).astype(np.float32)
-        fine = rng.normal(0, 0.2, (MADE_UP, model.image_size, model.image_size))
-        yield np.clip(fit(coarse, model.image_size, fill=0.0) + fine, -1, 1).astype(np.float32)
-        return
-    for one in images:
-        scan = read_series(one.paths) if one.dicom else read_scan(one.path)
-        modality = scan.modality if model.modality == "all" else model.modality
-        if modality is None or scan.modality not in (None, modality):
-            raise FlamesError(
-                f"{one.path} is {scan.modality or 'of no known modality'}, the model was trained "
-                f"on {model.modality}",
-                "compare it on images that it is for",
-            )
-        window = intensity_window(scan.image, modality)  # type: ignore[arg-type]
-        slices = fit(scan.slices(normalise(scan.image, window)), model.image_size, fill=-1.0)
-        for start in range(0, len(slices), 16):
-            yield np.clip(slices[start : start + 16], -1, 1)
 
 
 def _run_of(path: Path) -> RunFolder | None:

@@ -16,12 +16,14 @@ FACTS = "flames.json"
 
 
 def write_torchscript(model: TrainedModel, metadata: dict[str, str], folder: Path) -> Path:
-    """Write ``model.ts``, squares ``(N, 1, S, S)`` in [-1, 1] → logits of the same shape."""
+    """Write ``model.ts``: squares ``(N, 1, S, S)`` in [-1, 1] → logits of the same shape.
+
+    A network in three dimensions takes patches ``(N, 1, D, H, W)`` of its plan.
+    """
     path = folder / "model.ts"
-    side = model.image_size
     model.network.eval()
     with torch.inference_mode():
-        traced = torch.jit.trace(model.network, torch.zeros(2, 1, side, side))
+        traced = torch.jit.trace(model.network, torch.zeros(2, 1, *model.sides))
     torch.jit.save(traced, str(path), _extra_files={FACTS: json.dumps(metadata)})
     return path
 
