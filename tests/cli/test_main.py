@@ -227,3 +227,47 @@ def test_three_dimensions_need_their_network(flames, federation, tmp_path):
     )  # fmt: skip
     assert code == 2
     assert "need the network 'unet'" in err
+
+
+def test_a_model_of_volumes_is_exported_from_its_run(flames, write_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["flames.models.unet3d"], "FILTERS", (4, 8, 16))
+    store = write_store(
+        tmp_path / "a", site="a", modality="MR", shape=(20, 26, 4), slice_axis=2, seed=1
+    )
+    file = tmp_path / "f.toml"
+    file.write_text('[[sites]]\nname = "a"\nstore = "a"\n', encoding="utf-8")
+    run = tmp_path / "run"
+    volumes = ["--set", "data.dimensions=3"]
+    code, _, err = flames("run", file, "--out", run, "-q", *small(), *volumes)
+    assert (code, err) == (0, "")
+    code, told, err = flames(
+        "export", run, "--to", "torchscript", "-o", tmp_path / "out", "--images", store.path
+    )
+    assert (code, err) == (0, "")
+    assert "checked on 3 volumes; probabilities differ by at most" in told
+    assert "voxels decided otherwise" in told
+    card = (tmp_path / "out" / "model-card.md").read_text(encoding="utf-8")
+    assert "| spacing | 2 x 1.25 x 1.25 mm" in card
+    assert "| a (MR organ) | 3 |" in card
+
+
+def test_a_study_of_one_part_left_out_from_one_command(flames, federation, tmp_path):
+    study = ["generalise", federation, "--out", tmp_path / "study", "-s", "modality", *small()]
+    code, told, err = flames(*study, "-q", "--leave-out", "US-us-a")
+    assert (code, err) == (0, "")
+    plan = json.loads((tmp_path / "study" / "plan.json").read_text(encoding="utf-8"))
+    assert [part["name"] for part in plan["left_out"]] == ["US-us-a"]
+    report = tmp_path / "study" / "report.html"
+    assert str(report) in told
+    assert "us-a" in report.read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_left_out_ends_with_2_and_the_names_that_can(flames, federation, tmp_path):
+    code, _, err = flames(
+        "generalise", federation, "--out", tmp_path / "study", "--leave-out", "MR-brain"
+    )
+    assert code == 2
+    assert "nothing that can be left out is named 'MR-brain'" in err
+    assert "US-us-a" in err
+    assert "US-us-b" in err
+    assert not (tmp_path / "study").exists()
