@@ -1,7 +1,7 @@
 """A MONAI bundle: network, settings and a script that carries what FLAMES does to an image.
 
 The script is put together from the source of FLAMES' own functions, so that both do the same. The
-bundle needs MONAI and PyTorch, and no FLAMES.
+bundle needs MONAI, with what its command line needs, and PyTorch, and no FLAMES.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def _metadata(model: TrainedModel, metadata: dict[str, str]) -> dict[str, Any]:
         "monai_version": monai.__version__,
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": np.__version__,
-        "required_packages_version": {"nibabel": "5.3"} | ({"pillow": "11"} if flat else {}),
+        "required_packages_version": {"nibabel": "5.3", "fire": "0.7"}
+        | ({"pillow": "11"} if flat else {}),
         "supported_apps": {},
         "name": model.name,
         "task": f"Tumour segmentation in {model.modality}",
@@ -132,13 +133,13 @@ def _metadata(model: TrainedModel, metadata: dict[str, str]) -> dict[str, Any]:
 
 def _readme(model: TrainedModel, script: str) -> str:
     if model.plan is None:
-        packages, images = "MONAI, PyTorch, nibabel and Pillow", "image"
+        packages, images = "MONAI, fire, PyTorch, nibabel and Pillow", "image"
         work = (
             "normalises an image, fits its slices into squares of\n"
             f"{model.image_size} pixels and brings the result back."
         )
     else:
-        packages, images = "MONAI, PyTorch and nibabel", "volume"
+        packages, images = "MONAI, fire, PyTorch and nibabel", "volume"
         sides = " x ".join(str(side) for side in model.plan.patch)
         work = (
             "normalises a volume, brings it to the spacing that\n"
