@@ -2,6 +2,8 @@
 
 usage: python benchmarks/predicting.py MODEL [--threads 2] [--out benchmarks/predicting.csv]
 
+MODEL is one of CT, of two dimensions.
+
 Each way runs in a process of its own, the same network in each: `flames predict` from file to
 mask, and MONAI's SliceInferer over the slices, in windows of the network's size at full resolution
 (overlap 0.25), and on slices that were fitted into one window before, as FLAMES does.
