@@ -2,9 +2,8 @@
 
 usage: python experiments/wire_cost.py RUNS [--reference float32] [--out experiments/wire-dice.csv]
 
-RUNS holds finished run folders called SETTING-SEED, each setting with the same seeds. A case's Dice
-is its mean over seeds; differences to the reference are paired by case, in the mean over sites.
-Megabytes are of one client in one round, from the second on, in the mean over sites and rounds.
+RUNS holds finished run folders called SETTING-SEED. A case's Dice is its mean over seeds;
+differences to the reference, with the same seeds, are paired by case. Megabytes are of one client in one round, from the second on, in the mean over sites and rounds.
 """
 
 from __future__ import annotations
@@ -30,27 +29,26 @@ def main() -> None:
         if run.cases.exists():
             setting, seed = path.name.rsplit("-", 1)
             settings.setdefault(setting, {})[seed] = run
-    seeds = set.intersection(*(set(runs) for runs in settings.values()))
-    print(f"{', '.join(settings)}; seeds {', '.join(sorted(seeds))}")
-    tables = {
-        setting: [runs[seed].load_cases() for seed in sorted(seeds)]
-        for setting, runs in settings.items()
-    }
-    groups = groups_by_site(settings[given.reference][min(seeds)].load_cases())
+    theirs = settings[given.reference]
+    groups = groups_by_site(theirs[min(theirs)].load_cases())
     rows = []
     for kind in ("personal", "server"):
-        values = {s: case_values(table, "dice", model_kind=kind) for s, table in tables.items()}
-        paired = paired_rows(values, groups, reference=given.reference, seed=0)
-        minus = {(row["strategy"], row["site"]): row for row in paired}
-        for setting, mine in values.items():
-            travelled = megabytes([settings[setting][seed] for seed in sorted(seeds)])
-            for score in site_scores(mine, groups, seed=0):
-                found = minus.get((setting, score["site"]), {})
+        for setting, runs in settings.items():
+            seeds = sorted(set(runs) & set(theirs))
+            values = {
+                name: case_values([those[s].load_cases() for s in seeds], "dice", model_kind=kind)
+                for name, those in ((given.reference, theirs), (setting, runs))
+            }
+            paired = paired_rows(values, groups, reference=given.reference, seed=0)
+            minus = {row["site"]: row for row in paired}
+            travelled = megabytes([runs[seed] for seed in seeds])
+            for score in site_scores(values[setting], groups, seed=0):
+                found = minus.get(score["site"], {})
                 rows.append(
                     {
                         "setting": setting,
                         "model": kind,
-                        "seeds": len(seeds),
+                        "seeds": " ".join(seeds),
                         "site": score["site"],
                         "cases": score["n"],
                         "dice": rounded(score["mean"]),
