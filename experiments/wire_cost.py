@@ -3,7 +3,8 @@
 usage: python experiments/wire_cost.py RUNS [--reference float32] [--out experiments/wire-dice.csv]
 
 RUNS holds finished run folders called SETTING-SEED. A case's Dice is its mean over seeds;
-differences to the reference, with the same seeds, are paired by case. Megabytes are of one client in one round, from the second on, in the mean over sites and rounds.
+differences to the reference, with the same seeds, are paired by case. Megabytes are of one client
+in one round, from the second on, in the mean over sites and rounds.
 """
 
 from __future__ import annotations
