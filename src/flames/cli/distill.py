@@ -19,7 +19,7 @@ def distill(
     student: str = typer.Option("student", "--student", help="The student's network."),
     told: str = typer.Option("both", "--told", help="Told the modality: yes, no or both."),
     labels: str = typer.Option("both", "--labels", help="Sees server labels: yes, no or both."),
-    steps: int = typer.Option(600, "--steps", min=8, help="Optimiser steps of each student."),
+    steps: int = typer.Option(2400, "--steps", min=8, help="Optimiser steps of each student."),
     share: float = typer.Option(0.5, "--lambda", help="The teacher's part of the loss, 0 to 1."),
     temperature: float = typer.Option(2.0, "--temperature", help="τ of the teacher's part."),
     learning_rate: float = typer.Option(0.003, "--learning-rate", help="Highest rate."),

@@ -68,7 +68,7 @@ class DistilOptions:
     modality: str = ""
     """Only this teacher; empty takes all of them."""
     student: ModelName = "student"
-    steps: int = 600
+    steps: int = 2400
     share: float = 0.5
     """λ, the teacher's part of the loss where there are labels; without it is 1."""
     temperature: float = 2.0
