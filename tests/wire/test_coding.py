@@ -112,11 +112,12 @@ def test_error_feedback_loses_nothing_over_time(tmp_path):
     rng = np.random.default_rng(0)
     step = rng.normal(size=(10, 10)).astype(np.float32)
     there = {"w": np.zeros((10, 10), np.float32)}
-    for number in range(60):
+    for number in range(2, 62):  # the first two rounds leave nothing out
         begun, place = dict(there), tmp_path / f"{number}"
         wrap(
             {"w": begun["w"] + step},
             place,
+            server_round=number + 1,
             reply=SimpleNamespace(chosen="model", alpha=None),
             begun=begun,
             waiting=tmp_path / f"{number - 1}" / RESIDUAL,
@@ -136,3 +137,23 @@ def test_movements_are_measured_and_shortened_by_hand():
     np.testing.assert_allclose(short["w"], [1.6, 1.8])  # 1 + 3/5, 1 + 4/5
     assert short["n.running_var"] == 9
     assert shortened(arrays, begun, 5.0)["w"] is arrays["w"]
+
+
+@pytest.mark.parametrize(("server_round", "moved"), [(1, 100), (2, 100), (3, 10)])
+def test_the_first_two_rounds_leave_nothing_out(tmp_path, server_round, moved):
+    from types import SimpleNamespace
+
+    from flames.federation.leaving import unwrap, wrap
+
+    begun = {"w": np.zeros((10, 10), np.float32)}
+    step = np.random.default_rng(0).uniform(1, 2, (10, 10)).astype(np.float32)
+    wrap(
+        {"w": step},
+        tmp_path,
+        server_round=server_round,
+        reply=SimpleNamespace(chosen="model", alpha=None),
+        begun=begun,
+        waiting=tmp_path / "none",
+        wire=WireConfig(encoding="int8", delta=True, top_k=0.1),
+    )
+    assert np.count_nonzero(restore(unwrap(tmp_path)[0], begun)["w"]) == moved

@@ -124,6 +124,7 @@ class Client:
             wrap(
                 self._sent(partial),
                 partial,
+                server_round=task.server_round,
                 reply=reply,
                 begun=begun_with(
                     task.download, self.held_arrays(task.held), reply.chosen, reply.alpha

@@ -23,12 +23,16 @@ from flames.wire.coding import Coded, code, digest_of, restore
 Arrays = Mapping[str, np.ndarray]
 SENT, PARCEL, RESIDUAL = "sent.safetensors", "parcel.safetensors", "residual.safetensors"
 PARTS = ("values", "scales", "masks")
+WHOLE_ROUNDS = 2
+"""First rounds whose movements travel with all their entries: they tell who is alike, and what the
+first left out would come with the second, see `flames.federation.likeness`."""
 
 
 def wrap(
     arrays: Arrays,
     place: Path,
     *,
+    server_round: int,
     reply: Reply,
     begun: Arrays | None,
     waiting: Path,
@@ -43,11 +47,14 @@ def wrap(
     Args:
         arrays: Everything that may leave.
         place: Folder of the round.
+        server_round: From 1; up to `WHOLE_ROUNDS` nothing is left out.
         reply: Of the round.
         begun: What the client began with, as both sides know it.
         waiting: File of what the last update left out.
         wire: How arrays travel.
     """
+    if server_round <= WHOLE_ROUNDS:
+        wire = wire.model_copy(update={"top_k": 1.0})
     whole = dict(arrays)
     if wire.feeds_back and waiting.exists():
         brought = {"own": 1.0, "mixture": reply.alpha or 0.0}.get(str(reply.chosen), 0.0)
