@@ -24,7 +24,7 @@ from flames.data.batches import training_batches
 from flames.data.slices import load_slices
 from flames.data.synthetic import make_store
 from flames.federation.exchange import Reply, Task, begun_with
-from flames.federation.leaving import unwrap, wrap
+from flames.federation.leaving import WHOLE_ROUNDS, unwrap, wrap
 from flames.federation.network.tasks import encode_task, encode_update
 from flames.models import make_model
 from flames.models.precision import choose_precision
@@ -36,6 +36,7 @@ from flames.wire.coding import code, restore
 
 PUBLIC_MB = 750.0
 CLIENTS = 5
+LATER = WHOLE_ROUNDS + 1
 Arrays = Mapping[str, np.ndarray]
 SETTINGS: dict[str, dict[str, object]] = {
     "float32": {},
@@ -88,7 +89,7 @@ def travel(
     started = time.perf_counter()
     pairs = {"arrays": download.arrays, "model": download.model}
     coded = {name: code(a, base, wire) for name, a in pairs.items() if a is not None}
-    task = Task(2, range(10), 60, download, 1 if wire.delta else 0)
+    task = Task(LATER, range(10), 60, download, 1 if wire.delta else 0)
     down = len(encode_task(task, coded, wire))
     server = time.perf_counter() - started
     read = {name: restore(one, base) for name, one in coded.items()}
@@ -102,9 +103,17 @@ def travel(
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         none = place / "none"
-        wrap(after, place, reply=reply, begun=begun, waiting=none, wire=wire)
+        wrap(
+            after,
+            place,
+            server_round=LATER,
+            reply=reply,
+            begun=begun,
+            waiting=none,
+            wire=wire,
+        )
         parcel, digest = unwrap(place)
-    up = len(encode_update(reply, 2, parcel, digest, wire))
+    up = len(encode_update(reply, LATER, parcel, digest, wire))
     client = time.perf_counter() - started
     return {"down": down, "up": up, "server_seconds": server, "client_seconds": client}
 

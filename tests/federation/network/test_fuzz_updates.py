@@ -95,8 +95,9 @@ def counts_beside_the_weights(message, right):
 )
 @pytest.mark.parametrize("wire", [{}, {"encoding": "int8", "delta": True, "top-k": 0.5}])
 def test_malformed_updates_are_set_aside_and_told(make_hall, wire, count):
-    hall = make_hall("us-a", "us-b", network={"rounds-per-job": 1}, wire=wire)
-    assert hall.job("us-a", "us-b")[0] == "next"
+    hall = make_hall("us-a", "us-b", rounds=3, network={"rounds-per-job": 1}, wire=wire)
+    for _ in range(2):
+        assert hall.job("us-a", "us-b")[0] == "next"
     desk = hall.desk(["us-a", "us-b"])
     for seat in desk.seats.values():
         seat.status = "here"
@@ -104,8 +105,9 @@ def test_malformed_updates_are_set_aside_and_told(make_hall, wire, count):
     ask = encode({"holds": client.holds()})
     task = as_task(*decode(desk.handle("us-b", "ask", ask)), client.held_arrays)
     reply, _ = client.answer(task)
-    right = encode_update(reply, 2, *client.outgoing(2), hall.config.wire)
+    right = encode_update(reply, 3, *client.outgoing(3), hall.config.wire)
     head = decode(right)
+    assert bool(head[1].get("masks")) is bool(wire)
     chance = random.Random(11)
     tried, harmless = 0, 0
     before = len(hall.told("aside")) + len(hall.told("late"))

@@ -25,13 +25,15 @@ def up(run, number):
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_coding_gives_a_simulations_bits(name, make_hall, tmp_path, as_simulated):
-    hall = make_hall("us-a", "us-b", wire=SETTINGS[name])
+    hall = make_hall("us-a", "us-b", rounds=3, wire=SETTINGS[name])
     assert hall.job("us-a", "us-b")[0] == "finished"
     run = simulate(hall.config, tmp_path / "run")
     assert as_simulated(hall.run) == as_simulated(run)
     assert hall.told("aside") == []
-    for number in (1, 2):
+    for number in (1, 2, 3):
         np.testing.assert_allclose(up(hall.run, number), up(run, number), rtol=0.02)
+    if name == "top-k":
+        assert sum(up(run, 3)) < 0.7 * sum(up(run, 2))
 
 
 def test_lossless_codings_change_nothing_but_bytes(make_config, tmp_path, as_simulated):
@@ -44,7 +46,7 @@ def test_lossless_codings_change_nothing_but_bytes(make_config, tmp_path, as_sim
 @pytest.mark.parametrize("strategy", ["modality-scaffold", "fedrep", "local"])
 def test_fewer_bits_suit_every_kind_of_strategy(strategy, make_config, tmp_path):
     wire = {"encoding": "int8", "delta": True, "top-k": 0.25}
-    config = make_config("us-a", "us-b", wire=wire, strategy={"name": strategy})
+    config = make_config("us-a", "us-b", rounds=3, wire=wire, strategy={"name": strategy})
     run = simulate(config, tmp_path / "run")
     assert run.summary.exists()
 
