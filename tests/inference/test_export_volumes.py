@@ -179,7 +179,12 @@ def test_images_that_the_model_is_not_for_are_refused(tmp_path: Path, write_stor
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(picture)
     flat = write_store(tmp_path / "flat", site="flat", modality="MR")
     other = write_store(tmp_path / "ct", site="ct", modality="CT", shape=(20, 26, 4), slice_axis=2)
+    untested = write_store(
+        tmp_path / "untested", site="untested", modality="MR", shape=(20, 26, 4), slice_axis=2,
+        counts=(2, 2, 0),
+    )  # fmt: skip
     for given, words in (
+        (untested.path, "has no test cases to compare"),
         (picture, "is a single image"),
         (flat.path, "is a single image"),
         (other.path, "is CT, the model was trained on MR"),

@@ -91,14 +91,15 @@ def check(
         images: Files, and stores whose test cases are taken; without any, made-up ones.
 
     Raises:
-        FlamesError: An image is damaged, of another modality, or flat for a model of volumes.
+        FlamesError: An image is damaged, of another modality, or flat for a model of volumes; a
+            store has no test cases.
     """
-    shown = [] if not images else shown_by(model, images)
-    if model.plan is None:
-        return compare_squares(model, exported, shown if images else [made_up_slices(model)],
-                               made_up=not images)  # fmt: skip
-    return compare_volumes(model, exported, shown if images else [made_up_volume(model.plan)],
-                           made_up=not images)  # fmt: skip
+    compare = compare_squares if model.plan is None else compare_volumes
+    if images:
+        return compare(model, exported, shown_by(model, images), made_up=False)
+    plan = model.plan
+    drawn = made_up_slices(model.image_size) if plan is None else made_up_volume(plan)
+    return compare(model, exported, [drawn], made_up=True)
 
 
 def compare_squares(
@@ -136,9 +137,8 @@ def compare_volumes(
     return Checked(0 if made_up else volumes, largest, others, volumes=volumes)
 
 
-def made_up_slices(model: TrainedModel) -> Shown:
-    """Return blobs and noise in squares of the network's size."""
-    side = model.image_size
+def made_up_slices(side: int) -> Shown:
+    """Return blobs and noise in squares of ``side`` pixels."""
     return _made_up((MADE_UP, side, side), (MADE_UP, 8, 8))
 
 
@@ -174,6 +174,11 @@ def shown_by(model: TrainedModel, images: Sequence[Input | SiteStore]) -> Iterat
 def _of_store(model: TrainedModel, store: SiteStore) -> Iterator[Shown]:
     if model.modality not in ("all", store.modality):
         raise _other_modality(model, store.path, store.modality)
+    if not store.split("test"):
+        raise FlamesError(
+            f"{store.path} has no test cases to compare the export on",
+            "name another store, or image files",
+        )
     for case in store.split("test"):
         if model.plan is not None and case.slice_axis is None:
             raise refuse_flat(model, f"{store.path}: {case.case_id}")
