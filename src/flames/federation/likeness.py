@@ -9,15 +9,13 @@ that they are strangers. Strangers go their own ways, so theirs can still show t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flames.files import save_json
-from flames.strategies import affinities
+from flames.strategies.affinity import Pairs, affinities
 
 AFFINITY, SEEN = "affinity.json", "likeness.json"
-Pairs = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)

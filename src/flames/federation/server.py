@@ -269,19 +269,18 @@ class Server:
 
     def _judge(self, previous: Path, partial: Path) -> None:
         """Write down whom each client should learn from, as this round and those before show."""
-        known = Likeness.read(previous) if self.finished else Likeness()
+        known = Likeness.read(previous)
         again = self.strategy.shares_first and not known.complete
         if self.finished == 0 or (again and self.finished + 1 < self.last_round):
             folder = partial / "updates"
             updates = {n: _as_update(r, folder, None) for n, r in self._received.items()}
-            begun = {n: self._begun(reply, partial) for n, reply in self._received.items()}
+            begun: dict[str, Arrays] = {}
             kinds: dict[int, dict[str, Update]] = {}  # one network is not held against another
-            for name, update in updates.items():
-                if begun[name] is not None:
-                    kinds.setdefault(id(self.start(update.modality)), {})[name] = update
-            known = known.after(
-                *(cosines(kind, {n: begun[n] or {} for n in kind}) for kind in kinds.values())
-            )
+            for name, reply in self._received.items():
+                if (found := self._begun(reply, partial)) is not None:
+                    begun[name] = found
+                    kinds.setdefault(id(self.start(reply.modality)), {})[name] = updates[name]
+            known = known.after(*(cosines(kind, begun) for kind in kinds.values()))
             shutil.rmtree(partial / "begun", ignore_errors=True)
         known.save(partial)
 

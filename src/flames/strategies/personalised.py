@@ -15,7 +15,7 @@ from flames.strategies.fedavg import case_weighted_mean
 def personalised(alpha: float | None = None) -> Strategy:
     """Return the corrected recipe: ``θ_k ← α θ_k + (1 − α) Σ_{j≠k} w_j θ_j``, ``w_j ∝ a_kj N_j``.
 
-    ``a_kj`` in [0, 1] is how alike the first steps of both clients were, see `affinities`, and 1
+    ``a_kj`` in [0, 1] is how alike both clients move, see `affinities`, and 1
     where that is unknown. A client among strangers keeps its own weights, and may still prefer the
     server model, which is the mean of the `largest_circle` weighted by cases. The own share by
     cases, with which a client begins while it shares, is at least one part of as many as it learns
