@@ -90,7 +90,7 @@ def travel(
     pairs = {"arrays": download.arrays, "model": download.model}
     coded = {name: code(a, base, wire) for name, a in pairs.items() if a is not None}
     task = Task(LATER, range(10), 60, download, 1 if wire.delta else 0)
-    down = len(encode_task(task, coded, wire))
+    down = len(encode_task(task, coded, wire, {}))
     server = time.perf_counter() - started
     read = {name: restore(one, base) for name, one in coded.items()}
     mixes = download.use == "mix"

@@ -107,7 +107,7 @@ def test_malformed_updates_are_set_aside_and_told(make_hall, wire, count):
     reply, _ = client.answer(task)
     right = encode_update(reply, 3, *client.outgoing(3), hall.config.wire)
     head = decode(right)
-    assert bool(head[1].get("masks")) is bool(wire)
+    assert bool(head[1].get("weights.masks")) is bool(wire)
     chance = random.Random(11)
     tried, harmless = 0, 0
     before = len(hall.told("aside")) + len(hall.told("late"))
