@@ -161,3 +161,13 @@ def test_no_steps_change_nothing():
     before = model_arrays(model)
     assert math.isnan(go(model, make_optimizer(model, CONFIG), range(6, 6)).loss)
     np.testing.assert_equal(model_arrays(model), before)
+
+
+def test_gradients_that_are_not_numbers_stop_before_they_reach_the_weights():
+    model = network()
+    before = copy.deepcopy(model.state_dict())
+    next(model.parameters()).register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(FlamesError, match=r"gradients became nan at optimiser step 1 .loss"):
+        go(model, make_optimizer(model, CONFIG), range(3))
+    weights = dict(model.named_parameters())
+    assert all(torch.equal(weights[name], before[name]) for name in weights)

@@ -8,6 +8,23 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+SHALLOW = 2
+"""Depth at which bfloat16 gradients of three-dimensional kernels are wrong on the processor."""
+
+
+class _Conv3d(nn.Conv3d):
+    """A convolution that takes shallow volumes in float32.
+
+    For an input two voxels deep and a kernel three deep, the weight gradient that torch 2.13's
+    oneDNN computes in bfloat16 comes from memory that nobody wrote: NaN, or a wrong number.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.shape[-3] == SHALLOW and self.kernel_size[0] > 1:
+            with torch.autocast(input.device.type, enabled=False):
+                return super().forward(input.float())
+        return super().forward(input)
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -24,8 +41,12 @@ class Precision:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Return ``model`` on the device, in the layout."""
+        """Return ``model`` on the device, in the layout, with what makes its arithmetic right."""
         model = model.to(self.device)
+        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
+            for module in model.modules():
+                if type(module) is nn.Conv3d:
+                    module.__class__ = _Conv3d
         layout = self._layout(max((p.dim() for p in model.parameters()), default=4))
         return model.to(memory_format=layout)  # type: ignore[call-overload]
 

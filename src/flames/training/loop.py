@@ -82,7 +82,7 @@ def train(
     before they are clipped; ``loss_function`` wins over the configured loss.
 
     Raises:
-        FlamesError: The loss is not finite.
+        FlamesError: The loss or the gradients are not finite.
     """
     model.train()
     loss_function = loss_function or LOSSES[config.loss]
@@ -108,7 +108,12 @@ def train(
         loss.backward()
         if correct is not None:
             correct(model)
-        nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm))
+        if not math.isfinite(norm):
+            raise FlamesError(
+                f"the gradients became {norm} at optimiser step {step + 1} (loss {value:.4g})",
+                "try training.precision = 'float32', or a lower training.learning-rate",
+            )
         optimizer.step()
         total += value
         if progress is not None:
