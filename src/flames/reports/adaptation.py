@@ -39,7 +39,7 @@ def write_adaptation(out: Path, *, made_up: bool) -> Path:
             ("Organ", rows[0]["organ"]),
             ("Training cases of the site", str(every)),
             ("Test cases", str(len({row["case_id"] for row in rows}))),
-            ("Seeds", str(len({row["seed"] for row in rows}))),
+            ("Repetitions", str(len({row["seed"] for row in rows}))),
         ],
         sections=[
             PageSection(

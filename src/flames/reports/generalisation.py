@@ -60,7 +60,7 @@ def write_generalisation(out: Path, *, name: str, config_text: str, made_up: boo
         "model of that site alone on the same cases.",
         facts=[
             ("Left out in turn", str(len(planned["left_out"]))),
-            ("Seeds", ", ".join(seeds)),
+            ("Repetitions", f"{len(seeds)} (seed {', '.join(seeds)})"),
             ("Sites", str(len({row["site"] for row in rows}))),
         ],
         sections=sections,

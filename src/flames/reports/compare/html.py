@@ -147,7 +147,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     return [
         ("Strategies", str(len(comparison.runs))),
         ("Runs", str(len(runs))),
-        ("Seeds", ", ".join(map(str, seeds))),
+        ("Repetitions", f"{len(seeds)} (seed {', '.join(map(str, seeds))})"),
         ("Sites", str(len(comparison.sites))),
         ("Test cases", str(test)),
         ("Network", str(first.setting("network") or DASH)),
