@@ -2,7 +2,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from flames.reports import print_summary
+from flames.reports import print_scores, print_summary
 
 
 def printed(run) -> str:
@@ -30,3 +30,22 @@ def test_names_are_not_read_as_styles(tmp_path, make):
 def test_an_unfinished_run_says_so(run):
     run.summary.unlink()
     assert "not finished" in printed(run)
+
+
+def test_scores_fit_a_terminal_of_eighty_columns():
+    score = {
+        "model": "server:MR",
+        "site": "mr-brain-cs",
+        "cases": 137,
+        "dice": {"mean": 0.048, "low": 0.015, "high": 0.087, "n": 5},
+        "presence": {"auc": 0.71, "sensitivity": 1.0, "specificity": 0.5},
+        "missed": 12,
+    }
+    console = Console(file=StringIO(), width=80)
+    print_scores({"scores": [score]}, console)
+    lines = console.file.getvalue().splitlines()
+    assert lines[2].split() == "Model Site n Dice AUC Sens. Spec. Missed".split()
+    assert (
+        lines[4].split()
+        == "server:MR mr-brain-cs 137 0.048 [0.015, 0.087] 0.71 1.00 0.50 12".split()
+    )

@@ -38,9 +38,14 @@ def print_summary(run: RunFolder, console: Console) -> None:
 
 def print_scores(summary: Mapping[str, Any], console: Console) -> None:
     """Print a line a model and site: Dice, and how well tumour presence is told."""
-    table = Table(title="Scores, mean [95 % interval]", box=box.SIMPLE_HEAD)
+    table = Table(
+        title="Scores, mean [95 % interval]",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,  # eight columns in a terminal of eighty
+        pad_edge=False,
+    )
     for name in ("Model", "Site"):
-        table.add_column(name, overflow="fold", min_width=9)
+        table.add_column(name, overflow="fold", min_width=11)
     for name in ("n", "Dice", "AUC", "Sens.", "Spec.", "Missed"):
         table.add_column(name, justify="right", no_wrap=True)
     for score in summary["scores"]:
