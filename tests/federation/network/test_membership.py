@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import threading
+from collections import Counter
 
 import pytest
 
@@ -413,3 +414,43 @@ def test_tls_turns_an_expired_certificate_away_and_the_journal_says_so(kits, por
     [event] = refusals(Kit.open(kits / "server", "server"))
     assert event["why"] == "tls"
     assert event["text"] == "TLS turned away a connection from 127.0.0.1: certificate has expired"
+
+
+def test_fifty_refused_identities_are_written_down_and_change_nothing(kits, porter, clock):
+    for name in ("us-c", "us-d", "us-e"):
+        add_site(kits, name, modality="US", organ="breast")
+    old = crt(kits, "us-d")
+    revoke(kits, "us-c")
+    renew(kits, "us-d")
+    renew(kits, "us-e", days=1)
+    clock.now += 1.5 * 86400
+    assert comes(porter, kits, "us-a") is None
+    admitted = (kits / "server" / "admitted.json").read_bytes()
+    unrecorded = signed_by_the_authority(kits, "us-b")
+    own = crt(kits, "us-b")
+    kinds = {
+        "unknown": lambda n: porter.register("site", f"us-{n}", f"us-{n}", own),
+        "person": lambda _: porter.register("person", "us-b", "_admin_1", own),
+        "borrowed": lambda _: porter.register("site", "us-b", "us-b", crt(kits, "us-a")),
+        "rubbish": lambda n: porter.register("site", "us-b", "us-b", own[: 30 * n]),
+        "unrecorded": lambda _: porter.register("site", "us-b", "us-b", unrecorded),
+        "elsewhere": lambda n: porter.register("site", "us-b", f"us-a.job-{n}", own),
+        "revoked": lambda _: porter.register("site", "us-c", "us-c", crt(kits, "us-c")),
+        "replaced": lambda _: porter.register("site", "us-d", "us-d", old),
+        "expired": lambda _: porter.register("site", "us-e", "us-e", crt(kits, "us-e")),
+        "token": lambda n: porter.message("us-a", "us-a", f"token {n}"),
+    }
+    for n in range(5):
+        for kind, attempt in kinds.items():
+            clock.now += 301
+            assert attempt(n) is not None, kind
+    assert Counter(words(porter)) == {
+        "unknown": 10,
+        "foreign": 20,
+        "revoked": 5,
+        "replaced": 5,
+        "expired": 5,
+        "unregistered": 5,
+    }
+    assert (kits / "server" / "admitted.json").read_bytes() == admitted
+    assert porter.message("us-a", "us-a", "token of us-a") is None
