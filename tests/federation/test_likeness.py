@@ -6,6 +6,7 @@ from flames.federation.beginning import make_strategy
 from flames.federation.exchange import Reply, begun_with
 from flames.federation.likeness import Likeness
 from flames.federation.server import Member, Server
+from flames.models.weights import load_arrays
 
 
 def pairs(**values):
@@ -98,3 +99,41 @@ def test_a_server_counts_movements_from_where_each_client_began(make_config, tmp
     assert not (tmp_path / "round-0003" / "begun").exists()
     last = play(a=[0, 0], b=[0, 0], c=[0, 0])  # the closing round, without training
     assert last == third
+
+
+def test_a_server_model_of_other_clients_begins_anew(make_config, tmp_path):
+    config = make_config("us-a", rounds=3, strategy={"name": "flames"})
+    start = {"w": np.zeros(3, np.float32)}
+    cases = {"a": 10, "b": 10, "c": 15, "d": 10}
+    server = Server(
+        [Member(name, "US", 1) for name in cases],
+        config=config,
+        strategy=make_strategy(config),
+        start=lambda _: start,
+        folder=tmp_path,
+    )
+    held = {}
+
+    def play(score, **moves):
+        for name, number in cases.items():
+            download = server.task(name).download
+            chosen, alpha = ("mixture", 0.5) if download.use == "mix" else ("own", None)
+            chosen = chosen if server.finished else None
+            begun = begun_with(download, held.get(name), chosen, alpha)
+            held[name] = {"w": begun["w"] + np.array(moves[name], np.float32)}
+            found = {"model": score.get(name, 0.0)}
+            reply = Reply(name, "US", number, found, alpha, chosen, None, 1, 0.5, 0.1, {}, 1)
+            server.accept(reply, held[name])
+        records = server.close_round()
+        return next((r for r in records if r["kind"] == "server"), None)
+
+    x, y, z = [1, 0, 0], [0, 1, 0], [0, 0, 1]
+    assert play({}, a=x, b=y, c=z, d=z) is None
+    second = play({"a": 0.1, "b": 0.1, "c": 0.9, "d": 0.9}, a=x, b=x, c=z, d=y)
+    assert (second["circle"], second["validation"], second["best"]) == (["c", "d"], 0.9, 0.9)
+    third = play({"a": 0.2, "b": 0.4, "c": 0.0, "d": 0.0}, a=x, b=x, c=z, d=y)
+    assert (third["circle"], third["validation"], third["best"]) == (["a", "b"], 0.3, 0.3)
+    kept = load_arrays(tmp_path / "round-0003" / "best" / "US.safetensors")
+    np.testing.assert_allclose(kept["w"], [1.5, 0.5, 0.0])
+    fourth = play({"a": 0.1, "b": 0.1, "c": 0.0, "d": 0.0}, a=x, b=x, c=z, d=y)
+    assert (fourth["circle"], fourth["validation"], fourth["best"]) == (["a", "b"], 0.1, 0.3)

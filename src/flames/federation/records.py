@@ -1,7 +1,8 @@
-"""What `rounds.jsonl` says of a site in a round."""
+"""What `rounds.jsonl` says of a site and of a server model in a round."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flames.federation.exchange import Reply
@@ -36,3 +37,22 @@ def site_record(
         "bytes_up": travelled[1],
         "bytes_down": travelled[0],
     }
+
+
+def best_so_far(
+    history: Iterable[Mapping[str, Any]], group: str, circle: list[str] | None
+) -> float | None:
+    """Return the score of the server model that is kept, None where a round begins anew.
+
+    A model of other clients was judged by other clients: once a group's circle is another one, no
+    earlier score can be compared with its.
+
+    Args:
+        history: Earlier records of the run.
+        group: Whose model.
+        circle: The clients that the model is a mean of; None where that is the whole group.
+    """
+    found = [r for r in history if r["kind"] == "server" and r["group"] == group]
+    if not found or found[-1].get("circle", circle) != circle:
+        return None
+    return found[-1]["best"]

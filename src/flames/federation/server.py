@@ -34,7 +34,7 @@ from flames.federation.exchange import (
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
 from flames.federation.likeness import Likeness
 from flames.federation.parcels import Held, Parcels, Sections, read_held
-from flames.federation.records import site_record
+from flames.federation.records import best_so_far, site_record
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
 from flames.strategies import Download, Strategy, Update, cosines
@@ -340,14 +340,14 @@ class Server:
         updates = self._updates()
         models: dict[str, dict[str, np.ndarray]] | None = None
         records = []
-        voters = self.strategy.voters(updates) if self.strategy.voters else frozenset(updates)
         served = {self.strategy.group_of(update.modality) for update in updates.values()}
         for group, members in self._groups().items():
             if group not in served:
                 continue
-            judges = [name for name in members if name in voters]
+            circle = self.strategy.circle(group, updates)
+            judges = [name for name in members if name in (updates if circle is None else circle)]
             score = self._group_score(judges)
-            known = self._last_best(group)
+            known = best_so_far(self._history(), group, circle)
             last = server_round == self.last_round
             takes = last if not self.strategy.selects else known is None or score > known
             if takes:
@@ -361,6 +361,7 @@ class Server:
                     "round": server_round - 1,
                     "group": group,
                     "sites": members,
+                    "circle": circle,
                     "validation": score if self.strategy.selects else None,
                     "best": best if self.strategy.selects else None,
                 }
@@ -410,12 +411,6 @@ class Server:
         curves = [self._received[name].curves for name in members]
         found = [curve.get("model", curve.get("own")) for curve in curves]
         return PresenceRule.of([curve for curve in found if curve])
-
-    def _last_best(self, group: str) -> float | None:
-        found = [
-            r["best"] for r in self._history() if r["kind"] == "server" and r["group"] == group
-        ]
-        return found[-1] if found else None
 
     def _site_record(self, name: str, server_round: int) -> dict[str, Any]:
         steps = self._steps(server_round, self._total_steps(name))

@@ -87,6 +87,14 @@ class Strategy:
     recall: Callable[[Arrays], Strategy] | None = None
     """This strategy with a memory: it answers from that and from updates."""
 
+    def circle(self, group: str, updates: Updates) -> list[str] | None:
+        """Return the clients that a group's model is a mean of; None where that is the group."""
+        if self.voters is None:
+            return None
+        return sorted(
+            n for n in self.voters(updates) if self.group_of(updates[n].modality) == group
+        )
+
 
 def ordered(updates: Updates) -> list[Update]:
     """Return the updates in the order of their clients' names, so that sums repeat bit for bit."""
