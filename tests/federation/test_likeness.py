@@ -62,17 +62,22 @@ def test_read_again_as_it_was_written(tmp_path):
     assert Likeness.read(tmp_path / "missing") == Likeness()
 
 
-def test_a_server_counts_movements_from_where_each_client_began(make_config, tmp_path):
-    start = {"w": np.zeros(2, np.float32)}
+def server_of(names, size, make_config, folder):
+    """Return a server of three rounds of `flames` for weights that begin as ``size`` zeros."""
+    start = {"w": np.zeros(size, np.float32)}
     config = make_config("us-a", rounds=3, strategy={"name": "flames"})
-    names = ("a", "b", "c")
-    server = Server(
+    return Server(
         [Member(name, "US", 1) for name in names],
         config=config,
         strategy=make_strategy(config),
         start=lambda _: start,
-        folder=tmp_path,
+        folder=folder,
     )
+
+
+def test_a_server_counts_movements_from_where_each_client_began(make_config, tmp_path):
+    names = ("a", "b", "c")
+    server = server_of(names, 2, make_config, tmp_path)
     held = {}
 
     def play(**moves):
@@ -102,16 +107,8 @@ def test_a_server_counts_movements_from_where_each_client_began(make_config, tmp
 
 
 def test_a_server_model_of_other_clients_begins_anew(make_config, tmp_path):
-    config = make_config("us-a", rounds=3, strategy={"name": "flames"})
-    start = {"w": np.zeros(3, np.float32)}
     cases = {"a": 10, "b": 10, "c": 15, "d": 10}
-    server = Server(
-        [Member(name, "US", 1) for name in cases],
-        config=config,
-        strategy=make_strategy(config),
-        start=lambda _: start,
-        folder=tmp_path,
-    )
+    server = server_of(cases, 3, make_config, tmp_path)
     held = {}
 
     def play(score, **moves):
