@@ -347,7 +347,7 @@ class Server:
             circle = self.strategy.circle(group, updates)
             judges = [name for name in members if name in (updates if circle is None else circle)]
             score = self._group_score(judges)
-            known = best_so_far(self._history(), group, circle)
+            known = best_so_far(self._history(), group, circle, updates)
             last = server_round == self.last_round
             takes = last if not self.strategy.selects else known is None or score > known
             if takes:
