@@ -20,6 +20,7 @@ from nvflare.private.defs import (
 from nvflare.private.fed.app.deployer import server_deployer
 from nvflare.private.fed.server.fed_server import FederatedServer
 
+from flames.federation.network.connections import guard_connections
 from flames.federation.network.kits import Kit
 from flames.federation.network.porter import Kind, Knock, Porter, Refusal
 
@@ -51,6 +52,7 @@ def hang_door(kit: Kit) -> None:
     Listener.porter = porter
     server_deployer.FederatedServer = Server
     tcp_driver.TcpStreamServer = Listener
+    guard_connections(porter)
 
 
 class GuardedServer(FederatedServer):

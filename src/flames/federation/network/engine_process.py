@@ -36,6 +36,11 @@ def main() -> None:
     else:
         from nvflare.private.fed.app.client import client_train as engine
 
+        from flames.federation.network.connections import hear_refusals
+        from flames.federation.network.journal import Journal
+        from flames.federation.network.kits import Kit
+
+        hear_refusals(Journal(Kit.open(Path(kit), "site").events))
         args = argparse.Namespace(
             workspace=kit,
             fed_client="fed_client.json",

@@ -99,6 +99,20 @@ class Porter:
             refusal = self._look(kind, name, origin, shown)
             return self.refuse(name, refusal, origin=origin, certificate=digest)
 
+    def connect(self, name: str, cell: str, heard: float) -> str | None:
+        """Return why a second connection under a name is turned away, or None when the first is.
+
+        Args:
+            name: Of the site or person that both say they are; TLS proved that they may.
+            cell: The engine's cell whose name both want.
+            heard: When the first was last heard, in seconds since 1970.
+
+        Raises:
+            Knock: The first was heard a moment ago; see :meth:`register`.
+        """
+        with self.lock:
+            return self.refuse(name, self._copied(name, cell, heard), origin=cell)
+
     def admit(self, name: str, origin: str, certificate: Any, token: str) -> None:
         """Remember a registration that the engine completed.
 
@@ -220,19 +234,20 @@ class Porter:
             return refusal
         if kind == "site" and origin != name:
             return Refusal("foreign", f"{name} comes as {origin[:100]}")
-        return self._copied(name) if kind == "site" else None
+        heard = self.heard.get(name, float("-inf"))
+        return self._copied(name, name, heard) if kind == "site" else None
 
-    def _copied(self, name: str) -> Refusal | None:
-        """Return a refusal where a site is still heard long after another one knocked."""
-        heard, now = self.heard.get(name, float("-inf")), self.clock()
+    def _copied(self, name: str, cell: str, heard: float) -> Refusal | None:
+        """Return a refusal where who holds a name is heard long after another one knocked."""
+        now = self.clock()
         if now - heard >= ALIVE_SECONDS:
             return None
-        knocked = self.knocked.get(name, float("-inf"))
+        knocked = self.knocked.get(cell, float("-inf"))
         if now - knocked > 2 * (LINGER_SECONDS + ALIVE_SECONDS):
-            knocked = self.knocked[name] = now
+            knocked = self.knocked[cell] = now
         if heard - knocked <= LINGER_SECONDS:
-            raise Knock(name)
-        del self.knocked[name]
+            raise Knock(cell)
+        del self.knocked[cell]
         return Refusal("copied", f"{name} is here already: its kit is in use in two places")
 
     def _standing(self, name: str, certificate: str) -> Refusal | None:
