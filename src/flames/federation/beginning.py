@@ -11,7 +11,7 @@ from flames.config import PlanConfig, RunConfig
 from flames.errors import FlamesError
 from flames.federation.exchange import derive_seed
 from flames.runs import RunFolder
-from flames.strategies import FURTHER, STRATEGIES, Knobs, Strategy
+from flames.strategies import FURTHER, STRATEGIES, Knobs, Strategy, by_modality, personalised
 
 Arrays = Mapping[str, np.ndarray]
 FirstWeights = Callable[[str], Arrays]
@@ -31,8 +31,10 @@ def make_strategy(config: RunConfig) -> Strategy:
         knobs = Knobs(chosen.proximal_mu, chosen.ditto_lambda, chosen.server_rate)
         strategy = FURTHER[chosen.name](knobs)
     else:
-        alpha = config.strategy.alpha
-        strategy = STRATEGIES[chosen.name](None if alpha == "tuned" else float(alpha))
+        alpha = None if chosen.alpha == "tuned" else float(chosen.alpha)
+        strategy = STRATEGIES[chosen.name](alpha)
+        if strategy.chain is not None:
+            strategy = by_modality(personalised(alpha, chosen.relay), chosen.name)
     apart = chosen.name in APART or chosen.name.startswith("modality-")
     if config.data.dimensions == 3 and (not apart or strategy.advance is not None):
         raise FlamesError(

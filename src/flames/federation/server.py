@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,11 @@ from flames.federation.history import PAST, believed, lengths, read_past, with_r
 from flames.federation.likeness import Likeness
 from flames.federation.parcels import Held, Parcels, Sections, read_held
 from flames.federation.records import best_so_far, site_record
+from flames.federation.turns import SETTLED, Turns
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
 from flames.strategies import Download, Strategy, Update, cosines
+from flames.strategies.base import Chain
 from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
@@ -78,6 +80,7 @@ class Server:
         self._received: dict[str, Reply] = {}
         self._bytes: dict[str, tuple[int, int]] = {}
         self._sends: dict[str, int] = {}
+        self.turns = Turns(self._chain)
         self._moved: dict[str, dict[str, Any]] = {}
         self.parcels = Parcels(config.wire)
 
@@ -194,6 +197,7 @@ class Server:
         shutil.rmtree(previous, ignore_errors=True)
         self.finished = server_round
         self._received, self._bytes, self._moved = {}, {}, {}
+        self.turns = Turns(self._chain)
         return records
 
     def records(self) -> list[dict[str, Any]]:
@@ -233,11 +237,28 @@ class Server:
         if client in away:
             updates |= {client: self._update(away[client], "away", updates)}
         if client in updates:
-            return self._informed().download(client, updates)
+            download = self._informed().download(client, updates)
+            before = self.turns.before(client, self._received)
+            if before is None or download.use != "mix":
+                return download
+            fresh = before in self._received
+            handed = self._open_update(before) if fresh else updates[before].arrays
+            return replace(download, arrays=handed, own_share=0.0)
         modality = self.members[client].modality
         group = self.strategy.group_of(modality)
         models = {} if group is None else self._informed().models(updates)
         return Download({**self.start(modality), **models.get(str(group), {})}, use="replace")
+
+    def _chain(self, client: str) -> Chain | None:
+        """Return with whom a client trains in turn in the open round."""
+        sharing = self.config.strategy.sharing * self.config.rounds
+        if self.strategy.chain is None or not SETTLED <= self.finished < sharing:
+            return None
+        updates = self._updates()
+        return self.strategy.chain(client, updates) if client in updates else None
+
+    def _open_update(self, client: str) -> Arrays:
+        return LazyArrays(self._partial() / "updates" / f"{client}.safetensors")
 
     def _total_steps(self, client: str) -> int:
         member = self.members[client]

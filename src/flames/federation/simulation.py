@@ -137,7 +137,7 @@ def _one_round(
     server: Server, clients: dict[str, Client], server_round: int, on_event: OnEvent
 ) -> None:
     rounds, wire = server.config.rounds, server.config.wire
-    for name, client in clients.items():
+    for name, client in sorted(clients.items()):
         task, coded = server.dispatch(name, client.holds())
         down = (
             sum(map(_plain_bytes, coded.values()))

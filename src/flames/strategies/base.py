@@ -31,6 +31,16 @@ Updates = Mapping[str, Update]
 
 
 @dataclass(frozen=True)
+class Chain:
+    """Clients that train one after another in a round, each from the weights of the one before."""
+
+    clients: tuple[str, ...]
+    ring: bool
+    """Whether the first goes on from the last of the round before; else it begins as without a
+    relay."""
+
+
+@dataclass(frozen=True)
 class Download:
     """What one client receives before it trains again."""
 
@@ -75,6 +85,9 @@ class Strategy:
     """Whether batch-norm statistics stay the client's own when others' weights arrive (FedBN)."""
     shares_first: bool = False
     """Whether the first rounds begin from the group's model, before clients go their own way."""
+    chain: Callable[[str, Updates], Chain] | None = None
+    """With whom a client trains in turn while it shares, each from the weights of the one before,
+    given the updates of the last round; None where all train at once."""
     schedule: Callable[[int, int], int] | None = None
     """Optimiser steps of each round as parts of the budget: ``(server_round, rounds) -> parts``."""
     rule: LocalRule = PLAIN

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from flames.strategies.arrays import Arrays
-from flames.strategies.base import Download, Strategy, Updates
+from flames.strategies.base import Chain, Download, Strategy, Updates
 
 
 def by_modality(inner: Strategy, name: str) -> Strategy:
@@ -33,8 +33,13 @@ def by_modality(inner: Strategy, name: str) -> Strategy:
         modalities = {u.modality for u in updates.values()}
         return frozenset().union(*(inner.voters(_of(m, updates)) for m in modalities))
 
+    def chain(client: str, updates: Updates) -> Chain:
+        assert inner.chain is not None
+        return inner.chain(client, _of(updates[client].modality, updates))
+
     outer = replace(
         inner,
+        chain=chain if inner.chain else None,
         voters=voters if inner.voters else None,
         name=name,
         models=models,

@@ -10,9 +10,10 @@ import numpy as np
 from flames.strategies.arrays import weighted_mean
 from flames.strategies.base import Download, Strategy, Update, Updates, ordered
 from flames.strategies.fedavg import case_weighted_mean
+from flames.strategies.relay import chain_of, circles
 
 
-def personalised(alpha: float | None = None) -> Strategy:
+def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
     """Return the corrected recipe: ``θ_k ← α θ_k + (1 − α) Σ_{j≠k} w_j θ_j``, ``w_j ∝ a_kj N_j``.
 
     ``a_kj`` in [0, 1] is how alike both clients move, see `affinities`, and 1
@@ -25,6 +26,8 @@ def personalised(alpha: float | None = None) -> Strategy:
 
     Args:
         alpha: Own share, for every client alike; None lets each client tune its own.
+        relay: Friends that train one after another while they share, at most; with 1, or with a
+            fixed α, each begins from the mean. See `chain_of`.
     """
 
     def download(client: str, updates: Updates) -> Download:
@@ -58,16 +61,16 @@ def personalised(alpha: float | None = None) -> Strategy:
         personal=True,
         keeps_statistics=True,
         shares_first=True,
+        chain=None if alpha is not None else lambda name, all_: chain_of(name, all_, relay),
     )
 
 
 def largest_circle(updates: Updates) -> dict[str, Update]:
     """Return the updates of the clients who learn from each other and have most cases together.
 
-    Two clients are of one circle if they weigh each other, or both weigh a third. Models that never
-    met have a mean that is worth little, so the server's model leaves strangers out. Where
-    affinities are unknown, or all are alike, it is all clients; of equal circles it is the first by
-    name.
+    Models that never met have a mean that is worth little, so the server's model leaves strangers
+    out. Where affinities are unknown, or all are alike, it is all clients; of equal circles it is
+    the first by name. See `circles`.
 
     >>> def update(name, cases, **affinity):
     ...     return Update(name, "MR", {}, cases, affinity)
@@ -81,21 +84,7 @@ def largest_circle(updates: Updates) -> dict[str, Update]:
     >>> sorted(found)  # 3 + 4 cases against 6
     ['a', 'b']
     """
-    clients = ordered(updates)
-    if any(client.affinity is None for client in clients):
-        return dict(updates)
-    left = {client.client: client for client in clients}
-    circles: list[dict[str, Update]] = []
-    while left:
-        first = next(iter(left))
-        circle, ask = {first: left.pop(first)}, [first]
-        while ask:
-            weights = updates[ask.pop()].affinity or {}
-            for name in [n for n in left if weights.get(n, 0.0) > 0]:
-                circle[name] = left.pop(name)
-                ask.append(name)
-        circles.append(circle)
-    return max(circles, key=lambda circle: sum(u.num_examples for u in circle.values()))
+    return max(circles(updates), key=lambda circle: sum(u.num_examples for u in circle.values()))
 
 
 def published() -> Strategy:

@@ -1,0 +1,66 @@
+"""Whose turn it is in a round in which clients hand a model on. See `flames.strategies.relay`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from flames.strategies.base import Chain
+
+SETTLED = 2
+"""Rounds after which it is known who is alike, and a relay may begin."""
+
+
+class Turns:
+    """The turns of one open round."""
+
+    def __init__(self, chain: Callable[[str], Chain | None]) -> None:
+        """Ask ``chain`` once for each client; None where it begins without a relay."""
+        self._chain = chain
+        self._chains: dict[str, Chain | None] = {}
+        self._before: dict[str, str | None] = {}
+
+    def may_begin(self, client: str, answered: Collection[str], gone: Collection[str]) -> bool:
+        """Return whether everybody before a client answered, or is not waited for.
+
+        >>> turns = Turns(lambda _: Chain(("a", "b", "c"), ring=True))
+        >>> turns.may_begin("a", (), ()), turns.may_begin("c", ("a",), ())
+        (True, False)
+        >>> turns.may_begin("c", ("a",), ("b",))
+        True
+        """
+        if client in self._before:
+            return True
+        chain = self._of(client)
+        earlier = () if chain is None else chain.clients[: chain.clients.index(client)]
+        return all(name in answered or name in gone for name in earlier)
+
+    def before(self, client: str, answered: Collection[str]) -> str | None:
+        """Return from whom a client goes on; once said it stays, whoever answers later.
+
+        It is the nearest before it who answered in this round; else, in a ring, the last but itself
+        of the round before.
+
+        >>> turns = Turns(lambda _: Chain(("a", "b", "c"), ring=True))
+        >>> turns.before("a", ()), turns.before("c", ("a",)), turns.before("c", ("a", "b"))
+        ('c', 'a', 'a')
+        >>> Turns(lambda _: Chain(("a", "b"), ring=False)).before("a", ()) is None
+        True
+        """
+        if client not in self._before:
+            self._before[client] = self._nearest(client, answered)
+        return self._before[client]
+
+    def _nearest(self, client: str, answered: Collection[str]) -> str | None:
+        chain = self._of(client)
+        if chain is None or len(chain.clients) == 1:
+            return None
+        place = chain.clients.index(client)
+        earlier = [name for name in chain.clients[:place] if name in answered]
+        if earlier:
+            return earlier[-1]
+        return [n for n in chain.clients if n != client][-1] if chain.ring else None
+
+    def _of(self, client: str) -> Chain | None:
+        if client not in self._chains:
+            self._chains[client] = self._chain(client)
+        return self._chains[client]
