@@ -6,6 +6,27 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from flames.federation.exchange import Reply
+from flames.metrics.presence import PresenceRule
+
+
+def group_score(replies: Iterable[Reply]) -> float:
+    """Return the mean of clients' scores of their group's model, weighted by cases.
+
+    A lone client that keeps its own weights has the group's model in them.
+    """
+    weight, total = 0, 0.0
+    for reply in replies:
+        score = reply.validation.get("model", reply.validation.get("own"))
+        if score is not None:
+            weight += reply.num_examples
+            total += reply.num_examples * score
+    return round(total / weight, 6) if weight else 0.0
+
+
+def group_rule(replies: Iterable[Reply]) -> PresenceRule:
+    """Return the presence rule that suits a group's model, all clients together."""
+    found = [reply.curves.get("model", reply.curves.get("own")) for reply in replies]
+    return PresenceRule.of([curve for curve in found if curve])
 
 
 def site_record(

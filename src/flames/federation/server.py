@@ -34,7 +34,7 @@ from flames.federation.exchange import (
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
 from flames.federation.likeness import Likeness
 from flames.federation.parcels import Held, Parcels, Sections, read_held
-from flames.federation.records import best_so_far, site_record
+from flames.federation.records import best_so_far, group_rule, group_score, site_record
 from flames.federation.turns import SETTLED, Turns
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
@@ -294,10 +294,13 @@ class Server:
         again = self.strategy.shares_first and not known.complete
         if self.finished == 0 or (again and self.finished + 1 < self.last_round):
             folder = partial / "updates"
-            updates = {n: _as_update(r, folder, None) for n, r in self._received.items()}
+            # Where models are handed on, movements from different starts tell nothing.
+            handed = {self._received[n].modality for n in self._received if self.turns.is_one(n)}
+            received = {n: r for n, r in self._received.items() if r.modality not in handed}
+            updates = {n: _as_update(r, folder, None) for n, r in received.items()}
             begun: dict[str, Arrays] = {}
             kinds: dict[int, dict[str, Update]] = {}  # one network is not held against another
-            for name, reply in self._received.items():
+            for name, reply in received.items():
                 if (found := self._begun(reply, partial)) is not None:
                     begun[name] = found
                     kinds.setdefault(id(self.start(reply.modality)), {})[name] = updates[name]
@@ -366,15 +369,16 @@ class Server:
             if group not in served:
                 continue
             circle = self.strategy.circle(group, updates)
-            judges = [name for name in members if name in (updates if circle is None else circle)]
-            score = self._group_score(judges)
+            judges = [n for n in members if n in (updates if circle is None else circle)]
+            replies = [self._received[name] for name in judges]
+            score = group_score(replies)
             known = best_so_far(self._history(), group, circle, updates)
             last = server_round == self.last_round
             takes = last if not self.strategy.selects else known is None or score > known
             if takes:
                 models = models if models is not None else self._informed().models(updates)
                 save_arrays(partial / "best" / f"{group}.safetensors", models[group])
-                save_json(partial / "best" / f"{group}.json", asdict(self._rule(judges)))
+                save_json(partial / "best" / f"{group}.json", asdict(group_rule(replies)))
             best = score if takes or known is None else known
             records.append(
                 {
@@ -413,25 +417,6 @@ class Server:
             if group is not None:
                 groups.setdefault(group, []).append(name)
         return groups
-
-    def _group_score(self, members: list[str]) -> float:
-        """Return the mean of the clients' scores of their group's model, weighted by cases.
-
-        A lone client that keeps its own weights has the group's model in them.
-        """
-        weight, total = 0, 0.0
-        for reply in (self._received[name] for name in members):
-            score = reply.validation.get("model", reply.validation.get("own"))
-            if score is not None:
-                weight += reply.num_examples
-                total += reply.num_examples * score
-        return round(total / weight, 6) if weight else 0.0
-
-    def _rule(self, members: list[str]) -> PresenceRule:
-        """Return the presence rule that suits the group's model, all clients together."""
-        curves = [self._received[name].curves for name in members]
-        found = [curve.get("model", curve.get("own")) for curve in curves]
-        return PresenceRule.of([curve for curve in found if curve])
 
     def _site_record(self, name: str, server_round: int) -> dict[str, Any]:
         steps = self._steps(server_round, self._total_steps(name))

@@ -19,20 +19,25 @@ class Turns:
         self._chains: dict[str, Chain | None] = {}
         self._before: dict[str, str | None] = {}
 
-    def may_begin(self, client: str, answered: Collection[str], gone: Collection[str]) -> bool:
-        """Return whether everybody before a client answered, or is not waited for.
+    def is_one(self, client: str) -> bool:
+        """Return whether a client takes turns with others."""
+        chain = self._of(client)
+        return chain is not None and len(chain.clients) > 1
+
+    def may_begin(self, client: str, answered: Collection[str], expected: Collection[str]) -> bool:
+        """Return whether everybody before a client answered, or is not expected to.
 
         >>> turns = Turns(lambda _: Chain(("a", "b", "c"), ring=True))
-        >>> turns.may_begin("a", (), ()), turns.may_begin("c", ("a",), ())
+        >>> turns.may_begin("a", (), ("a", "b", "c")), turns.may_begin("c", ("a",), ("b", "c"))
         (True, False)
-        >>> turns.may_begin("c", ("a",), ("b",))
+        >>> turns.may_begin("c", ("a",), ("c",))
         True
         """
         if client in self._before:
             return True
         chain = self._of(client)
         earlier = () if chain is None else chain.clients[: chain.clients.index(client)]
-        return all(name in answered or name in gone for name in earlier)
+        return all(name in answered or name not in expected for name in earlier)
 
     def before(self, client: str, answered: Collection[str]) -> str | None:
         """Return from whom a client goes on; once said it stays, whoever answers later.
@@ -52,7 +57,7 @@ class Turns:
 
     def _nearest(self, client: str, answered: Collection[str]) -> str | None:
         chain = self._of(client)
-        if chain is None or len(chain.clients) == 1:
+        if chain is None or not self.is_one(client):
             return None
         place = chain.clients.index(client)
         earlier = [name for name in chain.clients[:place] if name in answered]

@@ -186,7 +186,8 @@ class Desk:
         if self.server.finished >= self.server.last_round:
             return self._ask_scores(seat)
         number = self.server.finished + 1
-        if seat.name in self.server.answered or seat.failed_round == number:
+        done = seat.name in self.server.answered or seat.failed_round == number
+        if done or self._waits_its_turn(seat):
             return encode({"do": "wait"})
         task, coded = self.server.dispatch(seat.name, as_holds(content.get("holds")))
         seat.done, seat.total = 0, len(task.steps)
@@ -300,11 +301,20 @@ class Desk:
                 seat.status = "away"
                 self._tell("silent", f"{seat.name} gives no sign of life", site=seat.name)
 
+    def _waits_its_turn(self, seat: Seat) -> bool:
+        """Return whether a site hands its model on to this one first; after the deadline nobody
+        waits for that."""
+        server = self.server
+        number = server.finished + 1
+        expected = {name for name, known in self.seats.items() if not known.is_out_of(number)}
+        turn = server.turns.may_begin(seat.name, server.answered, expected)
+        return not turn and not self._late()
+
     def _step_round(self) -> None:
         number = self.server.finished + 1
         seats = list(self.seats.values())
-        every = standing(seats, self.server.answered, number)
-        if not (every.busy or every.away or every.answered):
+        every = standing(seats, self.server.answered, number, self._waits_its_turn)
+        if not (every.busy or every.away or every.answered or every.queued):
             self._nobody_left(every)
         elif every.complete and every.answered:
             self._close(number)
@@ -319,7 +329,7 @@ class Desk:
         without: list[str] = []
         for modality in sorted({seat.modality for seat in self.seats.values()}):
             seats = [seat for seat in self.seats.values() if seat.modality == modality]
-            here = standing(seats, self.server.answered, number)
+            here = standing(seats, self.server.answered, number, self._waits_its_turn)
             if here.complete or here.enough(quorum):
                 continue
             if here.busy:

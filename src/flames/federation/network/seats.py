@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from flames.federation.network.consortium import Member
@@ -47,6 +48,10 @@ class Seat:
         if self.status == "away" and self.facts is not None:
             self.status = "here"
 
+    def is_out_of(self, server_round: int) -> bool:
+        """Return whether nobody waits for it in a round."""
+        return self.status == "refused" or self.failed_round == server_round
+
     def describe(self) -> dict[str, Any]:
         """Return what a person wants to know of it."""
         return {
@@ -70,15 +75,18 @@ class Standing:
     """Not here, or waiting by their own policy."""
     answered: list[Seat]
     failed: list[Seat]
+    queued: list[Seat]
+    """Here, and not yet their turn."""
 
     @property
     def complete(self) -> bool:
         """Return whether nobody is left to wait for."""
-        return not self.busy and not self.away
+        return not self.busy and not self.away and not self.queued
 
     def enough(self, quorum: float) -> bool:
         """Return whether a quorum of those who could answer did."""
-        total = len(self.busy) + len(self.away) + len(self.answered) + len(self.failed)
+        waited_for = self.busy, self.away, self.answered, self.failed, self.queued
+        total = sum(map(len, waited_for))
         return bool(self.answered) and len(self.answered) >= quorum * total
 
 
@@ -105,17 +113,28 @@ def company(seat: Seat, seats: list[Seat], known: AbstractSet[str]) -> dict[str,
     return {"now": len(now), "ever": len(others)}
 
 
-def standing(seats: list[Seat], answered: frozenset[str], server_round: int) -> Standing:
-    """Return how a round stands for ``seats``; the refused do not count."""
-    groups: dict[str, list[Seat]] = {"busy": [], "away": [], "answered": [], "failed": []}
+def standing(
+    seats: list[Seat],
+    answered: frozenset[str],
+    server_round: int,
+    waits: Callable[[Seat], bool] = lambda _: False,
+) -> Standing:
+    """Return how a round stands for ``seats``; the refused do not count.
+
+    Args:
+        seats: Whose.
+        answered: Names of those who did.
+        server_round: Its number.
+        waits: Whether a seat's turn has not come.
+    """
+    groups: dict[str, list[Seat]] = {field.name: [] for field in fields(Standing)}
     for seat in seats:
         if seat.name in answered:
             groups["answered"].append(seat)
-        elif seat.status == "refused":
-            continue
-        elif seat.failed_round == server_round:
-            groups["failed"].append(seat)
+        elif seat.is_out_of(server_round):
+            if seat.status != "refused":
+                groups["failed"].append(seat)
         else:
             absent = seat.status in ("away", "waiting")
-            groups["away" if absent else "busy"].append(seat)
+            groups["away" if absent else "queued" if waits(seat) else "busy"].append(seat)
     return Standing(**groups)

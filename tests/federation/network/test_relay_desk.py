@@ -1,0 +1,95 @@
+"""Sites that hand a model on over messages: whose turn it is, and who holds nobody up."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from flames.federation.simulation import simulate
+
+pytestmark = pytest.mark.usefixtures("small_network")
+SITES = ("us-a", "us-b", "mr-a")
+
+
+@pytest.fixture(scope="module")
+def four_rounds(tmp_path_factory, make_config):
+    run = simulate(make_config(rounds=4), tmp_path_factory.mktemp("simulated") / "run")
+    chosen = [r for r in run.load_rounds() if r["kind"] == "site" and r["modality"] == "US"]
+    handed = {(r["round"], r["site"]) for r in chosen if r["alpha"] == 0}
+    assert handed == {(n, site) for n in (3, 4) for site in ("us-a", "us-b")}
+    return run
+
+
+def test_a_relay_over_messages_is_a_simulation_bit_for_bit(make_hall, four_rounds, as_simulated):
+    hall = make_hall(rounds=4)
+    assert hall.job(*SITES)[0] == "finished"
+    assert as_simulated(hall.run) == as_simulated(four_rounds)
+
+
+def test_who_is_before_and_away_is_waited_for(make_hall, four_rounds, as_simulated):
+    hall = make_hall(rounds=4, network={"rounds-per-job": 2})
+    assert hall.job(*SITES) == ("next", "the job did its rounds")
+    hall.connected = set(SITES)
+    assert hall.job("us-b", "mr-a") == ("next", "us-a came back")
+    verdicts = [hall.job(*SITES)[0] for _ in range(2)]
+    assert verdicts == ["next", "finished"]
+    assert as_simulated(hall.run) == as_simulated(four_rounds)
+
+
+def test_who_is_before_and_away_beyond_the_deadline_is_passed_over(make_hall):
+    hall = make_hall(rounds=4, network={"rounds-per-job": 2})
+    assert hall.job(*SITES)[0] == "next"
+    hall.connected, hall.late = {"us-b", "mr-a"}, True
+    assert hall.job("us-b", "mr-a")[0] == "next"
+    rounds = [r for r in hall.run.load_rounds() if r["kind"] == "site" and r["round"] == 3]
+    assert {r["site"] for r in rounds} == {"us-b", "mr-a"}
+    assert next(r for r in rounds if r["site"] == "us-b")["alpha"] == 0, "from us-a's last update"
+
+
+def test_who_fails_before_holds_nobody_up(make_hall):
+    hall = make_hall(rounds=3, network={"rounds-per-job": 2})
+    assert hall.job(*SITES)[0] == "next"
+
+    def broken(client):
+        if client.name == "us-a":
+
+            def answer(task, progress=None):
+                raise ValueError("the scanner's disk died")
+
+            client.answer = answer
+        return client
+
+    hall.client_of = broken
+    assert hall.job(*SITES)[0] == "next"
+    rounds = [r for r in hall.run.load_rounds() if r["kind"] == "site" and r["round"] == 3]
+    assert {r["site"] for r in rounds} == {"us-b", "mr-a"}
+
+
+def test_friends_train_in_turn_and_strangers_beside_them(make_hall):
+    hall = make_hall(rounds=3)
+    order, lock = [], threading.Lock()
+
+    def watched(client):
+        plain = client.answer
+
+        def answer(task, progress=None):
+            with lock:
+                order.append((task.server_round, client.name, "begins"))
+            reply = plain(task, progress)
+            with lock:
+                order.append((task.server_round, client.name, "ends"))
+            return reply
+
+        client.answer = answer
+        return client
+
+    hall.client_of = watched
+    assert hall.job(*SITES)[0] == "finished"
+    third = [(name, what) for number, name, what in order if number == 3 and name != "mr-a"]
+    assert third == [
+        ("us-a", "begins"),
+        ("us-a", "ends"),
+        ("us-b", "begins"),
+        ("us-b", "ends"),
+    ]

@@ -1,0 +1,113 @@
+"""Who begins a round with whose weights, by a server without a network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flames.federation.beginning import make_strategy
+from flames.federation.exchange import Reply
+from flames.federation.server import Member, Server
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def make_server(make_config, tmp_path):
+    def make(relay=8, rounds=4, **strategy):
+        config = make_config(
+            "us-a", rounds=rounds, strategy={"name": "flames", "relay": relay, **strategy}
+        )
+        start = {"w": np.zeros(1, np.float32)}
+        return Server(
+            [Member(name, "US", 1) for name in NAMES],
+            config=config,
+            strategy=make_strategy(config),
+            start=lambda _: start,
+            folder=tmp_path / "server",
+        )
+
+    return make
+
+
+def answer(server, name, value):
+    use = server.task(name).download.use
+    chosen, alpha = ("mixture", 0.0) if use == "mix" else ("own", None)
+    reply = Reply(name, "US", 10, {"model": 0.5}, alpha, chosen, None, 1, 0.5, 0.1, {}, 1)
+    server.accept(reply, {"w": np.array([value], np.float32)})
+
+
+def play(server, rounds):
+    """Let everybody answer: 11, 12, 13 in the first round, 21 and so on in the second."""
+    for _ in range(rounds):
+        number = server.finished + 1
+        for place, name in enumerate(NAMES, 1):
+            answer(server, name, 10 * number + place)
+        server.close_round()
+
+
+def received(server, name):
+    download = server.task(name).download
+    return float(download.arrays["w"][0]), download.own_share
+
+
+def test_the_third_round_is_the_first_in_which_friends_hand_on(make_server):
+    server = make_server()
+    play(server, 1)
+    assert received(server, "a") == pytest.approx((12.5, 1 / 3)), "a mixture with the mean"
+    assert server.turns.may_begin("c", server.answered, NAMES)
+    play(server, 1)
+    assert received(server, "a") == (23.0, 0.0), "the last of the round before"
+    assert not server.turns.may_begin("b", server.answered, NAMES)
+    answer(server, "a", 31)
+    assert server.turns.may_begin("b", server.answered, NAMES)
+    assert received(server, "b") == (31.0, 0.0)
+    assert not server.turns.may_begin("c", server.answered, NAMES)
+    answer(server, "b", 32)
+    assert received(server, "c") == (32.0, 0.0)
+
+
+def test_the_groups_model_and_the_closing_pass_stay_as_without_a_relay(make_server):
+    server = make_server()
+    play(server, 3)
+    assert float(server.task("b").download.model["w"][0]) == pytest.approx(32.0)
+    play(server, 1)
+    assert server.finished + 1 == server.last_round
+    assert received(server, "a") == pytest.approx((42.5, 1 / 3))
+    assert server.turns.may_begin("c", server.answered, NAMES)
+
+
+def test_who_is_not_expected_is_passed_over_and_a_start_once_given_stays(make_server):
+    server = make_server()
+    play(server, 2)
+    answer(server, "a", 31)
+    assert server.turns.may_begin("c", server.answered, {"a", "c"})
+    assert received(server, "c") == (31.0, 0.0)
+    answer(server, "b", 32)
+    assert received(server, "c") == (31.0, 0.0), "asked again, it must begin as it did"
+    assert server.turns.may_begin("c", server.answered, NAMES)
+
+
+def test_a_ring_in_which_nobody_else_answers_goes_on_from_the_last_round(make_server):
+    server = make_server()
+    play(server, 2)
+    assert received(server, "c") == (22.0, 0.0), "the last but itself"
+
+
+def test_short_chains_begin_with_a_mixture(make_server):
+    server = make_server(relay=2)
+    play(server, 2)
+    assert received(server, "a") == pytest.approx((22.5, 1 / 3))
+    assert received(server, "b") == pytest.approx((22.0, 1 / 3))
+    assert server.turns.may_begin("b", server.answered, NAMES)
+    assert not server.turns.may_begin("c", server.answered, NAMES)
+    answer(server, "a", 31)
+    assert received(server, "c") == (31.0, 0.0)
+
+
+@pytest.mark.parametrize("settings", [{"relay": 1}, {"sharing": 0.5}, {"alpha": 0.5}])
+def test_without_a_relay_nobody_waits(make_server, settings):
+    server = make_server(**settings)
+    play(server, 2)
+    assert all(server.turns.may_begin(name, server.answered, NAMES) for name in NAMES)
+    assert received(server, "c")[0] == pytest.approx(21.5)
