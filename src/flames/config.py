@@ -157,6 +157,11 @@ class StrategyConfig(Section):
     """At most so many `flames` clients who are alike train one after another in those rounds, from
     the third on, each from the weights of the one before; 1 lets all train at once."""
 
+    @property
+    def hands_on(self) -> bool:
+        """Return whether a client may receive the weights of one other alone."""
+        return self.name == "flames" and self.alpha == "tuned" and self.relay > 1
+
 
 class EvaluationConfig(Section):
     """How test cases are judged."""

@@ -48,7 +48,10 @@ def test_strangers_are_in_no_chain_of_others():
 
 def test_modalities_have_chains_of_their_own():
     strategy = by_modality(personalised(relay=8), "flames")
-    known = {name: update(name, modality) for name, modality in zip("abc", ("US", "MR", "US"))}
+    known = {
+        name: update(name, modality)
+        for name, modality in zip("abc", ("US", "MR", "US"), strict=True)
+    }
     assert strategy.chain("a", known) == Chain(("a", "c"), ring=True)
     assert strategy.chain("b", known) == Chain(("b",), ring=True)
 

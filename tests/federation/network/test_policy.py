@@ -47,6 +47,7 @@ LIMITS = {
     "models": ({"models": ("student",)}, "model 'unet'"),
     "most-rounds": ({"most_rounds": 1}, "2 rounds"),
     "most-local-steps": ({"most_local_steps": 1}, "local steps"),
+    "relay": ({"relay": False}, "handing weights on to another site (relay = false)"),
 }
 
 

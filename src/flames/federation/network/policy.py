@@ -41,6 +41,8 @@ class Policy(Section):
     """Whether scores and names of single test cases leave, or means over them only."""
     personal_weights: bool = True
     """Whether the site's personal model leaves after the last round."""
+    relay: bool = True
+    """Whether another site may receive this site's weights alone, not only means of several."""
     working_hours: str | None = None
     """Such as ``18:00-07:00``, in the site's local time."""
     approval: bool = False
@@ -76,8 +78,9 @@ class Policy(Section):
             (config.model.name in self.models, f"model {config.model.name!r}"),
             (config.rounds <= self.most_rounds, f"{config.rounds} rounds"),
             (steps <= self.most_local_steps, f"{steps} local steps"),
+            (self.relay or not config.strategy.hands_on, "handing weights on to another site"),
         )
-        limits = ("strategies", "models", "most-rounds", "most-local-steps")
+        limits = ("strategies", "models", "most-rounds", "most-local-steps", "relay")
         for (allowed, what), limit in zip(checks, limits, strict=True):
             if not allowed:
                 return f"its policy does not allow {what} ({limit} = {self._said(limit)})"
@@ -118,7 +121,7 @@ class Policy(Section):
 
     def _said(self, key: str) -> str:
         value = getattr(self, key.replace("-", "_"))
-        return ", ".join(value) if isinstance(value, tuple) else str(value)
+        return ", ".join(value) if isinstance(value, tuple) else str(value).lower()
 
 
 def load_policy(path: Path | None) -> Policy:
