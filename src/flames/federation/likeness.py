@@ -9,6 +9,7 @@ that they are strangers. Strangers go their own ways, so theirs can still show t
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,21 @@ class Likeness:
             peer in self.seen.get(c, {}) for c, peers in self.affinity.items() for peer in peers
         )
         return met and all(w > 0 for peers in self.affinity.values() for w in peers.values())
+
+    def without(self, clients: Collection[str]) -> Likeness:
+        """Return the same with these clients strangers to everybody.
+
+        >>> Likeness({"a": {"b": 1.0}, "b": {"a": 1.0}}).without(["b"]).affinity
+        {'a': {'b': 0.0}, 'b': {'a': 0.0}}
+        """
+        affinity = {
+            client: {
+                peer: 0.0 if client in clients or peer in clients else weight
+                for peer, weight in peers.items()
+            }
+            for client, peers in self.affinity.items()
+        }
+        return Likeness(affinity, self.seen)
 
     def after(self, *kinds: Pairs) -> Likeness:
         """Return what is known after one more round.

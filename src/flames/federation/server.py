@@ -238,7 +238,7 @@ class Server:
             updates |= {client: self._update(away[client], "away", updates)}
         if client in updates:
             download = self._informed().download(client, updates)
-            before = self.turns.before(client, self._received)
+            before = self.turns.before(client, self._received.keys() - self._foreign())
             if before is None or download.use != "mix":
                 return download
             fresh = before in self._received
@@ -255,7 +255,15 @@ class Server:
         if self.strategy.chain is None or not SETTLED <= self.finished < sharing:
             return None
         updates = self._updates()
-        return self.strategy.chain(client, updates) if client in updates else None
+        if client not in updates:
+            return None
+        chain = self.strategy.chain(client, updates)
+        return replace(chain, ring=chain.ring and self.finished > SETTLED)
+
+    def _foreign(self) -> set[str]:
+        """Return who went on from its own weights though others' were handed on to it."""
+        own = {name for name, reply in self._received.items() if reply.chosen == "own"}
+        return {name for name in own if self.turns.is_one(name)}
 
     def _open_update(self, client: str) -> Arrays:
         return LazyArrays(self._partial() / "updates" / f"{client}.safetensors")
@@ -306,7 +314,7 @@ class Server:
                     kinds.setdefault(id(self.start(reply.modality)), {})[name] = updates[name]
             known = known.after(*(cosines(kind, begun) for kind in kinds.values()))
             shutil.rmtree(partial / "begun", ignore_errors=True)
-        known.save(partial)
+        known.without(self._foreign()).save(partial)
 
     def _begun(self, reply: Reply, partial: Path) -> Arrays | None:
         """Return what a client began the open round with, from a file; None where nobody knows."""

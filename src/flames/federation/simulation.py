@@ -137,7 +137,10 @@ def _one_round(
     server: Server, clients: dict[str, Client], server_round: int, on_event: OnEvent
 ) -> None:
     rounds, wire = server.config.rounds, server.config.wire
-    for name, client in sorted(clients.items()):
+    waiting = dict(clients)
+    while waiting:
+        name = next(n for n in waiting if server.turns.may_begin(n, server.answered, waiting))
+        client = waiting.pop(name)
         task, coded = server.dispatch(name, client.holds())
         down = (
             sum(map(_plain_bytes, coded.values()))

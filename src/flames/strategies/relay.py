@@ -10,7 +10,10 @@ from flames.strategies.base import Chain, Update, Updates, ordered
 
 
 def chain_of(client: str, updates: Updates, length: int) -> Chain:
-    """Return the chain of a client's circle that it belongs to, in the order of names.
+    """Return the chain of a client's circle that it belongs to, in the order of their turns.
+
+    Who is most alike to all others comes first, the first by name of equals: what goes round begins
+    in the middle of the circle, and who may be no friend after all comes last.
 
     Args:
         client: One of ``updates``.
@@ -27,10 +30,15 @@ def chain_of(client: str, updates: Updates, length: int) -> Chain:
     >>> chain_of("b", updates, 1)
     Chain(clients=('b',), ring=False)
     """
-    circle = sorted(next(found for found in circles(updates) if client in found))
+    found = next(circle for circle in circles(updates) if client in circle)
+    circle = sorted(found, key=lambda name: (-_closeness(found[name]), name))
     parts = -(-len(circle) // length)
     number = circle.index(client) % parts
     return Chain(tuple(circle[number::parts]), ring=parts == 1)
+
+
+def _closeness(update: Update) -> float:
+    return sum((update.affinity or {}).values())
 
 
 def circles(updates: Updates) -> list[dict[str, Update]]:
