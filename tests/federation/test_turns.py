@@ -30,9 +30,9 @@ def make_server(make_config, tmp_path):
     return make
 
 
-def answer(server, name, value):
+def answer(server, name, value, chosen="mixture"):
     use = server.task(name).download.use
-    chosen, alpha = ("mixture", 0.0) if use == "mix" else ("own", None)
+    chosen, alpha = (chosen, 0.0) if use == "mix" else ("own", None)
     reply = Reply(name, "US", 10, {"model": 0.5}, alpha, chosen, None, 1, 0.5, 0.1, {}, 1)
     server.accept(reply, {"w": np.array([value], np.float32)})
 
@@ -57,7 +57,7 @@ def test_the_third_round_is_the_first_in_which_friends_hand_on(make_server):
     assert received(server, "a") == pytest.approx((12.5, 1 / 3)), "a mixture with the mean"
     assert server.turns.may_begin("c", server.answered, NAMES)
     play(server, 1)
-    assert received(server, "a") == (23.0, 0.0), "the last of the round before"
+    assert received(server, "a") == pytest.approx((22.5, 1 / 3)), "nobody is before it yet"
     assert not server.turns.may_begin("b", server.answered, NAMES)
     answer(server, "a", 31)
     assert server.turns.may_begin("b", server.answered, NAMES)
@@ -65,6 +65,9 @@ def test_the_third_round_is_the_first_in_which_friends_hand_on(make_server):
     assert not server.turns.may_begin("c", server.answered, NAMES)
     answer(server, "b", 32)
     assert received(server, "c") == (32.0, 0.0)
+    answer(server, "c", 33)
+    server.close_round()
+    assert received(server, "a") == (33.0, 0.0), "the last of the round before"
 
 
 def test_the_groups_model_and_the_closing_pass_stay_as_without_a_relay(make_server):
@@ -90,8 +93,24 @@ def test_who_is_not_expected_is_passed_over_and_a_start_once_given_stays(make_se
 
 def test_a_ring_in_which_nobody_else_answers_goes_on_from_the_last_round(make_server):
     server = make_server()
+    play(server, 3)
+    assert received(server, "c") == (32.0, 0.0), "the last but itself"
+
+
+def test_who_went_on_from_its_own_weights_is_a_stranger_from_then_on(make_server):
+    server = make_server(rounds=5)
     play(server, 2)
-    assert received(server, "c") == (22.0, 0.0), "the last but itself"
+    answer(server, "a", 31)
+    answer(server, "b", 32, chosen="own")
+    assert received(server, "c") == (31.0, 0.0), "nothing is handed on from a stranger"
+    answer(server, "c", 33)
+    server.close_round()
+    assert server.affinity()["a"] == {"b": 0.0, "c": 1.0}
+    assert server.affinity()["b"] == {"a": 0.0, "c": 0.0}
+    alone = server.task("b").download
+    assert (alone.use, alone.arrays) == ("keep", None)
+    assert received(server, "a") == (33.0, 0.0)
+    assert float(server.task("a").download.model["w"][0]) == 32.0, "the mean of a and c"
 
 
 def test_short_chains_begin_with_a_mixture(make_server):

@@ -35,6 +35,16 @@ def test_chains_hold_everybody_once_and_none_is_too_long(length):
     assert len(chains) == -(-8 // length)
 
 
+def test_turns_begin_in_the_middle_of_a_circle():
+    known = {
+        "a": update("a", b=0.3, c=0.2),
+        "b": update("b", a=0.3, c=1.0),
+        "c": update("c", a=0.2, b=1.0),
+    }
+    assert chain_of("a", known, 8).clients == ("b", "c", "a")
+    assert chain_of("c", known, 2).clients == ("c",)
+
+
 def test_strangers_are_in_no_chain_of_others():
     known = {
         "a": update("a", b=0.0, c=0.7),
