@@ -97,20 +97,37 @@ def test_a_ring_in_which_nobody_else_answers_goes_on_from_the_last_round(make_se
     assert received(server, "c") == (32.0, 0.0), "the last but itself"
 
 
-def test_who_went_on_from_its_own_weights_is_a_stranger_from_then_on(make_server):
-    server = make_server(rounds=5)
+def test_who_twice_went_on_from_its_own_weights_is_a_stranger_from_then_on(make_server):
+    server = make_server(rounds=6)
     play(server, 2)
-    answer(server, "a", 31)
-    answer(server, "b", 32, chosen="own")
-    assert received(server, "c") == (31.0, 0.0), "nothing is handed on from a stranger"
-    answer(server, "c", 33)
-    server.close_round()
+    for number in (30, 40):
+        assert set(server.affinity()["b"].values()) == {1.0}
+        answer(server, "a", number + 1)
+        answer(server, "b", number + 2, chosen="own")
+        assert received(server, "c") == (number + 1, 0.0), "nothing is handed on from it"
+        answer(server, "c", number + 3)
+        server.close_round()
     assert server.affinity()["a"] == {"b": 0.0, "c": 1.0}
     assert server.affinity()["b"] == {"a": 0.0, "c": 0.0}
     alone = server.task("b").download
     assert (alone.use, alone.arrays) == ("keep", None)
-    assert received(server, "a") == (33.0, 0.0)
-    assert float(server.task("a").download.model["w"][0]) == 32.0, "the mean of a and c"
+    assert received(server, "a") == (43.0, 0.0)
+    assert float(server.task("a").download.model["w"][0]) == 42.0, "the mean of a and c"
+
+
+def test_who_once_went_on_from_its_own_weights_stays_a_friend(make_server):
+    server = make_server(rounds=6)
+    play(server, 2)
+    answer(server, "a", 31)
+    answer(server, "b", 32, chosen="own")
+    answer(server, "c", 33)
+    server.close_round()
+    play(server, 1)
+    answer(server, "a", 51)
+    answer(server, "b", 52, chosen="own")
+    answer(server, "c", 53)
+    server.close_round()
+    assert set(server.affinity()["b"].values()) == {1.0}
 
 
 def test_short_chains_begin_with_a_mixture(make_server):

@@ -314,7 +314,9 @@ class Server:
                     kinds.setdefault(id(self.start(reply.modality)), {})[name] = updates[name]
             known = known.after(*(cosines(kind, begun) for kind in kinds.values()))
             shutil.rmtree(partial / "begun", ignore_errors=True)
-        known.without(self._foreign()).save(partial)
+        before = self.replies()
+        twice = {n for n in self._foreign() if n in before and before[n].chosen == "own"}
+        known.without(twice).save(partial)
 
     def _begun(self, reply: Reply, partial: Path) -> Arrays | None:
         """Return what a client began the open round with, from a file; None where nobody knows."""
