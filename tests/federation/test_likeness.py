@@ -65,7 +65,7 @@ def test_read_again_as_it_was_written(tmp_path):
 def server_of(names, size, make_config, folder):
     """Return a server of three rounds of `flames` for weights that begin as ``size`` zeros."""
     start = {"w": np.zeros(size, np.float32)}
-    config = make_config("us-a", rounds=3, strategy={"name": "flames", "relay": 1})
+    config = make_config("us-a", rounds=3, strategy={"name": "flames"})
     return Server(
         [Member(name, "US", 1) for name in names],
         config=config,

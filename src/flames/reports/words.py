@@ -5,10 +5,9 @@ from __future__ import annotations
 STRATEGIES = {
     "flames": (
         "Hospitals that use the same imaging modality share what their models learned, across "
-        "organs, and never across modalities: those whose training moves alike hand one model on, "
-        "one after another; each hospital keeps a model of its own, mixed with its peers’ in a "
-        "share tuned on its validation cases, and the server keeps one model a modality, averaged "
-        "by number of cases."
+        "organs, and never across modalities; each hospital keeps a model of its own, mixed with "
+        "its peers’ in a share tuned on its validation cases, and the server keeps one model a "
+        "modality, averaged by number of cases."
     ),
     "paper": (
         "The recipe as published: inside a modality each hospital's model is mixed with its "
@@ -68,7 +67,7 @@ STRATEGIES |= {
 }
 
 SENDS = {
-    "flames": "down: weights of the one before or the mean of the peers, and the server's model",
+    "flames": "down: the mean of the peers, and the server's model",
     "paper": "down: the mean of the peers",
     "modality": "nothing",
     "fedavg": "nothing",

@@ -95,8 +95,7 @@ def counts_beside_the_weights(message, right):
 )
 @pytest.mark.parametrize("wire", [{}, {"encoding": "int8", "delta": True, "top-k": 0.5}])
 def test_malformed_updates_are_set_aside_and_told(make_hall, wire, count):
-    job, all_at_once = {"rounds-per-job": 1}, {"relay": 1}
-    hall = make_hall("us-a", "us-b", rounds=3, network=job, wire=wire, strategy=all_at_once)
+    hall = make_hall("us-a", "us-b", rounds=3, network={"rounds-per-job": 1}, wire=wire)
     for _ in range(2):
         assert hall.job("us-a", "us-b")[0] == "next"
     desk = hall.desk(["us-a", "us-b"])

@@ -53,7 +53,7 @@ LIMITS = {
 
 @pytest.mark.parametrize(("limit", "words"), LIMITS.values(), ids=LIMITS)
 def test_what_the_policy_does_not_allow_is_refused_and_the_others_go_on(make_hall, limit, words):
-    hall = make_hall("us-a", "us-b")
+    hall = make_hall("us-a", "us-b", strategy={"relay": 8})
     hall.policies = {"us-b": Policy(**limit)}
     assert hall.job("us-a", "us-b")[0] == "finished"
     assert [words in text for text in hall.told("refused")] == [True]
