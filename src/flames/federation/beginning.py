@@ -30,11 +30,10 @@ def make_strategy(config: RunConfig) -> Strategy:
     if chosen.name in FURTHER:
         knobs = Knobs(chosen.proximal_mu, chosen.ditto_lambda, chosen.server_rate)
         strategy = FURTHER[chosen.name](knobs)
+    elif chosen.hands_on:
+        strategy = by_modality(personalised(relay=chosen.relay), chosen.name)
     else:
-        alpha = None if chosen.alpha == "tuned" else float(chosen.alpha)
-        strategy = STRATEGIES[chosen.name](alpha)
-        if strategy.chain is not None:
-            strategy = by_modality(personalised(alpha, chosen.relay), chosen.name)
+        strategy = STRATEGIES[chosen.name](None if chosen.alpha == "tuned" else float(chosen.alpha))
     apart = chosen.name in APART or chosen.name.startswith("modality-")
     if config.data.dimensions == 3 and (not apart or strategy.advance is not None):
         raise FlamesError(

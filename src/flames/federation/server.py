@@ -263,7 +263,7 @@ class Server:
     def _foreign(self) -> set[str]:
         """Return who went on from its own weights though others' were handed on to it."""
         own = {name for name, reply in self._received.items() if reply.chosen == "own"}
-        return {name for name in own if self.turns.is_one(name)}
+        return {name for name in own if self.turns.takes_turns(name)}
 
     def _open_update(self, client: str) -> Arrays:
         return LazyArrays(self._partial() / "updates" / f"{client}.safetensors")
@@ -303,7 +303,9 @@ class Server:
         if self.finished == 0 or (again and self.finished + 1 < self.last_round):
             folder = partial / "updates"
             # Where models are handed on, movements from different starts tell nothing.
-            handed = {self._received[n].modality for n in self._received if self.turns.is_one(n)}
+            handed = {
+                self._received[n].modality for n in self._received if self.turns.takes_turns(n)
+            }
             received = {n: r for n, r in self._received.items() if r.modality not in handed}
             updates = {n: _as_update(r, folder, None) for n, r in received.items()}
             begun: dict[str, Arrays] = {}

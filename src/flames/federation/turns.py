@@ -19,7 +19,7 @@ class Turns:
         self._chains: dict[str, Chain | None] = {}
         self._before: dict[str, str | None] = {}
 
-    def is_one(self, client: str) -> bool:
+    def takes_turns(self, client: str) -> bool:
         """Return whether a client takes turns with others."""
         chain = self._of(client)
         return chain is not None and len(chain.clients) > 1
@@ -57,7 +57,7 @@ class Turns:
 
     def _nearest(self, client: str, answered: Collection[str]) -> str | None:
         chain = self._of(client)
-        if chain is None or not self.is_one(client):
+        if chain is None or not self.takes_turns(client):
             return None
         place = chain.clients.index(client)
         earlier = [name for name in chain.clients[:place] if name in answered]

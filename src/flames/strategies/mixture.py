@@ -14,6 +14,11 @@ import numpy as np
 from flames.strategies.arrays import Arrays, interpolate
 from flames.strategies.base import Download
 
+FOREIGN = 0.5
+"""Share of own weights' validation Dice below which what was handed on is of another task."""
+SOMETHING = 0.1
+"""Validation Dice below which own weights can judge nobody."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -104,12 +109,6 @@ def alphas(clients: int, count: int) -> list[float]:
     """
     low = 1 / clients
     return [low + (1 - low) * step / count for step in range(count)]
-
-
-FOREIGN = 0.5
-"""Share of own weights' validation Dice below which what was handed on is of another task."""
-SOMETHING = 0.1
-"""Validation Dice below which own weights can judge nobody."""
 
 
 def _mixture(own: Arrays, peers: Arrays, alpha: float) -> Candidate:

@@ -30,6 +30,8 @@ def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
             fixed α, each begins from the mean. See `chain_of`.
     """
 
+    hands_on = alpha is None and relay > 1
+
     def download(client: str, updates: Updates) -> Download:
         own = updates[client]
         peers = [u for u in ordered(updates) if u.client != client]
@@ -61,7 +63,7 @@ def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
         personal=True,
         keeps_statistics=True,
         shares_first=True,
-        chain=None if alpha is not None else lambda name, all_: chain_of(name, all_, relay),
+        chain=(lambda client, updates: chain_of(client, updates, relay)) if hands_on else None,
     )
 
 

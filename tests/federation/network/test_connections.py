@@ -14,8 +14,10 @@ from nvflare.fuel.f3.drivers.net_utils import get_open_tcp_port
 from nvflare.fuel.f3.drivers.tcp_driver import TcpDriver
 from nvflare.fuel.f3.endpoint import Endpoint
 from nvflare.fuel.f3.message import MessageReceiver
+from nvflare.fuel.f3.sfm import conn_manager
 from nvflare.fuel.utils.constants import Mode
 
+from flames.federation.network import connections
 from flames.federation.network.connections import GuardedConnections, ToldConnections
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
@@ -165,3 +167,29 @@ def test_other_names_and_jobs_connect_beside_it(server, porter, tmp_path):
         with site(server, tmp_path / name, name) as manager:
             until(lambda one=manager: one.find_endpoint("server"))
     assert porter.journal.read() == []
+
+
+def test_who_shows_anothers_certificate_is_the_engines_to_refuse(
+    server, porter, tmp_path, monkeypatch
+):
+    def mismatch(*_):
+        raise ValueError("the certificate is of us-b")
+
+    with site(server, tmp_path / "first") as first:
+        until(lambda: server.find_endpoint("us-a"))
+        kept = server.get_connections("us-a")[0]
+        for module in (connections, conn_manager):
+            monkeypatch.setattr(module, "is_mtls_connection", lambda _: True)
+        refused = []
+        monkeypatch.setattr(
+            server.identity_resolver,
+            "require_match",
+            lambda *given: (refused.append(given), mismatch()),
+        )
+        with site(server, tmp_path / "liar"):
+            until(lambda: len(refused) >= 2)
+            says(first, b"still here")
+            until(lambda: server.heard.words)
+        assert server.get_connections("us-a") == [kept]
+    assert porter.knocked == {}
+    assert porter.journal.read() == [], "us-a is not accused of what another did"

@@ -8,11 +8,12 @@ it is alive, and tells the second why; the site writes that into its journal.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from nvflare.fuel.f3 import communicator
 from nvflare.fuel.f3.cellnet.fqcn import FQCN
+from nvflare.fuel.f3.cellnet.identity import get_param, is_mtls_connection
+from nvflare.fuel.f3.drivers.driver_params import DriverParams
 from nvflare.fuel.f3.sfm.conn_manager import ConnManager
 from nvflare.fuel.f3.sfm.constants import HandshakeKeys, Types
 from nvflare.fuel.f3.sfm.prefix import Prefix
@@ -48,7 +49,7 @@ class GuardedConnections(ConnManager):
         name = FQCN.normalize(str(data.get(HandshakeKeys.ENDPOINT_NAME, "")))
         site = FQCN.get_root(name)
         others = [kept for kept in self.get_connections(name) or () if kept is not newer]
-        if site in RESERVED or not others:
+        if site in RESERVED or not others or not self._is_of(newer, name):
             return None
         heard = max(other.last_activity for other in others)
         try:
@@ -59,6 +60,17 @@ class GuardedConnections(ConnManager):
             for other in others:
                 self._ask(other)
         return why
+
+    def _is_of(self, newer: SfmConnection, name: str) -> bool:
+        """Return whether its certificate is of the name; where not, the engine closes it itself."""
+        if not is_mtls_connection(newer.conn.connector.params):
+            return True
+        holder = get_param(newer.conn.get_conn_properties(), DriverParams.PEER_CN)
+        try:
+            self.identity_resolver.require_match(name, holder, f"connection {newer.get_name()}")
+        except ValueError:
+            return False
+        return True
 
     def _ask(self, older: SfmConnection) -> None:
         """Ask for a sign of life; a line that takes no bytes is not waited for."""
@@ -77,7 +89,6 @@ class ToldConnections(ConnManager):
     """A site's connections; what the server says when it closes one is written down."""
 
     journal: Journal
-    clock: Callable[[], float] = staticmethod(time.monotonic)
     _told: tuple[str, float] = ("", 0.0)
 
     def update_endpoint(self, sfm_conn: SfmConnection, data: dict[str, Any]) -> None:
@@ -88,8 +99,8 @@ class ToldConnections(ConnManager):
             return
         text = str(why)[:500]
         before, when = self._told
-        if text != before or self.clock() - when >= TELL_AGAIN_SECONDS:
-            self._told = (text, self.clock())
+        if text != before or time.monotonic() - when >= TELL_AGAIN_SECONDS:
+            self._told = (text, time.monotonic())
             self.journal.write("refused", f"the server does not take this site in: {text}")
 
 
