@@ -111,11 +111,23 @@ def site_stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SiteStore
 
 
 @pytest.fixture(scope="session")
-def make_config(site_stores: dict[str, SiteStore]) -> Callable[..., RunConfig]:
-    """Return a function that gives a run of seconds: ``make_config("us-a", training={...})``."""
+def third_store(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SiteStore]:
+    """Return a third ultrasound site, for circles of three."""
+    place = tmp_path_factory.mktemp("third") / "us-c"
+    return {"us-c": _write_store(place, site="us-c", counts=(3, 2, 3), seed=4)}
+
+
+@pytest.fixture(scope="session")
+def make_config(
+    site_stores: dict[str, SiteStore], third_store: dict[str, SiteStore]
+) -> Callable[..., RunConfig]:
+    """Return a function that gives a run of seconds: ``make_config("us-a", training={...})``.
+
+    Unless sites are named it is of those of `site_stores`.
+    """
 
     def make(*sites: str, stores: dict[str, SiteStore] | None = None, **given: Any) -> RunConfig:
-        known = site_stores | (stores or {})
+        known = site_stores | third_store | (stores or {})
         content: dict[str, Any] = {
             "seed": 5,
             "rounds": 2,

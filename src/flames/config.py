@@ -153,9 +153,10 @@ class StrategyConfig(Section):
     sharing: float = Field(1.0, ge=0, le=1)
     """Share of the rounds in which `flames` clients begin from the mean of themselves and the peers
     they should weigh, before each tunes its own mixture; what a client keeps is chosen after."""
-    relay: int = Field(1, ge=1)
+    relay: int = Field(8, ge=1)
     """At most so many `flames` clients who are alike train one after another in those rounds, from
-    the third on, each from the weights of the one before; with 1 all train at once."""
+    the third on, each from the weights of the one before, where three or more are alike; with 1 all
+    train at once."""
 
     @property
     def hands_on(self) -> bool:

@@ -115,6 +115,18 @@ def test_a_recipe_that_selects_nothing_keeps_what_it_was_sent(client, start):
     assert (reply.chosen, reply.alpha) == ("mixture", 0.25)
 
 
+def test_what_peers_sent_is_tried_alone_in_the_second_and_third_round(client, start):
+    client.config = client.config.model_copy(update={"rounds": 5})
+    client.answer(first_task(start))
+    for server_round, tried in ((2, True), (3, True), (4, False)):
+        download = Download(start, use="mix", peers=1, own_share=0.5)
+        reply, _ = client.answer(Task(server_round, range(0), 4, download))
+        assert ("peers" in reply.validation) == tried, server_round
+        assert (reply.chosen, reply.alpha) == ("mixture", 0.5)
+    handed = Download(start, use="mix", peers=1, own_share=0.0)
+    assert "peers" not in client.answer(Task(3, range(0), 4, handed))[0].validation
+
+
 def test_batch_norm_statistics_stay_at_home(client, start, monkeypatch):
     tried = []
     monkeypatch.setattr(client_module, "set_model_arrays", lambda _, a: tried.append(a))
@@ -126,11 +138,11 @@ def test_batch_norm_statistics_stay_at_home(client, start, monkeypatch):
         '{"validation": {"trained": 0.1}, "curves": {}}', encoding="utf-8"
     )
     sent = Download({"n.running_mean": np.full(1, 9.0)}, use="mix", peers=1, own_share=0.6)
-    client._try(None, sent, before, sharing=False)
+    client._try(None, sent, before, server_round=2, sharing=False)
     assert [float(arrays["n.running_mean"][0]) for arrays in tried] == [1.0] * 4
     client.strategy = replace(client.strategy, keeps_statistics=False)
     tried.clear()
-    client._try(None, sent, before, sharing=False)
+    client._try(None, sent, before, server_round=2, sharing=False)
     assert float(tried[0]["n.running_mean"][0]) == pytest.approx(4.2)  # 0.6·1 + 0.4·9
 
 

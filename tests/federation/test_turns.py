@@ -30,10 +30,11 @@ def make_server(make_config, tmp_path):
     return make
 
 
-def answer(server, name, value, chosen="mixture"):
+def answer(server, name, value, validation=None):
     use = server.task(name).download.use
-    chosen, alpha = (chosen, 0.0) if use == "mix" else ("own", None)
-    reply = Reply(name, "US", 10, {"model": 0.5}, alpha, chosen, None, 1, 0.5, 0.1, {}, 1)
+    chosen, alpha = ("mixture", 0.0) if use == "mix" else ("own", None)
+    scores = validation or {"model": 0.5}
+    reply = Reply(name, "US", 10, scores, alpha, chosen, None, 1, 0.5, 0.1, {}, 1)
     server.accept(reply, {"w": np.array([value], np.float32)})
 
 
@@ -67,7 +68,7 @@ def test_the_third_round_is_the_first_in_which_friends_hand_on(make_server):
     assert received(server, "c") == (32.0, 0.0)
     answer(server, "c", 33)
     server.close_round()
-    assert received(server, "a") == (33.0, 0.0), "the last of the round before"
+    assert received(server, "b") == (33.0, 0.0), "the last of the round before"
 
 
 def test_the_groups_model_and_the_closing_pass_stay_as_without_a_relay(make_server):
@@ -91,43 +92,41 @@ def test_who_is_not_expected_is_passed_over_and_a_start_once_given_stays(make_se
     assert server.turns.may_begin("c", server.answered, NAMES)
 
 
-def test_a_ring_in_which_nobody_else_answers_goes_on_from_the_last_round(make_server):
-    server = make_server()
+def test_another_begins_each_round_and_nobody_goes_on_from_itself(make_server):
+    server = make_server(rounds=5)
+    play(server, 3)
+    assert [server.turns.may_begin(name, (), NAMES) for name in NAMES] == [False, True, False]
+    assert received(server, "b") == (33.0, 0.0), "from c, the last of the round before"
+    answer(server, "b", 42)
+    answer(server, "c", 43)
+    assert received(server, "a") == (43.0, 0.0)
+
+
+def test_where_nobody_before_answers_it_goes_on_from_the_last_round(make_server):
+    server = make_server(rounds=5)
     play(server, 3)
     assert received(server, "c") == (32.0, 0.0), "the last but itself"
 
 
-def test_who_twice_went_on_from_its_own_weights_is_a_stranger_from_then_on(make_server):
+def test_whose_peers_have_another_task_is_a_stranger_from_then_on(make_server):
     server = make_server(rounds=6)
-    play(server, 2)
-    for number in (30, 40):
-        assert set(server.affinity()["b"].values()) == {1.0}
-        answer(server, "a", number + 1)
-        answer(server, "b", number + 2, chosen="own")
-        assert received(server, "c") == (number + 1, 0.0), "nothing is handed on from it"
-        answer(server, "c", number + 3)
-        server.close_round()
+    play(server, 1)
+    for place, name in enumerate(NAMES, 1):
+        answer(server, name, 20 + place, validation={"peers": 0.2 * (name != "b"), "own": 0.15})
+    server.close_round()
+    assert set(server.affinity()["b"].values()) == {1.0}, "b's own weights can judge nobody yet"
+    answer(server, "a", 31, validation={"peers": 0.2, "own": 0.3})
+    answer(server, "b", 32, validation={"peers": 0.2, "own": 0.3})
+    answer(server, "c", 33, validation={"own": 0.9})
+    server.close_round()
     assert server.affinity()["a"] == {"b": 0.0, "c": 1.0}
     assert server.affinity()["b"] == {"a": 0.0, "c": 0.0}
     alone = server.task("b").download
     assert (alone.use, alone.arrays) == ("keep", None)
-    assert received(server, "a") == (43.0, 0.0)
-    assert float(server.task("a").download.model["w"][0]) == 42.0, "the mean of a and c"
-
-
-def test_who_once_went_on_from_its_own_weights_stays_a_friend(make_server):
-    server = make_server(rounds=6)
-    play(server, 2)
-    answer(server, "a", 31)
-    answer(server, "b", 32, chosen="own")
-    answer(server, "c", 33)
-    server.close_round()
+    assert received(server, "a") == (33.0, 0.5), "two keep to their mean"
+    assert float(server.task("a").download.model["w"][0]) == 32.0, "the mean of a and c"
     play(server, 1)
-    answer(server, "a", 51)
-    answer(server, "b", 52, chosen="own")
-    answer(server, "c", 53)
-    server.close_round()
-    assert set(server.affinity()["b"].values()) == {1.0}
+    assert server.affinity()["b"] == {"a": 0.0, "c": 0.0}, "what was measured stays"
 
 
 def test_short_chains_begin_with_a_mixture(make_server):

@@ -83,16 +83,6 @@ def test_a_round_begins_with_the_best_and_the_first_of_equals():
     assert choose(tried(model=0.2, own=0.9), sharing=False).name == "own"
 
 
-@pytest.mark.parametrize(
-    ("handed", "own", "chosen"), [(0.1, 0.5, "own"), (0.3, 0.5, "mixture"), (0.0, 0.05, "mixture")]
-)
-def test_what_one_other_handed_on_is_left_where_it_is_of_another_task(handed, own, chosen):
-    ways = [Candidate("mixture", OWN, 0.0, handed), Candidate("own", OWN, None, own)]
-    assert choose(ways, sharing=True).name == chosen
-    mean = [Candidate("mixture", OWN, 0.5, handed), Candidate("own", OWN, None, own)]
-    assert choose(mean, sharing=True).name == "mixture", "a mean of models may need a round"
-
-
 def test_while_sharing_a_round_begins_with_the_first_mixture_whatever_the_scores():
     ways = [
         Candidate("model", OWN, None, 0.8),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -21,49 +23,52 @@ def friends(*names):
 
 def test_a_circle_is_one_chain_while_it_is_short_enough():
     known = friends("a", "b", "c")
-    assert chain_of("b", known, 3) == Chain(("a", "b", "c"), ring=True)
-    assert chain_of("b", known, 2) == Chain(("b",), ring=False)
-    assert chain_of("c", known, 2) == Chain(("a", "c"), ring=False)
+    assert chain_of("b", known, 0, length=3) == Chain(("a", "b", "c"))
+    assert chain_of("b", known, 0, length=2) == Chain(("b",))
+    assert chain_of("c", known, 4, length=2) == Chain(("a", "c"))
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 8])
 def test_chains_hold_everybody_once_and_none_is_too_long(length):
     known = friends(*"abcdefgh")
-    chains = {chain_of(name, known, length) for name in known}
+    chains = {chain_of(name, known, 1, length=length) for name in known}
     assert sorted(name for chain in chains for name in chain.clients) == list("abcdefgh")
     assert max(len(chain.clients) for chain in chains) <= length
     assert len(chains) == -(-8 // length)
 
 
-def test_turns_begin_in_the_middle_of_a_circle():
-    known = {
-        "a": update("a", b=0.3, c=0.2),
-        "b": update("b", a=0.3, c=1.0),
-        "c": update("c", a=0.2, b=1.0),
-    }
-    assert chain_of("a", known, 8).clients == ("b", "c", "a")
-    assert chain_of("c", known, 2).clients == ("c",)
+@pytest.mark.parametrize("number", [3, 4, 7])
+def test_everybody_goes_on_from_somebody_else(number):
+    names = "abcdefgh"[:number]
+    known = friends(*names)
+    rounds = [chain_of("a", known, turn, length=8) for turn in range(9)]
+    assert rounds[0].before == ()
+    for last, this in pairwise(rounds):
+        assert this.before == last.clients
+        assert this.clients[0] != last.clients[-1], "nobody trains twice running"
+    closing = [chain.clients[-1] for chain in rounds[:number]]
+    assert len(set(closing)) == number, "each is once last"
+
+
+def test_two_keep_to_their_mean():
+    assert chain_of("a", friends("a", "b"), 4, length=8) == Chain(("a",))
 
 
 def test_strangers_are_in_no_chain_of_others():
-    known = {
-        "a": update("a", b=0.0, c=0.7),
-        "b": update("b", a=0.0, c=0.0),
-        "c": update("c", a=0.7, b=0.0),
-    }
-    assert [sorted(circle) for circle in circles(known)] == [["a", "c"], ["b"]]
-    assert chain_of("c", known, 8) == Chain(("a", "c"), ring=True)
-    assert chain_of("b", known, 8) == Chain(("b",), ring=True)
+    known = friends("a", "c", "d") | {"b": update("b", a=0.0, c=0.0, d=0.0)}
+    assert [sorted(circle) for circle in circles(known)] == [["a", "c", "d"], ["b"]]
+    assert chain_of("c", known, 0, length=8) == Chain(("a", "c", "d"))
+    assert chain_of("b", known, 0, length=8) == Chain(("b",))
 
 
 def test_modalities_have_chains_of_their_own():
     strategy = by_modality(personalised(relay=8), "flames")
     known = {
         name: update(name, modality)
-        for name, modality in zip("abc", ("US", "MR", "US"), strict=True)
+        for name, modality in zip("abcd", ("US", "MR", "US", "US"), strict=True)
     }
-    assert strategy.chain("a", known) == Chain(("a", "c"), ring=True)
-    assert strategy.chain("b", known) == Chain(("b",), ring=True)
+    assert strategy.chain("a", known, 0) == Chain(("a", "c", "d"))
+    assert strategy.chain("b", known, 0) == Chain(("b",))
 
 
 def test_a_fixed_share_has_no_relay():

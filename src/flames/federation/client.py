@@ -56,6 +56,8 @@ from flames.training.second import keep_second, train_second
 from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
+TASTING = range(2, 4)
+"""Rounds in which the mean of the peers is tried alone as well. It tells best before they go on."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,9 @@ class Client:
         network = self.precision.place(make_model(self._start_model(), self.plan))
         sharing = self._shares(task.server_round)
         download, controls = self._unpack(task.download, before)
-        tried = self._try(network, download, before, sharing=sharing)
+        tried = self._try(
+            network, download, before, server_round=task.server_round, sharing=sharing
+        )
         fixed = task.download.alpha is not None
         chosen = tried[0] if fixed else choose(tried, sharing=sharing)
         set_model_arrays(network, chosen.arrays)
@@ -300,11 +304,18 @@ class Client:
         return self.strategy.shares_first and server_round <= first
 
     def _try(
-        self, network: nn.Module, download: Download, before: Path, *, sharing: bool
+        self,
+        network: nn.Module,
+        download: Download,
+        before: Path,
+        *,
+        server_round: int,
+        sharing: bool,
     ) -> list[Candidate]:
         """Return what the client could begin with, each scored on validation cases.
 
-        While it shares it needs no mixture but the first.
+        While it shares it needs no mixture but the first; what peers sent is also tried alone in
+        the first rounds, to see whether they have the same task.
 
         A single way to begin is scored too, so that the server can choose its best round, except
         in recipes that select nothing: their scores are NaN.
@@ -321,6 +332,9 @@ class Client:
         elif sharing and download.alpha is None:
             mixtures = [way for way in ways if way.name == "mixture"]
             ways = [way for way in ways if way.name != "mixture" or way is mixtures[0]]
+            if mixtures and mixtures[0].alpha and server_round in TASTING:
+                assert download.arrays is not None
+                ways.append(Candidate("peers", download.arrays, 0.0))
         for way in ways:
             if self.strategy.keeps_statistics and own is not None:
                 way = replace(way, arrays=keep_statistics(way.arrays, own))

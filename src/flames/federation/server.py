@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from flames.federation.exchange import (
     transform,
 )
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
-from flames.federation.likeness import Likeness
+from flames.federation.likeness import Likeness, misfits
 from flames.federation.parcels import Held, Parcels, Sections, read_held
 from flames.federation.records import best_so_far, group_rule, group_score, site_record
 from flames.federation.turns import SETTLED, Turns
@@ -238,7 +238,7 @@ class Server:
             updates |= {client: self._update(away[client], "away", updates)}
         if client in updates:
             download = self._informed().download(client, updates)
-            before = self.turns.before(client, self._received.keys() - self._foreign())
+            before = self.turns.before(client, self._received)
             if before is None or download.use != "mix":
                 return download
             fresh = before in self._received
@@ -257,13 +257,7 @@ class Server:
         updates = self._updates()
         if client not in updates:
             return None
-        chain = self.strategy.chain(client, updates)
-        return replace(chain, ring=chain.ring and self.finished > SETTLED)
-
-    def _foreign(self) -> set[str]:
-        """Return who went on from its own weights though others' were handed on to it."""
-        own = {name for name, reply in self._received.items() if reply.chosen == "own"}
-        return {name for name in own if self.turns.takes_turns(name)}
+        return self.strategy.chain(client, updates, self.finished - SETTLED)
 
     def _open_update(self, client: str) -> Arrays:
         return LazyArrays(self._partial() / "updates" / f"{client}.safetensors")
@@ -316,9 +310,12 @@ class Server:
                     kinds.setdefault(id(self.start(reply.modality)), {})[name] = updates[name]
             known = known.after(*(cosines(kind, begun) for kind in kinds.values()))
             shutil.rmtree(partial / "begun", ignore_errors=True)
-        before = self.replies()
-        twice = {n for n in self._foreign() if n in before and before[n].chosen == "own"}
-        known.without(twice).save(partial)
+        known.without(misfits(self._scores())).save(partial)
+
+    def _scores(self) -> Iterator[tuple[str, Mapping[str, float]]]:
+        """Return what clients measured on validation cases, from the first round to this one."""
+        yield from ((r["site"], r["validation"]) for r in self._history() if r["kind"] == "site")
+        yield from ((name, reply.validation) for name, reply in self._received.items())
 
     def _begun(self, reply: Reply, partial: Path) -> Arrays | None:
         """Return what a client began the open round with, from a file; None where nobody knows."""

@@ -27,7 +27,7 @@ class Turns:
     def may_begin(self, client: str, answered: Collection[str], expected: Collection[str]) -> bool:
         """Return whether everybody before a client answered, or is not expected to.
 
-        >>> turns = Turns(lambda _: Chain(("a", "b", "c"), ring=True))
+        >>> turns = Turns(lambda _: Chain(("a", "b", "c")))
         >>> turns.may_begin("a", (), ("a", "b", "c")), turns.may_begin("c", ("a",), ("b", "c"))
         (True, False)
         >>> turns.may_begin("c", ("a",), ("c",))
@@ -42,13 +42,13 @@ class Turns:
     def before(self, client: str, answered: Collection[str]) -> str | None:
         """Return from whom a client goes on; once said it stays, whoever answers later.
 
-        It is the nearest before it who answered in this round; else, in a ring, the last but itself
-        of the round before.
+        It is the nearest before it who answered in this round; else the last but itself of the
+        round before.
 
-        >>> turns = Turns(lambda _: Chain(("a", "b", "c"), ring=True))
-        >>> turns.before("a", ()), turns.before("c", ("a",)), turns.before("c", ("a", "b"))
-        ('c', 'a', 'a')
-        >>> Turns(lambda _: Chain(("a", "b"), ring=False)).before("a", ()) is None
+        >>> turns = Turns(lambda _: Chain(("b", "c", "a"), before=("a", "b", "c")))
+        >>> turns.before("b", ()), turns.before("a", ("b",)), turns.before("a", ("b", "c"))
+        ('c', 'b', 'b')
+        >>> Turns(lambda _: Chain(("a", "b"))).before("a", ()) is None
         True
         """
         if client not in self._before:
@@ -63,7 +63,7 @@ class Turns:
         earlier = [name for name in chain.clients[:place] if name in answered]
         if earlier:
             return earlier[-1]
-        return [n for n in chain.clients if n != client][-1] if chain.ring else None
+        return next((name for name in reversed(chain.before) if name != client), None)
 
     def _of(self, client: str) -> Chain | None:
         if client not in self._chains:

@@ -35,9 +35,9 @@ class Chain:
     """Clients that train one after another in a round, each from the weights of the one before."""
 
     clients: tuple[str, ...]
-    ring: bool
-    """Whether the first goes on from the last of the round before; else it begins as without a
-    relay."""
+    before: tuple[str, ...] = ()
+    """In which order they took turns in the round before, whose last hands on to this one's first;
+    empty where the first begins as without a relay."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,10 @@ class Strategy:
     """Whether batch-norm statistics stay the client's own when others' weights arrive (FedBN)."""
     shares_first: bool = False
     """Whether the first rounds begin from the group's model, before clients go their own way."""
-    chain: Callable[[str, Updates], Chain] | None = None
-    """With whom a client trains in turn while it shares, each from the weights of the one before,
-    given the updates of the last round; None where all train at once."""
+    chain: Callable[[str, Updates, int], Chain] | None = None
+    """With whom a client trains in turn while it shares, each from the weights of the one before:
+    ``(client, updates of the last round, rounds in turn before) -> chain``; None where all train at
+    once."""
     schedule: Callable[[int, int], int] | None = None
     """Optimiser steps of each round as parts of the budget: ``(server_round, rounds) -> parts``."""
     rule: LocalRule = PLAIN

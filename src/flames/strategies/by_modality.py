@@ -33,9 +33,9 @@ def by_modality(inner: Strategy, name: str) -> Strategy:
         modalities = {u.modality for u in updates.values()}
         return frozenset().union(*(inner.voters(_of(m, updates)) for m in modalities))
 
-    def chain(client: str, updates: Updates) -> Chain:
+    def chain(client: str, updates: Updates, turn: int) -> Chain:
         assert inner.chain is not None
-        return inner.chain(client, _of(updates[client].modality, updates))
+        return inner.chain(client, _of(updates[client].modality, updates), turn)
 
     outer = replace(
         inner,

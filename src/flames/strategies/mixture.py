@@ -14,18 +14,13 @@ import numpy as np
 from flames.strategies.arrays import Arrays, interpolate
 from flames.strategies.base import Download
 
-FOREIGN = 0.5
-"""Share of own weights' validation Dice below which what was handed on is of another task."""
-SOMETHING = 0.1
-"""Validation Dice below which own weights can judge nobody."""
-
 
 @dataclass(frozen=True)
 class Candidate:
     """One set of weights a client could use, and how well it does on validation cases."""
 
     name: str
-    """``own``, ``model`` (the group's) or ``mixture``."""
+    """``own``, ``model`` (the group's), ``mixture``, or ``peers`` (what they sent, alone)."""
     arrays: Arrays
     alpha: float | None
     """Own share where it is a mixture."""
@@ -71,34 +66,13 @@ def choose(tried: Sequence[Candidate], *, sharing: bool) -> Candidate:
     Own weights, just trained on the site's own cases, almost always beat an average of models that
     have not yet met, and models that went their own way from the start have averages that are worth
     little: a client that took the best from the first round on would learn from nobody.
-    What another client handed on is no average: where it is `foreign` here, own weights go on.
     """
     if sharing:
-        if foreign(tried):
-            return next(candidate for candidate in tried if candidate.name == "own")
         for name in ("mixture", "own"):
             for candidate in tried:
                 if candidate.name == name:
                     return candidate
     return max(tried, key=lambda candidate: candidate.score)
-
-
-def foreign(tried: Sequence[Candidate]) -> bool:
-    """Return whether what one other client handed on, an own share of 0, is of another task.
-
-    It then does less than half as well on validation cases as own weights do, which must do
-    something themselves.
-
-    >>> def ways(handed, own):
-    ...     return [Candidate("mixture", {}, 0.0, handed), Candidate("own", {}, None, own)]
-    >>> foreign(ways(0.10, 0.51)), foreign(ways(0.42, 0.44)), foreign(ways(0.0, 0.05))
-    (True, False, False)
-    """
-    handed = [way.score for way in tried if way.name == "mixture" and way.alpha == 0]
-    own = [way.score for way in tried if way.name == "own"]
-    if not handed or not own:
-        return False
-    return own[0] >= SOMETHING and handed[0] < FOREIGN * own[0]
 
 
 def alphas(clients: int, count: int) -> list[float]:

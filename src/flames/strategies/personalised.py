@@ -5,6 +5,8 @@ Savoia, Prezioso, Piccialli: FLAMES, Expert Systems 42(8), 2025, 10.1111/exsy.70
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from flames.strategies.arrays import weighted_mean
@@ -63,7 +65,7 @@ def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
         personal=True,
         keeps_statistics=True,
         shares_first=True,
-        chain=(lambda client, updates: chain_of(client, updates, relay)) if hands_on else None,
+        chain=partial(chain_of, length=relay) if hands_on else None,
     )
 
 

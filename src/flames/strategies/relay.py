@@ -8,37 +8,45 @@ from __future__ import annotations
 
 from flames.strategies.base import Chain, Update, Updates, ordered
 
+LEAST = 3
+"""Clients of a circle that hands a model on."""
 
-def chain_of(client: str, updates: Updates, length: int) -> Chain:
+
+def chain_of(client: str, updates: Updates, turn: int, *, length: int) -> Chain:
     """Return the chain of a client's circle that it belongs to, in the order of their turns.
 
-    Who is most alike to all others comes first, the first by name of equals: what goes round begins
-    in the middle of the circle, and who may be no friend after all comes last.
+    They take turns by name, and from round to round another one begins: models forget whom they
+    left long ago, so nobody should always be the last. Two would only alternate, and keep to their
+    mean.
 
     Args:
         client: One of ``updates``.
         updates: Of one round and one modality.
+        turn: Rounds in which clients took turns before.
         length: Clients of a chain at most. A circle of more is dealt out to as few chains as
-            possible, side by side.
+            possible, side by side, whose first begin as without a relay.
 
     >>> names = ["a", "b", "c", "d", "e"]
     >>> updates = {name: Update(name, "MR", {}, 1) for name in names}
-    >>> chain_of("b", updates, 8)
-    Chain(clients=('a', 'b', 'c', 'd', 'e'), ring=True)
-    >>> chain_of("b", updates, 3)
-    Chain(clients=('b', 'd'), ring=False)
-    >>> chain_of("b", updates, 1)
-    Chain(clients=('b',), ring=False)
+    >>> chain_of("b", updates, 0, length=8)
+    Chain(clients=('a', 'b', 'c', 'd', 'e'), before=())
+    >>> chain_of("b", updates, 1, length=8)
+    Chain(clients=('b', 'c', 'd', 'e', 'a'), before=('a', 'b', 'c', 'd', 'e'))
+    >>> chain_of("b", updates, 1, length=3)
+    Chain(clients=('b', 'd'), before=())
     """
-    found = next(circle for circle in circles(updates) if client in circle)
-    circle = sorted(found, key=lambda name: (-_closeness(found[name]), name))
+    circle = sorted(next(circle for circle in circles(updates) if client in circle))
+    if len(circle) < LEAST:
+        return Chain((client,))
     parts = -(-len(circle) // length)
-    number = circle.index(client) % parts
-    return Chain(tuple(circle[number::parts]), ring=parts == 1)
+    chain = tuple(circle[circle.index(client) % parts :: parts])
+    before = _rotated(chain, turn - 1) if parts == 1 and turn > 0 else ()
+    return Chain(_rotated(chain, turn), before)
 
 
-def _closeness(update: Update) -> float:
-    return sum((update.affinity or {}).values())
+def _rotated(chain: tuple[str, ...], turn: int) -> tuple[str, ...]:
+    first = turn % len(chain)
+    return chain[first:] + chain[:first]
 
 
 def circles(updates: Updates) -> list[dict[str, Update]]:

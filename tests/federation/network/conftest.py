@@ -171,14 +171,18 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_hall(
-    tmp_path: Path, make_config: Callable[..., RunConfig], site_stores: dict[str, SiteStore]
+    tmp_path: Path,
+    make_config: Callable[..., RunConfig],
+    site_stores: dict[str, SiteStore],
+    third_store: dict[str, SiteStore],
 ) -> Callable[..., Hall]:
     """Return a function that makes a hall: ``make_hall("us-a", "us-b", rounds=3)``."""
 
     def make(*sites: str, **given: Any) -> Hall:
         config = make_config(*sites, **given)
         names = [site.name for site in config.sites]
-        return Hall(tmp_path / "hall", config, {name: site_stores[name] for name in names})
+        stores = site_stores | third_store
+        return Hall(tmp_path / "hall", config, {name: stores[name] for name in names})
 
     return make
 

@@ -9,49 +9,49 @@ import pytest
 from flames.federation.simulation import simulate
 
 pytestmark = pytest.mark.usefixtures("small_network")
-SITES = ("us-a", "us-b", "mr-a")
+SITES = ("us-a", "us-b", "us-c", "mr-a")
 RELAY = {"relay": 8}
 
 
 @pytest.fixture(scope="module")
 def four_rounds(tmp_path_factory, make_config):
     run = simulate(
-        make_config(rounds=4, strategy=RELAY), tmp_path_factory.mktemp("simulated") / "run"
+        make_config(*SITES, rounds=4, strategy=RELAY), tmp_path_factory.mktemp("simulated") / "run"
     )
     chosen = [r for r in run.load_rounds() if r["kind"] == "site" and r["modality"] == "US"]
     handed = {(r["round"], r["site"]) for r in chosen if r["alpha"] == 0}
-    assert handed == {(3, "us-b"), (4, "us-a"), (4, "us-b")}
+    assert handed == {(3, "us-b"), (3, "us-c"), (4, "us-a"), (4, "us-b"), (4, "us-c")}
     return run
 
 
 def test_a_relay_over_messages_is_a_simulation_bit_for_bit(make_hall, four_rounds, as_simulated):
-    hall = make_hall(rounds=4, strategy=RELAY)
+    hall = make_hall(*SITES, rounds=4, strategy=RELAY)
     assert hall.job(*SITES)[0] == "finished"
     assert as_simulated(hall.run) == as_simulated(four_rounds)
 
 
 def test_who_is_before_and_away_is_waited_for(make_hall, four_rounds, as_simulated):
-    hall = make_hall(rounds=4, strategy=RELAY, network={"rounds-per-job": 2})
+    hall = make_hall(*SITES, rounds=4, strategy=RELAY, network={"rounds-per-job": 2})
     assert hall.job(*SITES) == ("next", "the job did its rounds")
     hall.connected = set(SITES)
-    assert hall.job("us-b", "mr-a") == ("next", "us-a came back")
+    assert hall.job("us-b", "us-c", "mr-a") == ("next", "us-a came back")
     verdicts = [hall.job(*SITES)[0] for _ in range(2)]
     assert verdicts == ["next", "finished"]
     assert as_simulated(hall.run) == as_simulated(four_rounds)
 
 
 def test_who_is_before_and_away_beyond_the_deadline_is_passed_over(make_hall):
-    hall = make_hall(rounds=4, strategy=RELAY, network={"rounds-per-job": 3})
+    hall = make_hall(*SITES, rounds=4, strategy=RELAY, network={"rounds-per-job": 3})
     assert hall.job(*SITES)[0] == "next"
-    hall.connected, hall.late = {"us-b", "mr-a"}, True
-    assert hall.job("us-b", "mr-a")[0] == "finished"
+    hall.connected, hall.late = {"us-b", "us-c", "mr-a"}, True
+    assert hall.job("us-b", "us-c", "mr-a")[0] == "finished"
     rounds = [r for r in hall.run.load_rounds() if r["kind"] == "site" and r["round"] == 4]
-    assert {r["site"] for r in rounds} == {"us-b", "mr-a"}
+    assert {r["site"] for r in rounds} == {"us-b", "us-c", "mr-a"}
     assert next(r for r in rounds if r["site"] == "us-b")["alpha"] == 0, "from us-a's last update"
 
 
 def test_who_fails_before_holds_nobody_up(make_hall):
-    hall = make_hall(rounds=3, strategy=RELAY, network={"rounds-per-job": 2})
+    hall = make_hall(*SITES, rounds=3, strategy=RELAY, network={"rounds-per-job": 2})
     assert hall.job(*SITES)[0] == "next"
 
     def broken(client):
@@ -66,11 +66,11 @@ def test_who_fails_before_holds_nobody_up(make_hall):
     hall.client_of = broken
     assert hall.job(*SITES)[0] == "next"
     rounds = [r for r in hall.run.load_rounds() if r["kind"] == "site" and r["round"] == 3]
-    assert {r["site"] for r in rounds} == {"us-b", "mr-a"}
+    assert {r["site"] for r in rounds} == {"us-b", "us-c", "mr-a"}
 
 
 def test_friends_train_in_turn_and_strangers_beside_them(make_hall):
-    hall = make_hall(rounds=3, strategy=RELAY)
+    hall = make_hall(*SITES, rounds=3, strategy=RELAY)
     order, lock = [], threading.Lock()
 
     def watched(client):
@@ -95,4 +95,6 @@ def test_friends_train_in_turn_and_strangers_beside_them(make_hall):
         ("us-a", "ends"),
         ("us-b", "begins"),
         ("us-b", "ends"),
+        ("us-c", "begins"),
+        ("us-c", "ends"),
     ]
