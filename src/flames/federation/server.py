@@ -80,6 +80,7 @@ class Server:
         self._received: dict[str, Reply] = {}
         self._bytes: dict[str, tuple[int, int]] = {}
         self._sends: dict[str, int] = {}
+        self._known: tuple[int, dict[str, Update]] | None = None
         self.turns = Turns(self._chain)
         self._moved: dict[str, dict[str, Any]] = {}
         self.parcels = Parcels(config.wire)
@@ -235,7 +236,7 @@ class Server:
         updates = self._updates()
         away = self.away()
         if client in away:
-            updates |= {client: self._update(away[client], "away", updates)}
+            updates |= {client: self._update(away[client], "away", updates, self.affinity())}
         if client in updates:
             download = self._informed().download(client, updates)
             before = self.turns.before(client, self._received)
@@ -278,6 +279,11 @@ class Server:
 
     def _updates(self) -> dict[str, Update]:
         """Return the last finished round's updates, and the last ones of groups that were away."""
+        if self._known is None or self._known[0] != self.finished:
+            self._known = (self.finished, self._read_updates())
+        return dict(self._known[1])
+
+    def _read_updates(self) -> dict[str, Update]:
         fresh, away = self.replies(), self.away()
         present = {self.strategy.group_of(reply.modality) for reply in fresh.values()}
         kept = {
@@ -285,9 +291,10 @@ class Server:
             for name, reply in away.items()
             if self.strategy.group_of(reply.modality) not in present
         }
-        known = fresh | kept
-        return {name: self._update(reply, "updates", known) for name, reply in fresh.items()} | {
-            name: self._update(reply, "away", known) for name, reply in kept.items()
+        known, likes = fresh | kept, self.affinity()
+        return {
+            name: self._update(reply, "updates" if name in fresh else "away", known, likes)
+            for name, reply in known.items()
         }
 
     def _judge(self, previous: Path, partial: Path) -> None:
@@ -333,10 +340,14 @@ class Server:
         return LazyArrays(place)
 
     def _update(
-        self, reply: Reply, place: str, others: Mapping[str, Reply] | Mapping[str, Update]
+        self,
+        reply: Reply,
+        place: str,
+        others: Mapping[str, Reply] | Mapping[str, Update],
+        likes: Mapping[str, Mapping[str, float]],
     ) -> Update:
         """Return an update of the last finished round; who joined later is weighed like anyone."""
-        known = self.affinity().get(reply.client, {})
+        known = likes.get(reply.client, {})
         affinity = {
             name: known.get(name, 1.0)
             for name, other in others.items()
