@@ -183,7 +183,8 @@ class NetworkConfig(Section):
     quorum: float = Field(0.5, gt=0, le=1)
     """Share of a modality's sites that must answer for its round to count without the others."""
     deadline: float = Field(1800.0, gt=0)
-    """Seconds that a round waits for sites that are away or slow."""
+    """Seconds that a round waits for sites that are away or slow, or for one of those that take
+    turns."""
     silence: float = Field(60.0, gt=0)
     """Seconds without a sign of life after which a site counts as away."""
     rounds_per_job: int = Field(20, ge=1)

@@ -6,6 +6,8 @@ import threading
 
 import pytest
 
+from flames.federation.network.desk import Desk
+from flames.federation.network.run_state import RunState
 from flames.federation.simulation import simulate
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -98,3 +100,22 @@ def test_friends_train_in_turn_and_strangers_beside_them(make_hall):
         ("us-c", "begins"),
         ("us-c", "ends"),
     ]
+
+
+def test_the_deadline_begins_anew_with_each_turn(make_hall, monkeypatch):
+    noted = []
+    plain = RunState.note_turn
+    monkeypatch.setattr(
+        RunState, "note_turn", lambda state, moment: noted.append(plain(state, moment))
+    )
+    hall = make_hall(*SITES, rounds=3, strategy=RELAY, network={"rounds-per-job": 3})
+    assert hall.job(*SITES)[0] == "next"
+    assert len(noted) == 3, "three friends take turns in the third round alone"
+    desk = hall.desk(list(SITES))
+    late = []
+    for seconds, answers in ((1799, False), (1801, True), (3500, False), (3700, False)):
+        desk.clock = lambda moment=desk.since + seconds: moment
+        late.append(Desk._late(desk))
+        if answers:
+            desk.state.note_turn(desk.clock())
+    assert late == [False, True, False, True]

@@ -237,6 +237,8 @@ class Desk:
         except UpdateSetAside as error:
             return self._go_on_without(seat, error.found)
         seat.done = seat.total
+        if self.server.turns.takes_turns(seat.name):
+            self.state.note_turn(self.clock())
         self._tell("update", f"{seat.name} answered round {number}", site=seat.name, bytes=size)
         return encode({"do": "go"})
 
@@ -399,7 +401,8 @@ class Desk:
         self._end("failed", cause)
 
     def _late(self) -> bool:
-        return self.clock() - self.since > self.config.network.deadline
+        since = self.state.turn_since(self.server.finished + 1)
+        return self.clock() - since > self.config.network.deadline
 
     def _refuse(self, seat: Seat, reason: str) -> bytes:
         seat.status, seat.reason = "refused", reason

@@ -101,13 +101,21 @@ class RunState:
 
     def round_since(self, number: int, moment: float) -> float:
         """Return when a round began, which may be before this job."""
-        path = self.run.state / "round.json"
-        if path.exists():
-            known = json.loads(path.read_text(encoding="utf-8"))
-            if known["round"] == number:
-                return float(known["since"])
-        save_json(path, {"round": number, "since": moment})
+        known = self._round()
+        if known.get("round") == number:
+            return float(known["since"])
+        save_json(self._round_file, {"round": number, "since": moment})
         return moment
+
+    def turn_since(self, number: int) -> float:
+        """Return when the last site that takes turns in a round answered, or the round began."""
+        known = self._round()
+        assert known["round"] == number
+        return float(known.get("turn", known["since"]))
+
+    def note_turn(self, moment: float) -> None:
+        """Write down that a site that takes turns answered."""
+        save_json(self._round_file, self._round() | {"turn": moment})
 
     def best_models(self, server: Server, modality: str) -> dict[str, dict[str, np.ndarray]]:
         """Return the server's models that serve a modality, by group."""
@@ -118,6 +126,14 @@ class RunState:
     def save_desk(self, content: dict[str, Any]) -> None:
         """Write how the running job stands."""
         save_json(self.desk, content)
+
+    def _round(self) -> dict[str, Any]:
+        path = self._round_file
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    @property
+    def _round_file(self) -> Path:
+        return self.run.state / "round.json"
 
     @property
     def _facts(self) -> Path:
