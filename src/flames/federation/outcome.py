@@ -14,7 +14,6 @@ from flames.federation.summary import (
     Rows,
     about_store,
     calibration_rows,
-    kept_rule,
     model_metadata,
     summarise,
 )
@@ -55,7 +54,7 @@ def save_models(
     for site, store in stores.items():
         if personal:
             arrays = dict(clients[site].kept_weights())
-            rule = kept_rule(server.replies()[site].curves.get("kept"))
+            rule = clients[site].kept_rule()
         else:
             group = store.modality if store.modality in models else "all"
             arrays, rule = models[group], rules[group]

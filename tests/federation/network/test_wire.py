@@ -109,8 +109,9 @@ def test_what_moved_too_far_is_set_aside_and_the_round_goes_on(make_hall):
     assert ("us-b", 3) in rounds
 
 
+@pytest.mark.parametrize("last", [False, True])
 def test_a_simulation_goes_on_without_an_update_that_moved_too_far(
-    make_config, tmp_path, monkeypatch
+    make_config, tmp_path, monkeypatch, last
 ):
     from flames.federation.client import Client
 
@@ -118,7 +119,7 @@ def test_a_simulation_goes_on_without_an_update_that_moved_too_far(
 
     def outgoing(self, number):
         coded, base = plain(self, number)
-        if self.name == "us-b" and number == 2:
+        if self.name == "us-b" and number == (4 if last else 2):
             for name, array in coded.values.items():
                 if array.dtype == np.float32:
                     coded.values[name] = array * np.float32(50)
@@ -128,8 +129,8 @@ def test_a_simulation_goes_on_without_an_update_that_moved_too_far(
     events = []
     run = simulate(make_config("us-a", "us-b", rounds=3), tmp_path / "run", on_event=events.append)
     assert any("is set aside" in event.text for event in events)
-    assert len(up(run, 2)) == 1
-    assert len(up(run, 3)) == 2
+    assert [len(up(run, number)) for number in (2, 3, 4)] == ([2, 2, 1] if last else [1, 2, 2])
+    assert set(run.personal_models()) == {"us-a", "us-b"}, "it keeps what it has at home"
 
 
 def test_a_client_that_does_not_clip_is_clipped_at_the_server(make_config, tmp_path, monkeypatch):
