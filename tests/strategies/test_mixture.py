@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,19 @@ def test_statistics_stay_the_clients_own():
 
 def tried(**scores):
     return [Candidate(name, OWN, None, score) for name, score in scores.items()]
+
+
+def test_last_levels_stay_ones_own_in_every_mixture_that_has_an_own_share():
+    own = {name: np.ones(1) for name in ("stem.weight", "upsamples.1.weight", "head.bias")}
+    peers = {name: np.full(1, 3.0) for name in own}
+    for own_share, head in ((0.5, 1.0), (0.0, 3.0)):
+        download = Download(peers, use="mix", peers=1, own_share=own_share, own_head=True)
+        first = next(w for w in candidates(download, own, count=2) if w.name == "mixture")
+        assert float(first.arrays["stem.weight"][0]) == 3 - 2 * own_share
+        assert {float(first.arrays[n][0]) for n in ("upsamples.1.weight", "head.bias")} == {head}
+    fixed = replace(download, alpha=0.5, own_head=False)
+    (mixture,) = candidates(fixed, own, count=2)
+    assert {float(array[0]) for array in mixture.arrays.values()} == {2.0}
 
 
 def test_a_round_begins_with_the_best_and_the_first_of_equals():

@@ -451,7 +451,7 @@ def _digest(task: Task) -> str:
     download = task.download
     digest.update(
         f"{task.server_round} {task.steps} {task.total_steps} {download.use} {download.alpha} "
-        f"{download.peers} {download.own_share}".encode()
+        f"{download.peers} {download.own_share} {download.own_head}".encode()
     )
     for arrays in (download.arrays or {}, download.model or {}):
         for name in sorted(arrays):

@@ -14,7 +14,8 @@ import numpy as np
 
 from flames.config import WireConfig
 from flames.errors import FlamesError
-from flames.strategies import Download, interpolate
+from flames.strategies import Download
+from flames.strategies.mixture import mixed
 from flames.strategies.movement import shortened
 from flames.strategies.rules import split_controls, with_controls
 
@@ -115,7 +116,7 @@ def begun_with(
     if chosen == "mixture":
         if own is None or download.arrays is None or alpha is None or not 0 <= alpha <= 1:
             return None
-        return interpolate(own, download.arrays, alpha)
+        return mixed(own, download.arrays, alpha, own_head=download.own_head)
     if download.use == "replace" or own is None or download.model is None:
         return download.arrays
     return download.model

@@ -69,8 +69,8 @@ def best_so_far(
     """Return the score of the server model that is kept, None where a round begins anew.
 
     A model of other clients was judged by other clients: once a client that is still there is no
-    longer of the group's circle, earlier scores cannot be compared. One that is away for a round,
-    or comes to the circle, changes nothing.
+    longer of the group's circle, or one comes to it that was there before, earlier scores cannot be
+    compared. One that is away for a round, or joins the federation, changes nothing.
 
     Args:
         history: Earlier records of the run.
@@ -78,16 +78,31 @@ def best_so_far(
         circle: The clients that the model is a mean of; None where that is the whole group.
         present: Every client with an update.
 
-    >>> known = [{"kind": "server", "group": "MR", "circle": ["a", "b"], "best": 0.5}]
+    >>> known = [
+    ...     {
+    ...         "kind": "server",
+    ...         "group": "MR",
+    ...         "sites": ["a", "b", "c"],
+    ...         "circle": ["a", "b"],
+    ...         "best": 0.5,
+    ...     }
+    ... ]
     >>> best_so_far(known, "MR", ["a"], {"a", "c"})  # b is away
     0.5
-    >>> best_so_far(known, "MR", ["a", "c"], {"a", "b", "c"}) is None
+    >>> best_so_far(known, "MR", ["a", "b", "new"], {"a", "b", "c", "new"})
+    0.5
+    >>> best_so_far(known, "MR", ["a"], {"a", "b", "c"}) is None
+    True
+    >>> best_so_far(known, "MR", ["a", "b", "c"], {"a", "b", "c"}) is None
     True
     """
     found = [r for r in history if r["kind"] == "server" and r["group"] == group]
     if not found:
         return None
     before = found[-1].get("circle")
-    if circle is not None and before is not None and (set(before) & set(present)) - set(circle):
-        return None
+    if circle is not None and before is not None:
+        left = (set(before) & set(present)) - set(circle)
+        came = (set(circle) - set(before)) & set(found[-1]["sites"])
+        if left or came:
+            return None
     return found[-1]["best"]

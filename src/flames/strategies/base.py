@@ -57,6 +57,9 @@ class Download:
     where there are none."""
     model: Arrays | None = None
     """The group's model, for clients that may prefer it to a mixture."""
+    own_head: bool = False
+    """Whether the last levels of its network stay the client's own in a mixture with an own share;
+    see `flames.strategies.rules.last_levels`."""
 
 
 @dataclass(frozen=True)

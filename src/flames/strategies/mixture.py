@@ -13,6 +13,7 @@ import numpy as np
 
 from flames.strategies.arrays import Arrays, interpolate
 from flames.strategies.base import Download
+from flames.strategies.rules import last_levels
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,15 @@ def candidates(download: Download, own: Arrays | None, *, count: int) -> list[Ca
         return [Candidate("model", download.arrays, None)]
     peers = download.arrays
     if download.alpha is not None:
-        return [_mixture(own, peers, download.alpha), *group]
-    shares = [download.own_share, *alphas(download.peers + 1, count)]
-    mixtures = [_mixture(own, peers, alpha) for alpha in dict.fromkeys(shares)]
+        shares = [download.alpha]
+    else:
+        shares = [download.own_share, *alphas(download.peers + 1, count)]
+    mixtures = [
+        Candidate("mixture", mixed(own, peers, alpha, own_head=download.own_head), alpha)
+        for alpha in dict.fromkeys(shares)
+    ]
+    if download.alpha is not None:
+        return [*mixtures, *group]
     return [*group, *mixtures, Candidate("own", own, None)]
 
 
@@ -85,8 +92,21 @@ def alphas(clients: int, count: int) -> list[float]:
     return [low + (1 - low) * step / count for step in range(count)]
 
 
-def _mixture(own: Arrays, peers: Arrays, alpha: float) -> Candidate:
-    return Candidate("mixture", interpolate(own, peers, alpha), alpha)
+def mixed(own: Arrays, peers: Arrays, alpha: float, *, own_head: bool) -> dict[str, np.ndarray]:
+    """Return ``α·own + (1 − α)·peers``, with its own last levels where there is an own share.
+
+    >>> own = {"down.weight": np.array([1.0]), "head.weight": np.array([1.0])}
+    >>> peers = {"down.weight": np.array([3.0]), "head.weight": np.array([3.0])}
+    >>> found = mixed(own, peers, 0.5, own_head=True)
+    >>> float(found["down.weight"][0]), float(found["head.weight"][0])
+    (2.0, 1.0)
+    >>> float(mixed(own, peers, 0.0, own_head=True)["head.weight"][0])  # handed on whole
+    3.0
+    """
+    arrays = interpolate(own, peers, alpha)
+    if own_head and alpha > 0:
+        arrays |= {name: np.array(own[name]) for name in last_levels(own)}
+    return arrays
 
 
 def keep_statistics(arrays: Arrays, own: Arrays) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
     cases, with which a client begins while it shares, is at least one part of as many as it learns
     from and itself, so that a small client is not drowned by a large one. Peers' weights travel,
     and the client mixes, so it can tune α on its own validation cases inside [1/n, 1] without
-    asking.
+    asking; then the last levels of its network stay its own.
 
     Args:
         alpha: Own share, for every client alike; None lets each client tune its own.
@@ -54,6 +54,7 @@ def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
                 1 / (1 + sum(weight > 0 for weight in weights)),
             ),
             model=model,
+            own_head=alpha is None,
         )
 
     return Strategy(

@@ -33,7 +33,7 @@ def chain_of(client: str, updates: Updates, turn: int, *, length: int) -> Chain:
     >>> chain_of("b", updates, 1, length=8)
     Chain(clients=('b', 'c', 'd', 'e', 'a'), before=('a', 'b', 'c', 'd', 'e'))
     >>> chain_of("b", updates, 1, length=3)
-    Chain(clients=('b', 'd'), before=())
+    Chain(clients=('d', 'b'), before=())
     """
     circle = sorted(next(circle for circle in circles(updates) if client in circle))
     if len(circle) < LEAST:

@@ -80,6 +80,8 @@ def norm_layers(arrays: Arrays) -> frozenset[str]:
 DECODER = ("upsamples", "output_block", "deep_supervision_heads", "decoder", "head")
 DECODER_STARTS = ("up", "decode")
 """Names of a network's parts behind its deepest layer; ``up0`` and ``decode0`` of DenseNet."""
+DECODER_LEVELS = ("upsamples", "decoder")
+"""Those with a number for each level, the last the largest; that of DenseNet's last is 0."""
 
 
 def decoder(arrays: Arrays) -> frozenset[str]:
@@ -89,6 +91,34 @@ def decoder(arrays: Arrays) -> frozenset[str]:
     ['network.head.bias']
     """
     return frozenset(name for name in arrays if _is_decoder(name))
+
+
+def last_levels(arrays: Arrays) -> frozenset[str]:
+    """Return the arrays of the later half of a network's decoder, and of its heads.
+
+    They draw what the levels before have understood.
+
+    >>> names = [f"upsamples.{n}.norm.weight" for n in range(4)]
+    >>> known = [*names, "output_block.bias", "bottleneck.conv.weight"]
+    >>> sorted(last_levels({name: np.zeros(1) for name in known}))
+    ['output_block.bias', 'upsamples.2.norm.weight', 'upsamples.3.norm.weight']
+    >>> names = [f"network.{part}.weight" for part in ("up1", "decode1.0", "up0", "decode0.0")]
+    >>> sorted(last_levels({name: np.zeros(1) for name in names}))
+    ['network.decode0.0.weight', 'network.up0.weight']
+    """
+    levels = {name: _level(name) for name in arrays if _is_decoder(name)}
+    known = sorted({level for level in levels.values() if level is not None})
+    late = set(known[len(known) // 2 :])
+    return frozenset(name for name, level in levels.items() if level is None or level in late)
+
+
+def _level(name: str) -> int | None:
+    """Return the level of an array of a decoder, later ones larger; None for those of a head."""
+    part, following, *_ = [part for part in name.split(".") if part != "network"] + [""]
+    if part in DECODER_LEVELS and following.isdigit():
+        return int(following)
+    start = part.rstrip("0123456789")
+    return -int(part[len(start) :]) if start in DECODER_STARTS and start != part else None
 
 
 def _is_decoder(name: str) -> bool:

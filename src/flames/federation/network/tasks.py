@@ -16,7 +16,7 @@ from flames.metrics.presence import PRESENCE_GRID
 from flames.strategies import Download
 from flames.wire.coding import Coded, restore
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Changes when sites and server of different versions can no longer talk."""
 
 
@@ -41,6 +41,7 @@ def encode_task(
         "alpha": download.alpha,
         "peers": download.peers,
         "own_share": download.own_share,
+        "own_head": download.own_head,
         "company": dict(company),
         "held": task.held,
         "letters": {name: one.letters for name, one in coded.items()},
@@ -81,6 +82,7 @@ def as_task(
             facts["peers"],
             facts["own_share"],
             arrays.get("model"),
+            facts["own_head"],
         )
         return Task(facts["round"], range(start, stop), facts["total_steps"], download, held)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
