@@ -129,6 +129,29 @@ def test_error_feedback_loses_nothing_over_time(tmp_path):
     assert np.corrcoef(there["w"].ravel(), step.ravel())[0, 1] > 0.99
 
 
+def test_own_last_levels_brought_along_what_their_last_update_left_out(tmp_path):
+    from types import SimpleNamespace
+
+    from flames.array_files import save_arrays
+    from flames.federation.leaving import unwrap, wrap
+
+    begun = {name: np.zeros((2, 2), np.float32) for name in ("stem.weight", "head.weight")}
+    save_arrays(tmp_path / "waiting", {name: np.ones((2, 2), np.float32) for name in begun})
+    wrap(
+        begun,
+        tmp_path / "place",
+        server_round=3,
+        reply=SimpleNamespace(chosen="mixture", alpha=0.75),
+        begun=begun,
+        waiting=tmp_path / "waiting",
+        own_head=True,
+        wire=WireConfig(encoding="int8", delta=True),
+    )
+    sent = restore(unwrap(tmp_path / "place")[0], begun)
+    np.testing.assert_allclose(sent["stem.weight"], 0.25)
+    assert not sent["head.weight"].any()
+
+
 def test_movements_are_measured_and_shortened_by_hand():
     begun = {"w": np.ones(2, np.float32), "n.running_var": np.zeros(1, np.float32)}
     arrays = {"w": np.array([4.0, 5.0], np.float32), "n.running_var": np.full(1, 9, np.float32)}

@@ -132,6 +132,7 @@ class Client:
                     task.download, self.held_arrays(task.held), reply.chosen, reply.alpha
                 ),
                 waiting=previous / RESIDUAL,
+                own_head=task.download.own_head,
                 wire=self.config.wire,
             )
         save_json(partial / "reply.json", {"task": digest} | asdict(reply))

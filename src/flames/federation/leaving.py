@@ -18,6 +18,7 @@ from flames.array_files import load_arrays, load_metadata, save_arrays
 from flames.config import WireConfig
 from flames.federation.exchange import LEAVING, Reply, transform
 from flames.federation.parcels import common
+from flames.strategies.rules import last_levels
 from flames.wire.coding import Coded, code, digest_of, restore
 
 Arrays = Mapping[str, np.ndarray]
@@ -36,13 +37,14 @@ def wrap(
     reply: Reply,
     begun: Arrays | None,
     waiting: Path,
+    own_head: bool = False,
     wire: WireConfig,
 ) -> None:
     """Write what leaves after a round, and what is left out of it.
 
     What the update before left out is added first, as in Karimireddy et al., Error Feedback Fixes
     SignSGD, ICML 2019, but for the share of it that the client's own weights in the round's
-    beginning already brought along: α in a mixture, all in own weights.
+    beginning already brought along: α in a mixture, all in own weights and own last levels.
 
     Args:
         arrays: Everything that may leave.
@@ -51,15 +53,19 @@ def wrap(
         reply: Of the round.
         begun: What the client began with, as both sides know it.
         waiting: File of what the last update left out.
+        own_head: As the download said.
         wire: How arrays travel.
     """
     if server_round <= WHOLE_ROUNDS:
         wire = wire.model_copy(update={"top_k": 1.0})
     whole = dict(arrays)
     if wire.feeds_back and waiting.exists():
-        brought = {"own": 1.0, "mixture": reply.alpha or 0.0}.get(str(reply.chosen), 0.0)
+        alpha = reply.alpha or 0.0
+        brought = {"own": 1.0, "mixture": alpha}.get(str(reply.chosen), 0.0)
+        mixed = own_head and reply.chosen == "mixture" and alpha > 0
+        owned = last_levels(whole) if mixed else frozenset()
         for name, left in load_arrays(waiting).items():
-            if name in whole and whole[name].shape == left.shape:
+            if name in whole and name not in owned and whole[name].shape == left.shape:
                 whole[name] = whole[name] + np.float32(1 - brought) * left
     leaving = transform(LEAVING, whole, begun, wire)
     coded = code(leaving, begun, wire)

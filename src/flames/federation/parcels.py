@@ -65,7 +65,8 @@ class Parcels:
                 read[name] = restore(coded[name], base)
                 save_arrays(place / f"{name}.safetensors", read[name])
         number = held.server_round if held is not None and shared else 0
-        save_json(place / "about.json", {"use": download.use, "held": number})
+        about = {"use": download.use, "held": number, "own_head": download.own_head}
+        save_json(place / "about.json", about)
         download = replace(download, arrays=read.get("arrays"), model=read.get("model"))
         return replace(task, download=download, held=number), coded
 
@@ -116,10 +117,11 @@ class Parcels:
         return {"round": str(server_round), "digest": digest_of(arrays)}
 
     def _begun(self, reply: Reply, place: Path, held: Held | None) -> Arrays | None:
-        use = _about(place).get("use", "replace")
+        about = _about(place)
+        use, own_head = about.get("use", "replace"), about.get("own_head", False)
         files = {name: place / f"{name}.safetensors" for name in ("arrays", "model")}
         found = {name: LazyArrays(path) for name, path in files.items() if path.exists()}
-        download = Download(found.get("arrays"), use, model=found.get("model"))
+        download = Download(found.get("arrays"), use, model=found.get("model"), own_head=own_head)
         own = None if held is None else held.arrays
         return begun_with(download, own, reply.chosen, reply.alpha)
 

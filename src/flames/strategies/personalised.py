@@ -12,7 +12,7 @@ import numpy as np
 from flames.strategies.arrays import weighted_mean
 from flames.strategies.base import Download, Strategy, Update, Updates, ordered
 from flames.strategies.fedavg import case_weighted_mean
-from flames.strategies.relay import chain_of, circles
+from flames.strategies.relay import LEAST, chain_of, circle_of, circles
 
 
 def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
@@ -24,7 +24,7 @@ def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
     cases, with which a client begins while it shares, is at least one part of as many as it learns
     from and itself, so that a small client is not drowned by a large one. Peers' weights travel,
     and the client mixes, so it can tune α on its own validation cases inside [1/n, 1] without
-    asking; then the last levels of its network stay its own.
+    asking; then the last levels of the networks of two who are alike stay their own.
 
     Args:
         alpha: Own share, for every client alike; None lets each client tune its own.
@@ -54,7 +54,7 @@ def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
                 1 / (1 + sum(weight > 0 for weight in weights)),
             ),
             model=model,
-            own_head=alpha is None,
+            own_head=alpha is None and len(circle_of(client, updates)) < LEAST,
         )
 
     return Strategy(

@@ -35,7 +35,7 @@ def chain_of(client: str, updates: Updates, turn: int, *, length: int) -> Chain:
     >>> chain_of("b", updates, 1, length=3)
     Chain(clients=('d', 'b'), before=())
     """
-    circle = sorted(next(circle for circle in circles(updates) if client in circle))
+    circle = sorted(circle_of(client, updates))
     if len(circle) < LEAST:
         return Chain((client,))
     parts = -(-len(circle) // length)
@@ -47,6 +47,11 @@ def chain_of(client: str, updates: Updates, turn: int, *, length: int) -> Chain:
 def _rotated(chain: tuple[str, ...], turn: int) -> tuple[str, ...]:
     first = turn % len(chain)
     return chain[first:] + chain[:first]
+
+
+def circle_of(client: str, updates: Updates) -> dict[str, Update]:
+    """Return the updates of a client's circle, its own among them."""
+    return next(circle for circle in circles(updates) if client in circle)
 
 
 def circles(updates: Updates) -> list[dict[str, Update]]:
