@@ -119,11 +119,13 @@ def test_what_peers_sent_is_tried_alone_in_the_second_and_third_round(client, st
     client.config = client.config.model_copy(update={"rounds": 5})
     client.answer(first_task(start))
     for server_round, tried in ((2, True), (3, True), (4, False)):
-        download = Download(start, use="mix", peers=1, own_share=0.5)
+        download = Download(start, use="mix", peers=2, own_share=0.5)
         reply, _ = client.answer(Task(server_round, range(0), 4, download))
         assert ("peers" in reply.validation) == tried, server_round
         assert (reply.chosen, reply.alpha) == ("mixture", 0.5)
-    handed = Download(start, use="mix", peers=1, own_share=0.0)
+    single = Download(start, use="mix", peers=1, own_share=0.5)
+    assert "peers" not in client.answer(Task(3, range(0), 4, single))[0].validation
+    handed = Download(start, use="mix", peers=2, own_share=0.0)
     assert "peers" not in client.answer(Task(3, range(0), 4, handed))[0].validation
 
 

@@ -315,8 +315,8 @@ class Client:
     ) -> list[Candidate]:
         """Return what the client could begin with, each scored on validation cases.
 
-        While it shares it needs no mixture but the first; what peers sent is also tried alone in
-        the first rounds, to see whether they have the same task.
+        While it shares it needs no mixture but the first; the mean of two or more peers is also
+        tried alone in the first rounds, to see whether they have the same task.
 
         A single way to begin is scored too, so that the server can choose its best round, except
         in recipes that select nothing: their scores are NaN.
@@ -333,7 +333,8 @@ class Client:
         elif sharing and download.alpha is None:
             mixtures = [way for way in ways if way.name == "mixture"]
             ways = [way for way in ways if way.name != "mixture" or way is mixtures[0]]
-            if mixtures and mixtures[0].alpha and server_round in TASTING:
+            tastes = download.peers > 1 and server_round in TASTING
+            if tastes and mixtures and mixtures[0].alpha:
                 assert download.arrays is not None
                 ways.append(Candidate("peers", download.arrays, 0.0))
         for way in ways:
