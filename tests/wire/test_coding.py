@@ -121,6 +121,7 @@ def test_error_feedback_loses_nothing_over_time(tmp_path):
             reply=SimpleNamespace(chosen="model", alpha=None),
             begun=begun,
             waiting=tmp_path / f"{number - 1}" / RESIDUAL,
+            own_head=False,
             wire=wire,
         )
         there = restore(unwrap(place)[0], begun)
@@ -177,6 +178,7 @@ def test_the_first_two_rounds_leave_nothing_out(tmp_path, server_round, moved):
         reply=SimpleNamespace(chosen="model", alpha=None),
         begun=begun,
         waiting=tmp_path / "none",
+        own_head=False,
         wire=WireConfig(encoding="int8", delta=True, top_k=0.1),
     )
     assert np.count_nonzero(restore(unwrap(tmp_path)[0], begun)["w"]) == moved

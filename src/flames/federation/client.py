@@ -57,7 +57,7 @@ from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
 TASTING = range(2, 4)
-"""Rounds in which the mean of the peers is tried alone as well. It tells best before they go on."""
+"""Rounds in which the mean of the peers is tried alone as well: before models are handed on."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def wrap(
     reply: Reply,
     begun: Arrays | None,
     waiting: Path,
-    own_head: bool = False,
+    own_head: bool,
     wire: WireConfig,
 ) -> None:
     """Write what leaves after a round, and what is left out of it.

@@ -32,13 +32,14 @@ from flames.federation.exchange import (
     transform,
 )
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
-from flames.federation.likeness import Likeness, misfits
+from flames.federation.likeness import Likeness
 from flames.federation.parcels import Held, Parcels, Sections, read_held
 from flames.federation.records import best_so_far, group_rule, group_score, site_record
 from flames.federation.turns import SETTLED, Turns
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
 from flames.strategies import Download, Strategy, Update, cosines
+from flames.strategies.affinity import misfits
 from flames.strategies.base import Chain
 from flames.wire.coding import Coded
 
@@ -80,7 +81,7 @@ class Server:
         self._received: dict[str, Reply] = {}
         self._bytes: dict[str, tuple[int, int]] = {}
         self._sends: dict[str, int] = {}
-        self._known: tuple[int, dict[str, Update]] | None = None
+        self._last_updates: tuple[int, dict[str, Update]] | None = None
         self.turns = Turns(self._chain)
         self._moved: dict[str, dict[str, Any]] = {}
         self.parcels = Parcels(config.wire)
@@ -279,9 +280,9 @@ class Server:
 
     def _updates(self) -> dict[str, Update]:
         """Return the last finished round's updates, and the last ones of groups that were away."""
-        if self._known is None or self._known[0] != self.finished:
-            self._known = (self.finished, self._read_updates())
-        return dict(self._known[1])
+        if self._last_updates is None or self._last_updates[0] != self.finished:
+            self._last_updates = (self.finished, self._read_updates())
+        return dict(self._last_updates[1])
 
     def _read_updates(self) -> dict[str, Update]:
         fresh, away = self.replies(), self.away()

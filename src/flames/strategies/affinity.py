@@ -7,7 +7,7 @@ Learning, IEEE TNNLS 32(8), 2021.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +20,10 @@ Pairs = Mapping[str, Mapping[str, float]]
 TILE_BYTES = 1 << 28
 STRANGER = 0.2
 """Share of the largest cosine below which two clients have nothing to tell each other."""
+MISFIT = 0.45
+"""Share of own weights' validation Dice below which the peers' mean is of another task."""
+SOMETHING = 0.2
+"""Validation Dice below which own weights can judge nobody."""
 
 
 def cosines(updates: Updates, begun: Mapping[str, Arrays]) -> dict[str, dict[str, float]]:
@@ -73,6 +77,34 @@ def affinities(cosines: Pairs) -> dict[str, dict[str, float]]:
             for peer, cosine in peers.items()
         }
         for client, peers in cosines.items()
+    }
+
+
+def misfits(scores: Iterable[tuple[str, Mapping[str, float]]]) -> set[str]:
+    """Return the clients whose peers have another task, by what all rounds so far measured.
+
+    There the peers' mean alone does, in the mean over the rounds that tried it, less than `MISFIT`
+    times as well as own weights at best in those rounds. Movements can be alike by chance; this
+    hardly can.
+
+    Args:
+        scores: A client and the validation Dice of what it tried in a round, by kind.
+
+    >>> limb = [("limb", {"peers": 0.18, "own": 0.46}), ("limb", {"peers": 0.10, "own": 0.49})]
+    >>> brain = [("brain", {"peers": 0.22, "own": 0.39}), ("brain", {"own": 0.30})]
+    >>> misfits([*limb, *brain, ("new", {"peers": 0.0, "own": 0.05}), ("alone", {"own": 0.4})])
+    {'limb'}
+    """
+    tasted: dict[str, list[float]] = {}
+    own: dict[str, float] = {}
+    for client, tried in scores:
+        if "peers" in tried:
+            tasted.setdefault(client, []).append(tried["peers"])
+            own[client] = max(own.get(client, 0.0), tried.get("own", 0.0))
+    return {
+        client
+        for client, peers in tasted.items()
+        if own[client] >= SOMETHING and sum(peers) < MISFIT * own[client] * len(peers)
     }
 
 
