@@ -74,3 +74,20 @@ def test_modalities_have_chains_of_their_own():
 def test_a_fixed_share_has_no_relay():
     assert personalised(0.5, relay=8).chain is None
     assert by_modality(personalised(0.5, relay=8), "flames").chain is None
+
+
+@pytest.mark.parametrize(
+    ("names", "alpha", "kept"), [("ab", None, True), ("abc", None, False), ("ab", 0.5, False)]
+)
+def test_last_levels_stay_at_home_where_two_are_alike_and_alpha_is_tuned(names, alpha, kept):
+    known = friends(*names)
+    assert personalised(alpha).download("a", known).own_head == kept
+
+
+def test_a_pair_beside_a_stranger_is_still_a_pair():
+    known = {
+        "a": update("a", b=1.0, c=0.0),
+        "b": update("b", a=1.0, c=0.0),
+        "c": update("c", a=0.0, b=0.0),
+    }
+    assert personalised().download("a", known).own_head
