@@ -14,6 +14,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def travel(
     reply = Reply(
         "us", "US", 9, {}, own_share, "mixture" if mixes else "model", None, 1, 0.5, 1e-3, {}, 2
     )
-    seen = Download(read.get("arrays"), download.use, model=read.get("model"))
+    seen = replace(download, arrays=read.get("arrays"), model=read.get("model"))
     begun = begun_with(seen, held, reply.chosen, reply.alpha)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -110,6 +111,7 @@ def travel(
             reply=reply,
             begun=begun,
             waiting=none,
+            own_head=download.own_head,
             wire=wire,
         )
         parcel, digest = unwrap(place)
