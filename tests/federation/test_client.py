@@ -133,7 +133,7 @@ def test_batch_norm_statistics_stay_at_home(client, start, monkeypatch):
     tried = []
     monkeypatch.setattr(client_module, "set_model_arrays", lambda _, a: tried.append(a))
     monkeypatch.setattr(client_module, "load_arrays", lambda _: {"n.running_mean": np.ones(1)})
-    monkeypatch.setattr(client, "_validate", lambda _: Validation(0.5, []))
+    monkeypatch.setattr(client.cases, "judge", lambda *_: Validation(0.5, []))
     before = client.folder / "round-0001"
     before.mkdir(parents=True)
     (before / "reply.json").write_text(

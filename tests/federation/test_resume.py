@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flames.federation import client, outcome, server
+from flames.federation import client, outcome, round_folders, server
 from flames.federation.simulation import simulate
 
 
@@ -50,8 +50,8 @@ def while_the_server_closes(monkeypatch):
 
 
 def before_the_old_round_is_deleted(monkeypatch):
-    stub = SimpleNamespace(rmtree=after(2, shutil.rmtree), copytree=shutil.copytree)
-    monkeypatch.setattr(server, "shutil", stub)
+    stub = SimpleNamespace(rmtree=after(2, shutil.rmtree))
+    monkeypatch.setattr(round_folders, "shutil", stub)
 
 
 def when_the_old_round_was_deleted(monkeypatch):
@@ -60,7 +60,7 @@ def when_the_old_round_was_deleted(monkeypatch):
         if str(given[0]).endswith("round-0001"):
             raise Killed
 
-    monkeypatch.setattr(server, "shutil", SimpleNamespace(rmtree=delete, copytree=shutil.copytree))
+    monkeypatch.setattr(round_folders, "shutil", SimpleNamespace(rmtree=delete))
 
 
 def in_the_closing_round(monkeypatch):

@@ -7,11 +7,12 @@ import pytest
 
 from flames.strategies import by_modality, personalised
 from flames.strategies.base import Chain, Update
+from flames.strategies.personalised import ENOUGH
 from flames.strategies.relay import chain_of, circles
 
 
-def update(name, modality="MR", **affinity):
-    return Update(name, modality, {"w": np.zeros(1)}, 1, affinity or None)
+def update(name, modality="MR", cases=ENOUGH, **affinity):
+    return Update(name, modality, {"w": np.zeros(1)}, cases, affinity or None)
 
 
 def friends(*names):
@@ -82,6 +83,12 @@ def test_a_fixed_share_has_no_relay():
 def test_last_levels_stay_at_home_where_two_are_alike_and_alpha_is_tuned(names, alpha, kept):
     known = friends(*names)
     assert personalised(alpha).download("a", known).own_head == kept
+
+
+def test_a_client_with_few_cases_learns_the_last_levels_from_others_too():
+    known = friends("a", "b") | {"b": update("b", cases=ENOUGH - 1, a=1.0)}
+    assert personalised().download("a", known).own_head
+    assert not personalised().download("b", known).own_head
 
 
 def test_a_pair_beside_a_stranger_is_still_a_pair():

@@ -15,7 +15,6 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,12 @@ import torch
 from torch import nn
 
 from flames.config import RunConfig
-from flames.data.batches import training_batches
-from flames.data.blocks import Blocks, block_batches, load_blocks
-from flames.data.slices import Slices, load_slices
-from flames.data.store import SiteStore, Split
+from flames.data.store import SiteStore
 from flames.federation.exchange import Reply, Task, begun_with, derive_seed
 from flames.federation.leaving import PARCEL, RESIDUAL, SENT, digests, unwrap, wrap
+from flames.federation.site_cases import SiteCases
 from flames.federation.summary import kept_rule
 from flames.files import save_json
-from flames.inference.predict import validate
-from flames.inference.predict_volumes import validate_blocks
-from flames.inference.validation import Validation
 from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import Precision
@@ -50,7 +44,7 @@ from flames.models.weights import (
 from flames.strategies import Download, Strategy
 from flames.strategies.mixture import Candidate, candidates, choose, keep_statistics
 from flames.strategies.rules import split_controls, with_controls
-from flames.training.local import Batches, ControlVariates, Stretch, joined, train_shared
+from flames.training.local import ControlVariates, Stretch, joined, train_shared
 from flames.training.loop import Progress, TrainResult, learning_rate, make_optimizer
 from flames.training.second import keep_second, train_second
 from flames.wire.coding import Coded
@@ -87,18 +81,18 @@ class Client:
     ) -> None:
         """Open nothing yet; ``folder`` is the client's own, on its own disk."""
         self.name = name
-        self.stores = tuple(stores)
-        self.modality = stores[0].modality
+        self.cases = SiteCases(stores, config)
+        self.stores = self.cases.stores
+        self.modality = self.cases.modality
         self.config = config
-        self.plan = config.plan_for(self.modality)
         self.strategy = strategy
         self.precision = precision
         self.folder = folder
 
-    @cached_property
+    @property
     def num_examples(self) -> int:
         """Return the number of training cases."""
-        return sum(len(store.split("train")) for store in self.stores)
+        return self.cases.training
 
     def answer(self, task: Task, progress: Progress | None = None) -> tuple[Reply, Arrays]:
         """Return reply and weights of one round, done now or found on disk from before.
@@ -191,7 +185,7 @@ class Client:
     def _train(self, task: Task, place: Path, progress: Progress | None) -> Reply:
         started = time.perf_counter()
         before = self._round_folder(self._last_round(task.server_round))
-        network = self.precision.place(make_model(self._start_model(), self.plan))
+        network = self.precision.place(make_model(self._start_model(), self.cases.plan))
         sharing = self._shares(task.server_round)
         download, controls = self._unpack(task.download, before)
         tried = self._try(
@@ -237,7 +231,7 @@ class Client:
                 "validate": validated,
                 "data": result.data_seconds if result else 0.0,
             },
-            validation_cases=sum(len(store.split("val")) for store in self.stores),
+            validation_cases=self.cases.validation,
             curves={way.name: way.curve for way in measured if way.curve} | {"kept": curve},
         )
 
@@ -255,7 +249,7 @@ class Client:
             set_optimizer_arrays(optimizer, load_arrays(before / "optimizer.safetensors"))
         seed = derive_seed(self.config.seed, self.name, task.server_round)
         torch.manual_seed(seed)
-        batches = self._batches(seed)
+        batches = self.cases.batches(seed)
         whole = Stretch(task.steps, task.total_steps, training, self.precision, progress)
         stretch, rest = whole.halves() if rule.second else (whole, None)
         correct = None
@@ -380,48 +374,8 @@ class Client:
 
     def _scored(self, network: nn.Module, candidate: Candidate) -> Candidate:
         """Return the candidate, whose weights ``network`` holds, with what validation says."""
-        found = self._validate(network)
+        found = self.cases.judge(network, self.precision)
         return replace(candidate, score=found.dice, curve=found.curve)
-
-    def _batches(self, seed: int) -> Batches:
-        data = self.config.data
-        if self.plan is not None:
-            return block_batches(
-                self._blocks("train"),
-                self.plan,
-                modality=self.modality,
-                tumour_fraction=data.tumour_fraction,
-                augmented=data.augment,
-                seed=seed,
-            )
-        return training_batches(
-            self._slices("train"),
-            modality=self.modality,
-            batch_size=self.config.training.batch_size,
-            tumour_fraction=data.tumour_fraction,
-            augmented=data.augment,
-            seed=seed,
-        )
-
-    def _validate(self, network: nn.Module) -> Validation:
-        if self.plan is not None:
-            tables = self._blocks("val")
-            return validate_blocks(network, tables, self.plan, precision=self.precision)
-        return validate(
-            network,
-            self._slices("val"),
-            at_most=self.config.training.validation_images,
-            precision=self.precision,
-            batch_size=self.config.evaluation.batch_size,
-        )
-
-    def _slices(self, split: Split) -> list[Slices]:
-        size = self.config.data.image_size
-        return [load_slices(store, split, size) for store in self.stores]
-
-    def _blocks(self, split: Split) -> list[Blocks]:
-        assert self.plan is not None
-        return [load_blocks(store, split, self.plan) for store in self.stores]
 
     def _start_model(self) -> Any:
         return self.config.model.model_copy(update={"pretrained": False, "weights": None})

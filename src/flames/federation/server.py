@@ -10,7 +10,6 @@ is away. One that joins late begins with its group's model.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from flames.array_files import LazyArrays, load_arrays, save_arrays
 from flames.config import RunConfig
@@ -33,8 +31,9 @@ from flames.federation.exchange import (
 )
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
 from flames.federation.likeness import Likeness
-from flames.federation.parcels import Held, Parcels, Sections, read_held
+from flames.federation.parcels import Parcels, Sections
 from flames.federation.records import best_so_far, group_rule, group_score, site_record
+from flames.federation.round_folders import RoundFolders
 from flames.federation.turns import SETTLED, Turns
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
@@ -76,8 +75,7 @@ class Server:
         self.config = config
         self.strategy = strategy
         self.start = start
-        self.folder = folder
-        self.finished = max((int(p.name[6:]) for p in folder.glob("round-*")), default=0)
+        self.folders = RoundFolders(folder)
         self._received: dict[str, Reply] = {}
         self._bytes: dict[str, tuple[int, int]] = {}
         self._sends: dict[str, int] = {}
@@ -91,6 +89,11 @@ class Server:
         start = self.start(modality)
         private = self.strategy.private(start)
         return {name: array for name, array in start.items() if name not in private}
+
+    @property
+    def finished(self) -> int:
+        """Return the number of the last finished round, 0 before the first."""
+        return self.folders.finished
 
     @property
     def last_round(self) -> int:
@@ -113,8 +116,8 @@ class Server:
             holds: Digests of the updates it still has, by round; differences count from one of
                 them, or everything travels whole.
         """
-        held = self._held(client)
-        return self.parcels.dispatch(self.task(client), self._sent(client), held, holds)
+        held = self.folders.held(client)
+        return self.parcels.dispatch(self.task(client), self.folders.sent(client), held, holds)
 
     @property
     def answered(self) -> frozenset[str]:
@@ -136,16 +139,18 @@ class Server:
             UpdateSetAside: It moved too far for the group's history.
         """
         check_update(arrays, self._shared(reply.modality), reply.client)
-        begun = self.parcels.begun(reply, self._sent(reply.client), self._held(reply.client))
+        begun = self.parcels.begun(
+            reply, self.folders.sent(reply.client), self.folders.held(reply.client)
+        )
         server_round = self.finished + 1
         steps = len(self._steps(server_round, self._total_steps(reply.client)))
         moved = lengths(arrays, begun, steps)
         group = self._group(reply)
-        past = read_past(self._folder(self.finished))
+        past = read_past(self.folders.last)
         limit = self.config.wire.norm_limit
         believed(reply.client, moved, past, group=group, limit=limit)
         arrays = transform(ARRIVING, arrays, begun, self.config.wire)
-        place = self._partial() / "updates" / f"{reply.client}.safetensors"
+        place = self.folders.update(reply.client)
         size = save_arrays(place, arrays, self.parcels.mark(arrays, server_round))
         self._bytes[reply.client] = travelled or (size * self._sends[reply.client], size)
         self._moved[reply.client] = {"client": reply.client, "group": group, "moved": moved}
@@ -165,14 +170,14 @@ class Server:
         Raises:
             FlamesError: It cannot be read, or as for `accept`.
         """
-        place, held = self._sent(reply.client), self._held(reply.client)
+        place, held = self.folders.sent(reply.client), self.folders.held(reply.client)
         self.accept(reply, self.parcels.read(reply, coded, digest, place, held), travelled)
 
     def withdraw(self, clients: Iterable[str]) -> None:
         """Take updates out of the open round again."""
         for name in clients:
             del self._received[name], self._bytes[name], self._moved[name]
-            (self._partial() / "updates" / f"{name}.safetensors").unlink(missing_ok=True)
+            self.folders.update(name).unlink(missing_ok=True)
 
     def close_round(self) -> list[dict[str, Any]]:
         """Finish the round on disk; return its records for ``rounds.jsonl``.
@@ -181,8 +186,8 @@ class Server:
             NotWritten: The disk is full; it can be tried again.
         """
         server_round = self.finished + 1
-        partial = self._partial()
-        previous = self._folder(self.finished)
+        partial = self.folders.open
+        previous = self.folders.last
         with writing(partial):
             records = [self._site_record(name, server_round) for name in sorted(self._received)]
             records += self._keep_best(server_round, previous, partial)
@@ -193,43 +198,36 @@ class Server:
             self._carry_away(previous, partial)
             moved = [self._moved[name] for name in sorted(self._moved)]
             save_json(partial / PAST, with_round(read_past(previous), server_round, moved))
-            save_json(partial / "records.json", self._history() + records)
+            save_json(partial / "records.json", self.folders.records() + records)
             shutil.rmtree(partial / "sent", ignore_errors=True)
-            partial.rename(self._folder(server_round))
-        shutil.rmtree(previous, ignore_errors=True)
-        self.finished = server_round
+            self.folders.close()
         self._received, self._bytes, self._moved = {}, {}, {}
         self.turns = Turns(self._chain)
         return records
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records of all finished rounds."""
-        return self._history()
+        return self.folders.records()
 
     def replies(self) -> dict[str, Reply]:
         """Return the replies of the last finished round, by client."""
-        return self._read_replies("replies")
+        return self.folders.answers()
 
     def away(self) -> dict[str, Reply]:
         """Return the last replies of clients that did not answer in the last finished round."""
-        return self._read_replies("away")
+        return self.folders.away()
 
     def affinity(self) -> dict[str, dict[str, float]]:
         """Return how much each client weighs each peer, 0 to 1."""
-        return Likeness.read(self._folder(self.finished)).affinity
+        return Likeness.read(self.folders.last).affinity
 
     def best_models(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the server's models by group, each from the round that validation preferred."""
-        folder = self._folder(self.finished) / "best"
-        return {path.stem: load_arrays(path) for path in sorted(folder.glob("*.safetensors"))}
+        return self.folders.best_models()
 
     def presence_rules(self) -> dict[str, PresenceRule]:
         """Return the presence rule of each of `best_models`, chosen on validation cases."""
-        folder = self._folder(self.finished) / "best"
-        return {
-            path.stem: TypeAdapter(PresenceRule).validate_json(path.read_bytes())
-            for path in sorted(folder.glob("*.json"))
-        }
+        return self.folders.presence_rules()
 
     def _download(self, client: str) -> Download:
         if self.finished == 0:
@@ -244,7 +242,7 @@ class Server:
             if before is None or download.use != "mix":
                 return download
             fresh = before in self._received
-            handed = self._open_update(before) if fresh else updates[before].arrays
+            handed = self.folders.open_update(before) if fresh else updates[before].arrays
             return replace(download, arrays=handed, own_share=0.0)
         modality = self.members[client].modality
         group = self.strategy.group_of(modality)
@@ -260,9 +258,6 @@ class Server:
         if client not in updates:
             return None
         return self.strategy.chain(client, updates, self.finished - SETTLED)
-
-    def _open_update(self, client: str) -> Arrays:
-        return LazyArrays(self._partial() / "updates" / f"{client}.safetensors")
 
     def _total_steps(self, client: str) -> int:
         member = self.members[client]
@@ -322,15 +317,17 @@ class Server:
 
     def _scores(self) -> Iterator[tuple[str, Mapping[str, float]]]:
         """Return what clients measured on validation cases, from the first round to this one."""
-        yield from ((r["site"], r["validation"]) for r in self._history() if r["kind"] == "site")
+        yield from (
+            (r["site"], r["validation"]) for r in self.folders.records() if r["kind"] == "site"
+        )
         yield from ((name, reply.validation) for name, reply in self._received.items())
 
     def _begun(self, reply: Reply, partial: Path) -> Arrays | None:
         """Return what a client began the open round with, from a file; None where nobody knows."""
         if self.finished == 0:
             return self._shared(reply.modality)
-        held = self._held(reply.client)
-        begun = self.parcels.begun(reply, self._sent(reply.client), held)
+        held = self.folders.held(reply.client)
+        begun = self.parcels.begun(reply, self.folders.sent(reply.client), held)
         if begun is None:
             own = None if held is None else held.arrays
             begun = begun_with(self._download(reply.client), own, reply.chosen, reply.alpha)
@@ -354,7 +351,7 @@ class Server:
             for name, other in others.items()
             if name != reply.client and other.modality == reply.modality
         }
-        return _as_update(reply, self._folder(self.finished) / place, affinity)
+        return _as_update(reply, self.folders.last / place, affinity)
 
     def _carry_away(self, previous: Path, partial: Path) -> None:
         """Keep the last update of clients that did not answer in this round."""
@@ -368,13 +365,6 @@ class Server:
                     away[name] = replies[name]
         if away:
             save_json(partial / "away.json", {n: asdict(r) for n, r in sorted(away.items())})
-
-    def _read_replies(self, name: str) -> dict[str, Reply]:
-        path = self._folder(self.finished) / f"{name}.json"
-        if not path.exists():
-            return {}
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {client: Reply(**reply) for client, reply in content.items()}
 
     def _keep_best(self, server_round: int, previous: Path, partial: Path) -> list[dict[str, Any]]:
         """Score the models that clients received this round; keep the better ones."""
@@ -393,7 +383,7 @@ class Server:
             judges = [n for n in members if n in (updates if circle is None else circle)]
             replies = [self._received[name] for name in judges]
             score = group_score(replies)
-            known = best_so_far(self._history(), group, circle, updates)
+            known = best_so_far(self.folders.records(), group, circle, updates)
             last = server_round == self.last_round
             takes = last if not self.strategy.selects else known is None or score > known
             if takes:
@@ -418,12 +408,12 @@ class Server:
         """Return the strategy with what it remembers of the finished rounds."""
         if self.strategy.recall is None or self.finished == 0:
             return self.strategy
-        return self.strategy.recall(load_arrays(self._folder(self.finished) / MEMORY))
+        return self.strategy.recall(load_arrays(self.folders.last / MEMORY))
 
     def _remember(self, partial: Path) -> None:
         if self.strategy.advance is None:
             return
-        memory = load_arrays(self._folder(self.finished) / MEMORY) if self.finished else {}
+        memory = load_arrays(self.folders.last / MEMORY) if self.finished else {}
         folder = partial / "updates"
         updates = {n: _as_update(r, folder, None) for n, r in self._received.items()}
         # Strategies with a memory have one network for all modalities.
@@ -443,27 +433,8 @@ class Server:
         steps = self._steps(server_round, self._total_steps(name))
         return site_record(self._received[name], server_round, steps, self._bytes[name])
 
-    def _history(self) -> list[dict[str, Any]]:
-        path = self._folder(self.finished) / "records.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-
     def _group(self, reply: Reply) -> str:
         return str(self.strategy.group_of(reply.modality) or reply.modality)
-
-    def _held(self, client: str) -> Held | None:
-        """Return a client's update of the last finished round, or the one carried since."""
-        folder = self._folder(self.finished)
-        places = [folder / place / f"{client}.safetensors" for place in ("updates", "away")]
-        return next((held for place in places if (held := read_held(place))), None)
-
-    def _sent(self, client: str) -> Path:
-        return self._partial() / "sent" / client
-
-    def _folder(self, server_round: int) -> Path:
-        return self.folder / f"round-{server_round:04d}"
-
-    def _partial(self) -> Path:
-        return self.folder / f".round-{self.finished + 1:04d}.partial"
 
 
 def _as_update(reply: Reply, folder: Path, affinity: Mapping[str, float] | None) -> Update:

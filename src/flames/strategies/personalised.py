@@ -14,6 +14,9 @@ from flames.strategies.base import Download, Strategy, Update, Updates, ordered
 from flames.strategies.fedavg import case_weighted_mean
 from flames.strategies.relay import LEAST, chain_of, circle_of, circles
 
+ENOUGH = 100
+"""Training cases with which a client can learn to draw by itself, and keeps its last levels."""
+
 
 def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
     """Return the corrected recipe: ``θ_k ← α θ_k + (1 − α) Σ_{j≠k} w_j θ_j``, ``w_j ∝ a_kj N_j``.
@@ -24,7 +27,8 @@ def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
     cases, with which a client begins while it shares, is at least one part of as many as it learns
     from and itself, so that a small client is not drowned by a large one. Peers' weights travel,
     and the client mixes, so it can tune α on its own validation cases inside [1/n, 1] without
-    asking; then the last levels of the networks of two who are alike stay their own.
+    asking; then a client of a circle of two keeps the last levels of its network as its own, if it
+    has `ENOUGH` cases to learn them from.
 
     Args:
         alpha: Own share, for every client alike; None lets each client tune its own.
@@ -54,7 +58,9 @@ def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
                 1 / (1 + sum(weight > 0 for weight in weights)),
             ),
             model=model,
-            own_head=alpha is None and len(circle_of(client, updates)) < LEAST,
+            own_head=alpha is None
+            and own.num_examples >= ENOUGH
+            and len(circle_of(client, updates)) < LEAST,
         )
 
     return Strategy(

@@ -142,13 +142,15 @@ def test_a_client_that_does_not_clip_is_clipped_at_the_server(make_config, tmp_p
     plain = Server.accept
 
     def accept(self, reply, arrays, travelled=None):
-        begun = self.parcels.begun(reply, self._sent(reply.client), self._held(reply.client))
+        folders = self.folders
+        sent, held = folders.sent(reply.client), folders.held(reply.client)
+        begun = self.parcels.begun(reply, sent, held)
         from flames.array_files import load_arrays
         from flames.strategies.movement import movement
 
         before = movement(arrays, begun)["weights"]
         plain(self, reply, arrays, travelled)
-        kept = load_arrays(self._partial() / "updates" / f"{reply.client}.safetensors")
+        kept = load_arrays(folders.update(reply.client))
         lengths.append((before, movement(kept, begun)["weights"]))
 
     monkeypatch.setattr(Server, "accept", accept)
