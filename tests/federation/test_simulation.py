@@ -11,6 +11,7 @@ from flames.data.slices import load_slices
 from flames.errors import FlamesError
 from flames.federation import simulation
 from flames.federation.exchange import derive_seed
+from flames.federation.server import Server
 from flames.federation.simulation import client_sites, open_stores, simulate
 from flames.inference.predict import validate
 from flames.inference.score import load_model
@@ -134,6 +135,29 @@ def test_kept_weights_are_never_worse_than_what_was_tried(finished, make_config,
             ).dice
         assert scores["personal"] == pytest.approx(mine[-1]["best"], abs=1e-5)
         assert scores["personal"] >= scores["server"] - 1e-4
+
+
+def test_the_servers_best_model_is_sent_in_the_closing_round_alone(
+    make_config, tmp_path, monkeypatch
+):
+    config = make_config("us-a", "us-b")
+    sent, kept = {}, {}
+    task = Server.task
+
+    def remember(self, client):
+        asked = task(self, client)
+        sent[asked.server_round, client] = asked.download.best and dict(asked.download.best)
+        kept[asked.server_round] = self.best_models()
+        return asked
+
+    monkeypatch.setattr(Server, "task", remember)
+    run = simulate(config, tmp_path / "run")
+    closing = config.rounds + 1
+    for (server_round, _), best in sent.items():
+        assert (best is not None) == (server_round == closing)
+    np.testing.assert_equal(sent[closing, "us-a"], kept[closing]["US"])
+    records = [r for r in run.load_rounds() if r["kind"] == "site" and r["round"] == closing]
+    assert all("best" in record["validation"] for record in records)
 
 
 def test_every_group_is_judged_on_its_model(finished):

@@ -51,6 +51,14 @@ def test_tuning_tries_model_mixtures_and_own():
     ]
 
 
+def test_the_model_that_the_server_keeps_is_tried_too():
+    sent = {"model": {"w": np.array([7.0])}, "best": {"w": np.array([8.0])}}
+    mixing = Download(SENT, use="mix", peers=1, own_share=0.5, **sent)
+    assert values(mixing, count=2)[:2] == [("model", None, 7.0), ("best", None, 8.0)]
+    alone = Download(None, use="keep", **sent)
+    assert [name for name, *_ in values(alone)] == ["model", "best", "own"]
+
+
 def test_an_own_share_that_is_among_the_others_is_tried_once():
     download = Download(SENT, use="mix", peers=1, own_share=0.75)
     assert [alpha for _, alpha, _ in values(download, count=2)] == [0.75, 0.5, None]

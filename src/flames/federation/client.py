@@ -174,13 +174,15 @@ class Client:
         if download.arrays is None:
             return download, {}
         arrays, controls = split_controls(download.arrays)
-        model = None if download.model is None else dict(download.model)
+        private: dict[str, np.ndarray] = {}
         if before.exists():
             own = load_arrays(before / "weights.safetensors")
             private = {name: own[name] for name in self.strategy.private(own)}
-            arrays = arrays | private
-            model = None if model is None else model | private
-        return replace(download, arrays=arrays, model=model), controls
+        model, best = (
+            None if sent is None else {**sent, **private}
+            for sent in (download.model, download.best)
+        )
+        return replace(download, arrays={**arrays, **private}, model=model, best=best), controls
 
     def _train(self, task: Task, place: Path, progress: Progress | None) -> Reply:
         started = time.perf_counter()
@@ -409,7 +411,7 @@ def _digest(task: Task) -> str:
         f"{task.server_round} {task.steps} {task.total_steps} {download.use} {download.alpha} "
         f"{download.peers} {download.own_share} {download.own_head}".encode()
     )
-    for arrays in (download.arrays or {}, download.model or {}):
+    for arrays in (download.arrays or {}, download.model or {}, download.best or {}):
         for name in sorted(arrays):
             digest.update(name.encode())
             digest.update(np.asarray(arrays[name], order="C").tobytes())

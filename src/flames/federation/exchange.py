@@ -105,7 +105,7 @@ def begun_with(
     Args:
         download: What the client received.
         own: Its own last update, as the server holds it; None where there is none.
-        chosen: ``model``, ``mixture`` or ``own``, as its reply says.
+        chosen: ``model``, ``best``, ``mixture`` or ``own``, as its reply says.
         alpha: Own share of a mixture.
 
     Returns:
@@ -117,6 +117,8 @@ def begun_with(
         if own is None or download.arrays is None or alpha is None or not 0 <= alpha <= 1:
             return None
         return mixed(own, download.arrays, alpha, own_head=download.own_head)
+    if chosen == "best":
+        return download.best
     if download.use == "replace" or own is None or download.model is None:
         return download.arrays
     return download.model

@@ -2,7 +2,7 @@
 
 What a client was sent lies beside the open round, as the client reads it, until the round closes::
 
-    sent/CLIENT/about.json, arrays.safetensors, model.safetensors
+    sent/CLIENT/about.json, arrays.safetensors, model.safetensors, best.safetensors
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from flames.wire.coding import Coded, code, digest_of, restore
 
 Arrays = Mapping[str, np.ndarray]
 Sections = dict[str, Coded]
-"""Coded arrays of a download by its field: ``arrays``, ``model``."""
+"""Coded arrays of a download by its field, one of `SECTIONS`."""
+SECTIONS = ("arrays", "model", "best")
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,17 @@ class Parcels:
         base = held.arrays if held is not None and shared else None
         download, coded = task.download, {}
         read: dict[str, Arrays] = {}
-        for name, arrays in (("arrays", download.arrays), ("model", download.model)):
-            if arrays is not None:
+        for name in SECTIONS:
+            if (arrays := getattr(download, name)) is not None:
                 coded[name] = code(arrays, base, self.wire)
                 read[name] = restore(coded[name], base)
                 save_arrays(place / f"{name}.safetensors", read[name])
         number = held.server_round if held is not None and shared else 0
         about = {"use": download.use, "held": number, "own_head": download.own_head}
         save_json(place / "about.json", about)
-        download = replace(download, arrays=read.get("arrays"), model=read.get("model"))
+        download = replace(
+            download, arrays=read.get("arrays"), model=read.get("model"), best=read.get("best")
+        )
         return replace(task, download=download, held=number), coded
 
     def read(
@@ -119,9 +122,10 @@ class Parcels:
     def _begun(self, reply: Reply, place: Path, held: Held | None) -> Arrays | None:
         about = _about(place)
         use, own_head = about.get("use", "replace"), about.get("own_head", False)
-        files = {name: place / f"{name}.safetensors" for name in ("arrays", "model")}
+        files = {name: place / f"{name}.safetensors" for name in SECTIONS}
         found = {name: LazyArrays(path) for name, path in files.items() if path.exists()}
-        download = Download(found.get("arrays"), use, model=found.get("model"), own_head=own_head)
+        arrays, model, best = (found.get(name) for name in SECTIONS)
+        download = Download(arrays, use, model=model, own_head=own_head, best=best)
         own = None if held is None else held.arrays
         return begun_with(download, own, reply.chosen, reply.alpha)
 

@@ -66,6 +66,11 @@ class RoundFolders:
         path = self.last / "records.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
+    def best_model(self, group: str) -> LazyArrays | None:
+        """Return the group's model that validation preferred so far; None before the first."""
+        place = self.last / "best" / f"{group}.safetensors"
+        return LazyArrays(place) if place.exists() else None
+
     def best_models(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the server's models by group, each from the round that validation preferred."""
         places = sorted((self.last / "best").glob("*.safetensors"))

@@ -31,7 +31,7 @@ from flames.federation.exchange import (
 )
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
 from flames.federation.likeness import Likeness
-from flames.federation.parcels import Parcels, Sections
+from flames.federation.parcels import SECTIONS, Parcels, Sections
 from flames.federation.records import best_so_far, group_rule, group_score, site_record
 from flames.federation.round_folders import RoundFolders
 from flames.federation.turns import SETTLED, Turns
@@ -105,7 +105,7 @@ class Server:
         server_round = self.finished + 1
         total = self._total_steps(client)
         download = self._download(client)
-        self._sends[client] = sum(sent is not None for sent in (download.arrays, download.model))
+        self._sends[client] = sum(getattr(download, name) is not None for name in SECTIONS)
         return Task(server_round, self._steps(server_round, total), total, download)
 
     def dispatch(self, client: str, holds: Mapping[str, str]) -> tuple[Task, Sections]:
@@ -236,16 +236,18 @@ class Server:
         away = self.away()
         if client in away:
             updates |= {client: self._update(away[client], "away", updates, self.affinity())}
+        modality = self.members[client].modality
+        group = self.strategy.group_of(modality)
         if client in updates:
             download = self._informed().download(client, updates)
+            if self.finished + 1 == self.last_round and download.model is not None:
+                download = replace(download, best=self.folders.best_model(str(group)))
             before = self.turns.before(client, self._received)
             if before is None or download.use != "mix":
                 return download
             fresh = before in self._received
             handed = self.folders.open_update(before) if fresh else updates[before].arrays
             return replace(download, arrays=handed, own_share=0.0)
-        modality = self.members[client].modality
-        group = self.strategy.group_of(modality)
         models = {} if group is None else self._informed().models(updates)
         return Download({**self.start(modality), **models.get(str(group), {})}, use="replace")
 

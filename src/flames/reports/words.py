@@ -86,6 +86,7 @@ SENDS = {
 CHOSEN = {
     "own": "its own weights",
     "model": "the server's model",
+    "best": "the server's best model so far",
     "mixture": "a mixture",
 }
 

@@ -60,6 +60,8 @@ class Download:
     own_head: bool = False
     """Whether the last levels of its network stay the client's own in a mixture with an own share;
     see `flames.strategies.rules.last_levels`."""
+    best: Arrays | None = None
+    """The group's model that the server keeps so far, in the closing round."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ class Candidate:
     """One set of weights a client could use, and how well it does on validation cases."""
 
     name: str
-    """``own``, ``model`` (the group's), ``mixture``, or ``peers`` (what they sent, alone)."""
+    """``own``, ``model`` (the group's), ``best`` (the group's that the server keeps so far),
+    ``mixture``, or ``peers`` (what they sent, alone)."""
     arrays: Arrays
     alpha: float | None
     """Own share where it is a mixture."""
@@ -34,17 +35,18 @@ class Candidate:
 def candidates(download: Download, own: Arrays | None, *, count: int) -> list[Candidate]:
     """Return every way to begin that a download allows, unscored.
 
-    - ``keep``: own weights, or the group's model where it was sent.
+    - ``keep``: own weights, or the group's models where they were sent.
     - ``replace``, or nothing of one's own yet: what was sent.
     - ``mix`` with a fixed α: that mixture, which the client begins with; then the group's model,
       whose score tells the server which round to keep.
-    - ``mix`` with α to tune: the group's model, the mixture at the own share by cases, mixtures at
+    - ``mix`` with α to tune: the group's models, the mixture at the own share by cases, mixtures at
       ``count`` values of α evenly over [1/n, 1), and own weights.
 
     Raises:
         ValueError: The download needs weights that are not there.
     """
-    group = [] if download.model is None else [Candidate("model", download.model, None)]
+    sent = (("model", download.model), ("best", download.best))
+    group = [Candidate(name, arrays, None) for name, arrays in sent if arrays is not None]
     if download.use == "keep" and own is not None:
         return [*group, Candidate("own", own, None)]
     if download.arrays is None:

@@ -27,12 +27,13 @@ class Hospital:
     anatomy: Callable[[np.random.Generator, Grid], tuple[Scene, Frame]]
     acquire: Callable[[Scene, np.random.Generator], np.ndarray]
     mix: tuple[int, ...]
-    """How often each look of the modality is drawn among training tumours, in tenths."""
+    """How often each look of the modality is drawn among training tumours, in tenths. In each
+    modality one hospital sees one look and the other the other two, so they need each other."""
     radius: tuple[float, float]
     """Smallest and largest radius of a tumour, in pixels of the whole anatomy: in a close-up
     they are more."""
     sides: tuple[int, int, int]
-    """Training, validation and test cases: in each modality one hospital is large, one small."""
+    """Training, validation and test cases."""
     curved: bool = False
     """Whether the ultrasound probe is curved, and sees a fan."""
 
@@ -47,8 +48,8 @@ class Hospital:
         return self.shape[2] > 1
 
 
-LARGE, SMALL = (36, 8, 24), (6, 6, 24)
-"""Training, validation and test cases."""
+SIDES = (24, 10, 24)
+"""Training, validation and test cases of each."""
 
 HOSPITALS: dict[str, Hospital] = {
     "us-breast": Hospital(
@@ -60,9 +61,9 @@ HOSPITALS: dict[str, Hospital] = {
         partial(
             ultrasound.acquire, curved=False, gain=-17, dynamic_range=58, lateral=1.1, compound=3
         ),
-        mix=(9, 1, 0),
+        mix=(10, 0, 0),
         radius=(9, 18),
-        sides=LARGE,
+        sides=SIDES,
     ),
     "us-ovary": Hospital(
         "US",
@@ -73,9 +74,9 @@ HOSPITALS: dict[str, Hospital] = {
         partial(
             ultrasound.acquire, curved=True, gain=-15, dynamic_range=60, lateral=1.3, compound=2
         ),
-        mix=(0, 4, 6),
+        mix=(0, 5, 5),
         radius=(9, 18),
-        sides=SMALL,
+        sides=SIDES,
         curved=True,
     ),
     "mr-brain": Hospital(
@@ -85,9 +86,9 @@ HOSPITALS: dict[str, Hospital] = {
         (2.1, 2.1, 6.0),
         magnetic.brain,
         partial(magnetic.acquire, gain=620, gamma=1.0, bias=0.14, noise=0.035, kept=0.92),
-        mix=(0, 9, 1),
+        mix=(0, 10, 0),
         radius=(7, 14),
-        sides=LARGE,
+        sides=SIDES,
     ),
     "mr-limb": Hospital(
         "MR",
@@ -96,9 +97,9 @@ HOSPITALS: dict[str, Hospital] = {
         (1.9, 1.9, 7.0),
         magnetic.limb,
         partial(magnetic.acquire, gain=1400, gamma=1.2, bias=0.22, noise=0.055, kept=0.75),
-        mix=(6, 0, 4),
+        mix=(5, 0, 5),
         radius=(7, 14),
-        sides=SMALL,
+        sides=SIDES,
     ),
     "ct-liver": Hospital(
         "CT",
@@ -107,9 +108,9 @@ HOSPITALS: dict[str, Hospital] = {
         (3.6, 3.6, 8.0),
         tomography.liver,
         partial(tomography.acquire, pixel_mm=3.6, noise=4.5, blur=0.6, offset=4),
-        mix=(8, 2, 0),
+        mix=(10, 0, 0),
         radius=(6, 12),
-        sides=LARGE,
+        sides=SIDES,
     ),
     "ct-kidney": Hospital(
         "CT",
@@ -118,9 +119,9 @@ HOSPITALS: dict[str, Hospital] = {
         (2.2, 2.2, 8.0),
         tomography.kidney,
         partial(tomography.acquire, pixel_mm=2.2, noise=9.0, blur=0.45, offset=-7),
-        mix=(0, 2, 8),
+        mix=(0, 5, 5),
         radius=(4, 8),
-        sides=SMALL,
+        sides=SIDES,
     ),
 }
 """The made-up hospitals, by site name."""

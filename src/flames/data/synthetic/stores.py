@@ -56,7 +56,7 @@ def make_store(
 ) -> SiteStore:
     """Write one hospital's made-up cases as a store, the same bits for the same seed.
 
-    A fifth of each side of the split has no tumour. Training tumours have mostly the looks that
+    A fifth of each side of the split has no tumour. Training tumours have only the looks that
     this hospital sees; validation and test tumours have every look of the modality equally often.
     On each side one patient in ten was imaged twice, and both images stay on that side.
 

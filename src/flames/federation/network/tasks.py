@@ -16,7 +16,7 @@ from flames.metrics.presence import PRESENCE_GRID
 from flames.strategies import Download
 from flames.wire.coding import Coded, restore
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Changes when sites and server of different versions can no longer talk."""
 
 
@@ -27,7 +27,7 @@ def encode_task(
 
     Args:
         task: Its arrays do not matter here.
-        coded: They, as they travel: ``arrays`` and ``model``.
+        coded: They, as they travel, by their field.
         wire: How.
         company: How many peers the site has.
     """
@@ -83,6 +83,7 @@ def as_task(
             facts["own_share"],
             arrays.get("model"),
             facts["own_head"],
+            arrays.get("best"),
         )
         return Task(facts["round"], range(start, stop), facts["total_steps"], download, held)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
