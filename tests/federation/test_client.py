@@ -129,8 +129,9 @@ def test_what_peers_sent_is_tried_alone_in_the_second_and_third_round(client, st
     assert "peers" not in client.answer(Task(3, range(0), 4, handed))[0].validation
 
 
-def test_a_client_keeps_the_servers_best_model_where_validation_prefers_it(
-    client, start, monkeypatch
+@pytest.mark.parametrize(("score", "kept"), [(0.9, "best"), (0.25, "model")])
+def test_a_client_keeps_the_servers_best_model_where_it_leads_by_more_than_chance(
+    client, start, monkeypatch, score, kept
 ):
     _, own = client.answer(first_task(start))
     own = dict(own)
@@ -138,7 +139,7 @@ def test_a_client_keeps_the_servers_best_model_where_validation_prefers_it(
         name: {key: array + step for key, array in own.items()}
         for name, step in (("arrays", 1), ("model", 2), ("best", 3))
     }
-    scores = {"model": 0.2, "best": 0.9}
+    scores = {"model": 0.2, "best": score}
     monkeypatch.setattr(client_module, "set_model_arrays", lambda _, a: judged.append(a))
 
     def judge(*_):
@@ -149,8 +150,9 @@ def test_a_client_keeps_the_servers_best_model_where_validation_prefers_it(
     monkeypatch.setattr(client.cases, "judge", judge)
     download = Download(use="mix", peers=1, own_share=0.5, **sent)
     reply, _ = client.answer(Task(3, range(4, 4), 4, download))
-    assert (reply.chosen, reply.validation["best"], reply.best) == ("best", 0.9, 0.9)
-    np.testing.assert_equal(client.kept_weights(), sent["best"])
+    assert (reply.chosen, reply.best) == (kept, scores[kept])
+    assert reply.validation["best"] == score
+    np.testing.assert_equal(client.kept_weights(), sent[kept])
 
 
 def test_batch_norm_statistics_stay_at_home(client, start, monkeypatch):

@@ -42,7 +42,7 @@ from flames.models.weights import (
     set_optimizer_arrays,
 )
 from flames.strategies import Download, Strategy
-from flames.strategies.mixture import Candidate, candidates, choose, keep_statistics
+from flames.strategies.mixture import Candidate, candidates, choose, eligible, keep_statistics
 from flames.strategies.rules import split_controls, with_controls
 from flames.training.local import ControlVariates, Stretch, joined, train_shared
 from flames.training.loop import Progress, TrainResult, learning_rate, make_optimizer
@@ -194,7 +194,8 @@ class Client:
             network, download, before, server_round=task.server_round, sharing=sharing
         )
         fixed = task.download.alpha is not None
-        chosen = tried[0] if fixed else choose(tried, sharing=sharing)
+        ways = eligible(tried, self.cases.validation)
+        chosen = ways[0] if fixed else choose(ways, sharing=sharing)
         set_model_arrays(network, chosen.arrays)
         validated = time.perf_counter() - started
         result, weights, second = None, dict(chosen.arrays), None
@@ -207,7 +208,7 @@ class Client:
         trained = replace(chosen, name="own", arrays=weights, alpha=None)
         if result:
             trained = self._scored(network, trained)
-        ways = [*tried, trained]
+        ways.append(trained)
         if self.strategy.rule.second:
             ways = [self._scored_second(network, second, before)]
             keep_second(before, place, trained=second is not None)

@@ -15,6 +15,9 @@ from flames.strategies.arrays import Arrays, interpolate
 from flames.strategies.base import Download
 from flames.strategies.rules import last_levels
 
+CHANCE = 0.1
+"""By how much a case's Dice differs between two models of one run, by chance, about."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -82,6 +85,22 @@ def choose(tried: Sequence[Candidate], *, sharing: bool) -> Candidate:
                 if candidate.name == name:
                     return candidate
     return max(tried, key=lambda candidate: candidate.score)
+
+
+def eligible(tried: Sequence[Candidate], cases: int) -> list[Candidate]:
+    """Return the candidates, but not ``best`` where it leads all others by no more than chance.
+
+    It is older than they are, and with few validation cases one of many rounds is always lucky:
+    its lead counts from `CHANCE` by the square root of the cases on.
+
+    >>> tried = [Candidate(n, {}, None, s) for n, s in (("best", 0.6), ("own", 0.54))]
+    >>> [[way.name for way in eligible(tried, cases)] for cases in (1, 4)]  # leads of 0.1 and 0.05
+    [['own'], ['best', 'own']]
+    """
+    others = [way.score for way in tried if way.name != "best" and math.isfinite(way.score)]
+    most = max(others, default=-math.inf)
+    lead = CHANCE / math.sqrt(max(1, cases))
+    return [way for way in tried if way.name != "best" or way.score >= most + lead]
 
 
 def alphas(clients: int, count: int) -> list[float]:
