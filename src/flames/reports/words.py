@@ -67,7 +67,7 @@ STRATEGIES |= {
 }
 
 SENDS = {
-    "flames": "down: the mean of the peers, and the server's model",
+    "flames": "down: the mean of the peers, and the server's model; at the end also the one it keeps",
     "paper": "down: the mean of the peers",
     "modality": "nothing",
     "fedavg": "nothing",
