@@ -67,7 +67,7 @@ STRATEGIES |= {
 }
 
 SENDS = {
-    "flames": "down: the mean of the peers, and the server's model; at the end also the one it keeps",
+    "flames": "down: the mean of the peers, and the server's model; at the end its best one too",
     "paper": "down: the mean of the peers",
     "modality": "nothing",
     "fedavg": "nothing",
