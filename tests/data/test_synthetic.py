@@ -99,8 +99,8 @@ def test_intensity_alone_does_not_find_the_tumours(stores):
 @pytest.mark.parametrize("site", HOSPITALS)
 def test_training_is_lopsided_and_testing_is_even(site):
     hospital = HOSPITALS[site]
-    patients = plan_patients(hospital, hospital.sides, np.random.default_rng(0))
-    assert sum(patient.images for patient in patients) == sum(hospital.sides)
+    patients = plan_patients(hospital, SIDES, np.random.default_rng(0))
+    assert sum(patient.images for patient in patients) == sum(SIDES)
 
     def counts(side):
         looks = [patient.look for patient in patients if patient.split == side and patient.look]

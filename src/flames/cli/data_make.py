@@ -12,7 +12,7 @@ def make(
     dest: Annotated[Path, typer.Argument(help="Folder for the six site stores.")],
     seed: Annotated[int, typer.Option(min=0, help="Decides every pixel.")] = 0,
     cases: Annotated[
-        int | None, typer.Option(min=12, help="Cases of each site; by default as each has.")
+        int | None, typer.Option(min=12, help="Cases of each site; by default 24, 10 and 24.")
     ] = None,
 ) -> None:
     """Draw six made-up hospitals: two each with ultrasound, MR and CT."""

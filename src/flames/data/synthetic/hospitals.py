@@ -32,8 +32,6 @@ class Hospital:
     radius: tuple[float, float]
     """Smallest and largest radius of a tumour, in pixels of the whole anatomy: in a close-up
     they are more."""
-    sides: tuple[int, int, int]
-    """Training, validation and test cases."""
     curved: bool = False
     """Whether the ultrasound probe is curved, and sees a fan."""
 
@@ -49,7 +47,7 @@ class Hospital:
 
 
 SIDES = (24, 10, 24)
-"""Training, validation and test cases of each."""
+"""Training, validation and test cases of each hospital."""
 
 HOSPITALS: dict[str, Hospital] = {
     "us-breast": Hospital(
@@ -63,7 +61,6 @@ HOSPITALS: dict[str, Hospital] = {
         ),
         mix=(10, 0, 0),
         radius=(9, 18),
-        sides=SIDES,
     ),
     "us-ovary": Hospital(
         "US",
@@ -76,7 +73,6 @@ HOSPITALS: dict[str, Hospital] = {
         ),
         mix=(0, 5, 5),
         radius=(9, 18),
-        sides=SIDES,
         curved=True,
     ),
     "mr-brain": Hospital(
@@ -88,7 +84,6 @@ HOSPITALS: dict[str, Hospital] = {
         partial(magnetic.acquire, gain=620, gamma=1.0, bias=0.14, noise=0.035, kept=0.92),
         mix=(0, 10, 0),
         radius=(7, 14),
-        sides=SIDES,
     ),
     "mr-limb": Hospital(
         "MR",
@@ -99,7 +94,6 @@ HOSPITALS: dict[str, Hospital] = {
         partial(magnetic.acquire, gain=1400, gamma=1.2, bias=0.22, noise=0.055, kept=0.75),
         mix=(5, 0, 5),
         radius=(7, 14),
-        sides=SIDES,
     ),
     "ct-liver": Hospital(
         "CT",
@@ -110,7 +104,6 @@ HOSPITALS: dict[str, Hospital] = {
         partial(tomography.acquire, pixel_mm=3.6, noise=4.5, blur=0.6, offset=4),
         mix=(10, 0, 0),
         radius=(6, 12),
-        sides=SIDES,
     ),
     "ct-kidney": Hospital(
         "CT",
@@ -121,7 +114,6 @@ HOSPITALS: dict[str, Hospital] = {
         partial(tomography.acquire, pixel_mm=2.2, noise=9.0, blur=0.45, offset=-7),
         mix=(0, 5, 5),
         radius=(4, 8),
-        sides=SIDES,
     ),
 }
 """The made-up hospitals, by site name."""

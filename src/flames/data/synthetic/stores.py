@@ -24,7 +24,7 @@ from flames.data.store import (
     arrays_digest,
     cases_digest,
 )
-from flames.data.synthetic.hospitals import HOSPITALS, Hospital, draw, find_hospital
+from flames.data.synthetic.hospitals import HOSPITALS, SIDES, Hospital, draw, find_hospital
 from flames.data.synthetic.looks import TUMOURS
 from flames.errors import FlamesError
 from flames.files import save_json, save_text
@@ -67,7 +67,7 @@ def make_store(
         organ: Organ that a made-up hospital has with this modality.
         seed: With the site's name it decides every pixel.
         cases: Images or volumes in all, at least 12: 3 of 11 for training, 2 for validation, 6 for
-            testing. None for as many of each as the hospital has.
+            testing. None for `SIDES`.
 
     Raises:
         FlamesError: There is no such hospital, too few cases, or the folder is in use.
@@ -80,7 +80,7 @@ def make_store(
         )
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise FlamesError(f"{dest} is already there", "choose another folder, or delete it first")
-    counts = hospital.sides if cases is None else share_out(cases)
+    counts = SIDES if cases is None else share_out(cases)
     key = (seed, zlib.crc32(site.encode()))
     records: dict[Split, list[CaseRecord]] = {side: [] for side in SPLITS}
     try:
@@ -109,7 +109,7 @@ def make_federation(
     Args:
         dest: Folder that will hold the stores.
         seed: Decides every pixel.
-        cases: Cases of each site; None for as many as each hospital has.
+        cases: Cases of each site; None for `SIDES`.
         made: Called with the folder of each store once it is written.
     """
     paths = []
