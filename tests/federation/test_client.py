@@ -58,6 +58,18 @@ def test_asked_otherwise_a_client_trains_again(client, start):
     assert any((weights[key] != found[key]).any() for key in start)
 
 
+def test_another_best_model_is_another_task(client, start, monkeypatch):
+    client.answer(first_task(start))
+    judged = []
+    monkeypatch.setattr(client.cases, "judge", lambda *_: judged.append(1) or Validation(0.5, []))
+    closing = Download(start, use="mix", peers=1, own_share=0.5, model=start, best=start)
+    monkeypatch.setattr(client_module, "set_model_arrays", lambda *_: None)
+    for best, again in ((start, True), (start, False), ({**start, "w": np.ones(1)}, True)):
+        judged.clear()
+        client.answer(Task(3, range(4, 4), 4, replace(closing, best=best)))
+        assert bool(judged) == again
+
+
 def test_a_client_that_fails_keeps_its_last_round(client, start, monkeypatch):
     _, weights = client.answer(first_task(start))
     real = client_module.model_arrays
