@@ -16,7 +16,7 @@ from flames.strategies.base import Download
 from flames.strategies.rules import last_levels
 
 CHANCE = 0.1
-"""By how much a case's Dice differs between two models of one run, by chance, about."""
+"""Standard deviation of a case's difference in Dice between two models of one run; 0.05 to 0.15."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def candidates(download: Download, own: Arrays | None, *, count: int) -> list[Ca
 
     - ``keep``: own weights, or the group's models where they were sent.
     - ``replace``, or nothing of one's own yet: what was sent.
-    - ``mix`` with a fixed α: that mixture, which the client begins with; then the group's model,
+    - ``mix`` with a fixed α: that mixture, which the client begins with; then the group's models,
       whose score tells the server which round to keep.
     - ``mix`` with α to tune: the group's models, the mixture at the own share by cases, mixtures at
       ``count`` values of α evenly over [1/n, 1), and own weights.
