@@ -100,7 +100,7 @@ class Hall:
             news=lambda: self.news or self.record,
             house=Journal(self.folder / "server.jsonl"),
         )
-        desk._late = lambda: self.late  # type: ignore[method-assign]
+        desk.job.late = lambda: self.late  # type: ignore[method-assign]
         return desk
 
     def station(self, site: str, desk: Desk) -> Station:

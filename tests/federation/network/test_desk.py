@@ -113,9 +113,9 @@ def test_a_new_site_begins_with_its_modalitys_model(make_hall):
     assert hall.job("us-a")[0] == "next"
     hall.stores = everybody
     desk = hall.desk(["us-a", "us-b"])
-    first = desk.server.task("us-b").download
+    first = desk.job.server.task("us-b").download
     assert first.use == "replace"
-    weights = desk.server.strategy.models(desk.server._updates())["US"]
+    weights = desk.job.server.strategy.models(desk.job.server._updates())["US"]
     assert all(np.array_equal(first.arrays[name], weights[name]) for name in weights)
     for _ in range(4):
         if hall.job("us-a", "us-b")[0] == "finished":

@@ -99,7 +99,7 @@ def test_malformed_updates_are_set_aside_and_told(make_hall, wire, count):
     for _ in range(2):
         assert hall.job("us-a", "us-b")[0] == "next"
     desk = hall.desk(["us-a", "us-b"])
-    for seat in desk.seats.values():
+    for seat in desk.job.seats.values():
         seat.status = "here"
     client = hall.station("us-b", desk).client
     ask = encode({"holds": client.holds()})
@@ -125,10 +125,10 @@ def test_malformed_updates_are_set_aside_and_told(make_hall, wire, count):
             continue
         answer, _ = decode(desk.handle("us-b", "update", message))
         assert answer["do"] in ("again", "wait", "drop"), decode(message)[0]
-        assert desk.server.answered == frozenset()
+        assert desk.job.server.answered == frozenset()
         tried += 1
     assert len(hall.told("aside")) + len(hall.told("late")) == before + tried
     assert harmless < tried
-    desk.seats["us-b"].failed_round = 0
+    desk.job.seats["us-b"].failed_round = 0
     assert decode(desk.handle("us-b", "update", right))[0]["do"] == "go"
-    assert desk.server.answered == {"us-b"}
+    assert desk.job.server.answered == {"us-b"}

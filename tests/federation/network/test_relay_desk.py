@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from flames.federation.network.desk import Desk
+from flames.federation.network.job_state import JobState
 from flames.federation.network.run_state import RunState
 from flames.federation.simulation import simulate
 
@@ -112,10 +112,11 @@ def test_the_deadline_begins_anew_with_each_turn(make_hall, monkeypatch):
     assert hall.job(*SITES)[0] == "next"
     assert len(noted) == 3, "three friends take turns in the third round alone"
     desk = hall.desk(list(SITES))
+    job = desk.job
     late = []
     for seconds, answers in ((1799, False), (1801, True), (3500, False), (3700, False)):
-        desk.clock = lambda moment=desk.since + seconds: moment
-        late.append(Desk._late(desk))
+        job.clock = lambda moment=desk.watch.since + seconds: moment
+        late.append(JobState.late(job))
         if answers:
-            desk.state.note_turn(desk.clock())
+            job.state.note_turn(job.clock())
     assert late == [False, True, False, True]

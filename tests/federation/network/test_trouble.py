@@ -29,7 +29,7 @@ def test_a_server_whose_disk_is_full_waits_and_blames_no_site(
 
     def desk(sites):
         made = make_desk(sites)
-        server = made.server
+        server = made.job.server
         works = {"receive": server.receive, "close_round": server.close_round}
         left = {"receive": 5, "close_round": 2}
 
@@ -77,7 +77,7 @@ def test_a_site_whose_disk_is_full_has_not_failed(make_hall, error):
     threading.Thread(target=work, daemon=True).start()
     while not done.wait(0.02):
         desk.step()
-    assert desk.seats["us-a"].failed_round == 0
+    assert desk.job.seats["us-a"].failed_round == 0
     desk.handle("us-a", "waits", encode({"for": "space", "reason": "its disk is full"}))
     assert hall.told("waits") == ["us-a waits: its disk is full"]
 

@@ -193,7 +193,7 @@ def test_a_task_in_an_unknown_coding_is_damaged(make_hall):
     from flames.federation.network.messages import MessageError
     from flames.federation.network.tasks import as_task, encode_task
 
-    task, coded = desk.server.dispatch("us-a", {})
+    task, coded = desk.job.server.dispatch("us-a", {})
     facts, sections = decode(encode_task(task, coded, hall.config.wire, {}))
     assert as_task(facts, sections, lambda _: None).download.use == "replace"
     facts["letters"]["arrays"] = "z" * len(facts["letters"]["arrays"])

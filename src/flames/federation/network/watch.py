@@ -1,0 +1,155 @@
+"""The watch over a run's rounds: it waits, goes on without those who are away, and ends the job.
+
+A round waits for every site of the run. One that is away may come back until the deadline; it can
+only come in with a next job, for which this one ends as soon as nobody works any more. After the
+deadline each modality goes on with those who answered, if they are a quorum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from flames.federation.network.consortium import Record
+from flames.federation.network.job_state import JobState
+from flames.federation.network.seats import Standing, standing
+from flames.federation.progress import sentence
+from flames.runs import save_lines
+
+
+class Watch:
+    """Moves one job from round to round, and passes its verdict."""
+
+    def __init__(
+        self,
+        job: JobState,
+        *,
+        returned: Callable[[], Mapping[str, float]],
+        news: Callable[[], Record],
+    ) -> None:
+        """Begin with the round that is open.
+
+        Args:
+            job: What the job stands on.
+            returned: Which sites are connected now, and since when.
+            news: The consortium's record as it is now.
+        """
+        self.job = job
+        self.returned = returned
+        self.news = news
+        self.first_round = job.server.finished
+        self.since = job.state.round_since(job.number, job.started)
+        """When the open round began, in seconds since 1970."""
+
+    def step(self) -> None:
+        """Look once at all sites, and do what is due."""
+        job = self.job
+        self._note_revoked()
+        self._note_silence()
+        if not job.joining():
+            (self._step_scores if job.closing else self._step_round)()
+
+    def _note_revoked(self) -> None:
+        sites = self.news().sites
+        for seat in self.job.seats.values():
+            member = sites.get(seat.name)
+            if seat.member.revoked or (member is not None and not member.revoked):
+                continue
+            when = member.revoked if member is not None else "it left the record"
+            seat.member = seat.member.model_copy(update={"revoked": when})
+            self.job.refuse(seat, f"revoked {when}")
+
+    def _note_silence(self) -> None:
+        limit = self.job.clock() - self.job.config.network.silence
+        for seat in self.job.seats.values():
+            if seat.status in ("here", "waiting") and seat.heard < limit:
+                seat.status = "away"
+                self.job.tell("silent", f"{seat.name} gives no sign of life", site=seat.name)
+
+    def _step_round(self) -> None:
+        job = self.job
+        seats = list(job.seats.values())
+        every = standing(seats, job.server.answered, job.number, job.waits_its_turn)
+        if not (every.busy or every.away or every.answered or every.queued):
+            self._nobody_left(every)
+        elif every.complete and every.answered:
+            self._close()
+        elif job.late():
+            self._after_deadline(every)
+        else:
+            self._call_back(every)
+
+    def _after_deadline(self, every: Standing) -> None:
+        """Go on with every modality that has a quorum; wait where somebody works for one."""
+        job = self.job
+        quorum = job.config.network.quorum
+        without: list[str] = []
+        for modality in sorted({seat.modality for seat in job.seats.values()}):
+            seats = [seat for seat in job.seats.values() if seat.modality == modality]
+            here = standing(seats, job.server.answered, job.number, job.waits_its_turn)
+            if here.complete or here.enough(quorum):
+                continue
+            if here.busy:
+                return
+            without += [seat.name for seat in here.answered]
+        if len(without) < len(every.answered):
+            if without:
+                job.server.withdraw(without)
+                job.tell("quorum", f"no quorum with {', '.join(without)}: the round counts not")
+            self._close()
+        elif not every.busy and not self._somebody("waiting"):
+            job.end("next", "no modality has a quorum of its sites")
+
+    def _close(self) -> None:
+        job = self.job
+        number = job.number
+        missing = sorted(
+            seat.name
+            for seat in job.seats.values()
+            if seat.name not in job.server.answered and seat.status != "refused"
+        )
+        records = job.server.close_round()
+        save_lines(job.state.run.rounds, job.server.records())
+        for record in records:
+            job.tell("record", sentence(record), round=number, rounds=job.config.rounds)
+        ending = f", without {', '.join(missing)}" if missing else ""
+        job.tell("round", f"round {number} is finished{ending}", round=number)
+        self.since = job.state.round_since(job.number, job.clock())
+        for seat in job.seats.values():
+            seat.done, seat.total, seat.loss, seat.aside = 0, 0, None, 0
+        if job.server.finished - self.first_round >= job.config.network.rounds_per_job:
+            job.end("next", "the job did its rounds")
+
+    def _step_scores(self) -> None:
+        job = self.job
+        trained = job.trained()
+        wanted = [seat for seat in job.seats.values() if seat.name in trained]
+        scored = frozenset(seat.name for seat in wanted if job.scores.has(seat.name))
+        every = standing(wanted, scored, job.server.last_round + 1)
+        if every.complete and not every.answered:
+            self._nobody_left(every)
+        elif every.complete or (job.late() and every.answered and not every.busy):
+            job.scores.finish(job.server)
+            job.end("finished", "the run is finished")
+        else:
+            self._call_back(every)
+
+    def _call_back(self, every: Standing) -> None:
+        """End the job, once nobody works, for the sake of those who came back."""
+        if every.busy:
+            return
+        connected = self.returned()
+        back = [s.name for s in every.away if s.status == "away" and s.name in connected]
+        if back:
+            self.job.end("next", f"{', '.join(sorted(back))} came back")
+        elif not self._somebody("here", "waiting"):
+            self.job.end("next", "every site is away")
+
+    def _somebody(self, *status: str) -> bool:
+        return any(seat.status in status for seat in self.job.seats.values())
+
+    def _nobody_left(self, every: Standing) -> None:
+        seats = list(self.job.seats.values())
+        reasons = [seat for seat in seats if seat.reason and seat in every.failed]
+        reasons += [seat for seat in seats if seat.status == "refused"]
+        cause = f"{reasons[0].name}: {reasons[0].reason}" if reasons else "no site takes part"
+        self.job.end("failed", cause)
