@@ -10,7 +10,8 @@ import torch
 from flames.config import TrainingConfig
 from flames.errors import FlamesError
 from flames.federation import distillation
-from flames.federation.distillation import DistilOptions, Variant, cost, distil, open_classroom
+from flames.federation.distillation import DistilOptions, Variant, distil, open_classroom
+from flames.inference.cost import cost
 from flames.inference.score import load_model
 from flames.models.precision import choose_precision
 from flames.models.student import Told, tell

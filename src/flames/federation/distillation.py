@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from flames.config import ModelConfig, ModelName, RunConfig, TrainingConfig, load_config
 from flames.data.slices import load_slices
@@ -25,6 +23,7 @@ from flames.data.synthetic.stores import make_store
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
 from flames.files import save_json
+from flames.inference.cost import cost, parameters
 from flames.inference.predict import validate
 from flames.inference.score import ScoreOptions, TrainedModel, load_model, score_store
 from flames.losses import LOSSES, distillation
@@ -160,11 +159,11 @@ def open_classroom(
     sizes = {model.image_size for model in teachers.values()}
     if len(sizes) > 1:
         raise FlamesError(f"the teachers look at images of sizes {sorted(sizes)}", "use one run")
-    largest = LARGEST_SHARE * min(_parameters(m.network) for m in teachers.values())
+    largest = LARGEST_SHARE * min(parameters(m.network) for m in teachers.values())
     student = make_model(ModelConfig(name=options.student, pretrained=False))
-    if _parameters(student) > largest:
+    if parameters(student) > largest:
         raise FlamesError(
-            f"a student {options.student!r} has {_parameters(student)} parameters, more than a "
+            f"a student {options.student!r} has {parameters(student)} parameters, more than a "
             f"quarter of its teacher",
             "choose a smaller --student",
         )
@@ -182,27 +181,6 @@ def open_classroom(
         if site.store is not None and (store := SiteStore.open(site.store)).modality in teachers
     }
     return Classroom(teachers, server, sites, config, precision, not stores)
-
-
-def cost(model: TrainedModel, name: str) -> dict[str, Any]:
-    """Return what a model costs: parameters, MB of weights and activations, ms an image.
-
-    Milliseconds are medians on this processor with torch's present number of threads, of one image
-    alone and of an image in a batch of 16. Activations are the outputs of all layers for one image.
-    """
-    network, device = model.network.eval(), next(model.network.parameters()).device
-    size = model.image_size
-    parameters = _parameters(network)
-    return {
-        "model": name,
-        "modality": model.modality,
-        "parameters": parameters,
-        "weights_mb": round(4 * parameters / 1e6, 3),
-        "activations_mb": round(_activations(network, size, device) / 1e6, 3),
-        "ms_alone": round(_milliseconds(network, size, 1, device), 2),
-        "ms_in_batch": round(_milliseconds(network, size, 16, device), 2),
-        "threads": torch.get_num_threads(),
-    }
 
 
 def _save_costs(
@@ -380,38 +358,3 @@ def _claim(out: Path, room: Classroom, options: DistilOptions) -> None:
             )
         return
     save_json(known, mine)
-
-
-def _parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _activations(network: nn.Module, size: int, device: torch.device) -> int:
-    total = 0
-
-    def add(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        nonlocal total
-        total += output.numel() * output.element_size()
-
-    leaves = [m for m in network.modules() if not list(m.children())]
-    hooks = [leaf.register_forward_hook(add) for leaf in leaves]
-    with torch.inference_mode():
-        network(torch.zeros(1, 1, size, size, device=device))
-    for hook in hooks:
-        hook.remove()
-    return total
-
-
-def _milliseconds(network: nn.Module, size: int, batch: int, device: torch.device) -> float:
-    images = torch.zeros(batch, 1, size, size, device=device)
-    spent = []
-    with torch.inference_mode():
-        for _ in range(12 if batch == 1 else 6):
-            # Processor time of this process: what runs beside it must not count.
-            started = time.process_time() if device.type == "cpu" else time.perf_counter()
-            network(images)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            ended = time.process_time() if device.type == "cpu" else time.perf_counter()
-            spent.append(ended - started)
-    return 1000 * sorted(spent[2:])[len(spent[2:]) // 2] / batch
