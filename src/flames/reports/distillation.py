@@ -12,6 +12,7 @@ from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import p_text, rounded
 from flames.reports.numbers import DASH, decimal, estimate, signed, whole
 from flames.reports.page import Page, PageSection, PageTable, write_page
+from flames.reports.words import FEW
 from flames.runs import load_csv, save_csv
 
 TEACHER = "teacher"
@@ -33,9 +34,12 @@ def write_distillation(out: Path, *, name: str, made_up_images: bool) -> Path:
     )
     save_csv(out / "tables" / "paired.csv", [rounded(row) for row in paired])
     costs = load_csv(out / "costs.csv")
-    head = ["site", *scores]
+    head = ["site", "test cases", *scores]
     sites = [*dict.fromkeys(row["site"] for row in rows), MEAN]
-    cells = [[site, *(estimate(found[site]) for found in scores.values())] for site in sites]
+    cells = [
+        [site, str(scores[TEACHER][site]["n"]), *(estimate(v[site]) for v in scores.values())]
+        for site in sites
+    ]
     caption = "Dice of teachers and students on test cases, 95 % bootstrap intervals."
     save_text(
         out / "tables" / "scores.tex", latex_table(head, cells, caption=caption, last_apart=True)
@@ -61,6 +65,7 @@ def write_distillation(out: Path, *, name: str, made_up_images: bool) -> Path:
             ),
         ],
         limits=[
+            FEW,
             "“told”: the student gets the modality of an image as input. “nolabels”: it learned "
             "from its teachers alone, and validation compared it with them.",
             *(

@@ -15,6 +15,7 @@ from flames.reports.compare.tables import p_text, rounded
 from flames.reports.heatmap import heatmap
 from flames.reports.numbers import DASH, decimal, estimate, signed
 from flames.reports.page import Figure, Page, PageSection, PageTable, write_page
+from flames.reports.words import FEW
 from flames.runs import load_csv, save_csv
 
 NAMES = {
@@ -39,18 +40,16 @@ def write_generalisation(out: Path, *, name: str, config_text: str, made_up: boo
         mine = [r for r in rows if kind in r["kinds"].split() and r["claim"] in NAMES]
         if mine:
             found = _kind(mine)
-            sections.append(_section(title, kind, *found))
+            table = _score_table(found[0])
+            sections.append(_section(title, kind, table, found[1]))
+            text = latex_table(*table, caption=f"Dice on a left-out {kind}.", last_apart=True)
+            save_text(out / "tables" / f"{kind}.tex", text)
             scores += [{"left_out": kind} | rounded(row) for row in found[0]]
             differences += [{"left_out": kind} | rounded(row) for row in found[1]]
     matrices = matrix_rows(rows)
     save_csv(out / "tables" / "scores.csv", scores)
     save_csv(out / "tables" / "paired.csv", differences)
     save_csv(out / "tables" / "matrix.csv", [rounded(row) for row in matrices])
-    for kind in KINDS:
-        head, cells = _latex(scores, kind)
-        if cells:
-            text = latex_table(head, cells, caption=f"Dice on a left-out {kind}.", last_apart=True)
-            save_text(out / "tables" / f"{kind}.tex", text)
     sections.append(_matrix_section(matrices))
     seeds = sorted({row["seed"] for row in rows}, key=int)
     page = Page(
@@ -66,6 +65,7 @@ def write_generalisation(out: Path, *, name: str, config_text: str, made_up: boo
         sections=sections,
         limits=[
             *planned["notes"],
+            FEW,
             "A modality with two organs leaves one to train on: its result speaks of that pair.",
             "The model of the site alone is chosen on validation cases of that site; the others "
             "never saw a case of it.",
@@ -121,15 +121,12 @@ def _values(rows: Sequence[Row], claim: str) -> Values:
 
 
 def _section(
-    title: str, kind: str, scores: list[dict[str, Any]], paired: list[dict[str, Any]]
+    title: str,
+    kind: str,
+    scores: tuple[list[str], list[list[str]]],
+    paired: list[dict[str, Any]],
 ) -> PageSection:
-    cells = {(row["claim"], row["site"]): row for row in scores}
-    sites = _sites(scores)
-    table = PageTable(
-        ["left-out site", *NAMES.values()],
-        [[site, *(estimate(cells[claim, site]) for claim in NAMES)] for site in sites],
-        last_apart=True,
-    )
+    table = PageTable(*scores, last_apart=True)
     differences = PageTable(
         ["minus the server model", "site", "difference in Dice", "p, Holm"],
         [
@@ -161,12 +158,13 @@ def _matrix_section(rows: list[dict[str, Any]]) -> PageSection:
     )
 
 
-def _latex(scores: list[dict[str, Any]], kind: str) -> tuple[list[str], list[list[str]]]:
-    mine = [row for row in scores if row["left_out"] == kind]
-    sites = _sites(mine)
-    cells = {(row["claim"], row["site"]): row for row in mine}
-    rows = [[s, *(estimate(cells[c, s]) for c in NAMES)] for s in sites] if mine else []
-    return ["left-out site", *NAMES.values()], rows
+def _score_table(scores: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    cells = {(row["claim"], row["site"]): row for row in scores}
+    rows = [
+        [site, str(cells["server", site]["n"]), *(estimate(cells[c, site]) for c in NAMES)]
+        for site in _sites(scores)
+    ]
+    return ["left-out site", "test cases", *NAMES.values()], rows
 
 
 def _sites(rows: Sequence[Row]) -> list[str]:

@@ -47,6 +47,8 @@ def estimate(score: Mapping[str, Any] | None, digits: int = 3) -> str:
     '0.712 [0.650, 0.771]'
     >>> estimate({"mean": 0.5, "low": None, "high": None}), estimate(None)
     ('0.500', '–')
+    >>> estimate({"mean": 0.5, "low": 0.5, "high": 0.5})  # one patient: nothing to draw from
+    '0.500'
     """
     score = score or {}
     mean, span = decimal(score.get("mean"), digits), interval(score, digits)
@@ -54,9 +56,11 @@ def estimate(score: Mapping[str, Any] | None, digits: int = 3) -> str:
 
 
 def interval(score: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """Return ``[low, high]``, or nothing when either end is undefined."""
+    """Return ``[low, high]``, or nothing when either end is undefined or both are the same."""
     score = score or {}
     if not (is_number(score.get("low")) and is_number(score.get("high"))):
+        return ""
+    if score["low"] == score["high"]:
         return ""
     return f"[{decimal(score['low'], digits)}, {decimal(score['high'], digits)}]"
 
@@ -66,15 +70,15 @@ def signed(score: Mapping[str, Any] | None, digits: int = 3) -> str:
 
     >>> signed({"mean": 0.0514, "low": -0.01, "high": 0.112})
     '+0.051 [−0.010, +0.112]'
-    >>> signed({"mean": None})
-    ''
+    >>> signed({"mean": -0.25, "low": -0.25, "high": -0.25}), signed({"mean": None})
+    ('−0.250', '')
     """
     found = [(score or {}).get(key) for key in ("mean", "low", "high")]
     ends = [end for end in found if is_number(end)]
     if len(ends) < len(found):
         return ""
     mean, low, high = (("+" if end > 0 else "") + decimal(end, digits) for end in ends)
-    return f"{mean} [{low}, {high}]"
+    return mean if ends[1] == ends[2] else f"{mean} [{low}, {high}]"
 
 
 def duration(seconds: Any) -> str:

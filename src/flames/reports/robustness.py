@@ -13,6 +13,7 @@ from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import p_text, rounded
 from flames.reports.numbers import DASH, decimal, estimate, signed
 from flames.reports.page import Page, PageSection, PageTable, write_page
+from flames.reports.words import FEW
 from flames.runs import load_csv, save_csv
 
 
@@ -63,6 +64,7 @@ def write_robustness(out: Path, *, name: str, seed: int) -> Path:
             PageSection("Site by site", "", [_site_table(scores, lost)]),
         ],
         limits=[
+            FEW,
             "Shifts are simulated on finished images: a real change of machine is more than one of "
             "them.",
             "The intensity window is found again after a shift, as preparation would. A gain that "

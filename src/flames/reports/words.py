@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from flames.metrics.comparison import FEWEST
+
+FEW = (
+    "Brackets are 95 % bootstrap intervals over test cases, patients where they are known. A site "
+    f"with one of them has no interval, and one with fewer than {FEWEST} no p-value."
+)
 STRATEGIES = {
     "flames": (
         "Hospitals that use the same imaging modality share what their models learned, across "

@@ -8,7 +8,7 @@ from typing import Any
 from flames.metrics.comparison import LEVEL, MEAN
 from flames.reports.compare.content import KINDS, Comparison
 from flames.reports.compare.costs import cost_rows
-from flames.reports.numbers import DASH, decimal, estimate, interval, is_number, megabytes, signed
+from flames.reports.numbers import DASH, decimal, interval, is_number, megabytes, signed
 from flames.reports.words import SENDS
 
 
@@ -58,7 +58,7 @@ def site_table(comparison: Comparison, kind: str) -> list[dict[str, Any]]:
             {
                 "strategy": name,
                 "value": decimal(mine.get(site, {}).get("mean")),
-                "interval": interval(mine.get(site)) if _drawn(mine.get(site)) else "",
+                "interval": interval(mine.get(site)),
                 "mark": _mark(paired.get((name, site))),
             }
             for name, mine in scores.items()
@@ -75,9 +75,7 @@ def paired_table(comparison: Comparison, kind: str) -> list[dict[str, str]]:
         {
             "strategy": row["strategy"],
             "site": row["site"],
-            "difference": signed(row).partition(" ")[0]
-            if row["low"] == row["high"]
-            else signed(row),
+            "difference": signed(row),
             "p": p_text(row["p_value"]),
             "p_holm": p_text(row["p_holm"]),
             "n": str(row["n"]),
@@ -238,10 +236,6 @@ def _of_mean(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def _without_site(row: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     return {key: row.get(key) for key in keys}
-
-
-def _drawn(row: dict[str, Any] | None) -> bool:
-    return bool(row) and estimate(row) != DASH and row["low"] != row["high"]  # type: ignore[index]
 
 
 def _mark(row: dict[str, Any] | None) -> str:
