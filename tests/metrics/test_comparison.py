@@ -100,6 +100,16 @@ def test_images_of_one_patient_do_not_make_many():
     assert all(r["p_value"] is None for r in found if r["site"] == "big")
 
 
+def test_few_patients_at_all_sites_together_are_not_tested():
+    patients = {"big": dict.fromkeys(GROUPS["big"], "one patient"), "small": GROUPS["small"]}
+    both = {"ours": values(0.5), "worse": values(0.3)}
+    few = paired_rows(both, patients, reference="ours", seed=1, resamples=100)
+    many = paired_rows(both, GROUPS, reference="ours", seed=1, resamples=100)
+    assert [r["p_value"] for r in few if r["site"] == MEAN] == [None]
+    assert [r["p_holm"] for r in few if r["site"] == MEAN] == [None]
+    assert [r["p_value"] is None for r in many if r["site"] == MEAN] == [False]
+
+
 def test_presence_needs_both_kinds_of_cases():
     table = [
         row("a", "1", 0.5, score=0.9),

@@ -86,7 +86,7 @@ def paired_rows(
     """Return each strategy minus ``reference``, by site and in the mean over sites.
 
     ``p_holm`` corrects for all strategies among the means, and for all strategies and sites among
-    the sites. Both are None at a site with fewer than `FEWEST` patients.
+    the sites. Both are None where fewer than `FEWEST` patients were compared, at a site or in all.
     """
     theirs = values[reference]
     means: list[dict[str, Any]] = []
@@ -94,19 +94,24 @@ def paired_rows(
     for name, mine in values.items():
         if name == reference:
             continue
+        patients = 0
         for site in sorted(set(mine) & set(theirs)):
             found = paired_difference(
                 mine[site], theirs[site], seed=seed, groups=groups[site], resamples=resamples
             )
             record = {"strategy": name, "site": site} | found.as_dict()
-            shared = [c for c, v in mine[site].items() if v is not None and c in theirs[site]]
-            if len({groups[site][case] for case in shared}) < FEWEST:
+            known = {c for c, value in theirs[site].items() if value is not None}
+            shared = [c for c, v in mine[site].items() if v is not None and c in known]
+            there = len({groups[site][case] for case in shared})
+            if there < FEWEST:
                 record["p_value"] = None
             rows.append(record)
+            patients += there
         over = paired_difference_over_sites(
             mine, theirs, seed=seed, groups_by_site=groups, resamples=resamples
         )
-        means.append({"strategy": name, "site": MEAN} | over.as_dict())
+        mean = {"strategy": name, "site": MEAN} | over.as_dict()
+        means.append(mean if patients >= FEWEST else mean | {"p_value": None})
     for family in (means, rows):
         tested = [row for row in family if row["p_value"] is not None]
         corrected = holm([row["p_value"] for row in tested])

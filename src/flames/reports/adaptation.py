@@ -14,6 +14,7 @@ from flames.reports.compare.tables import p_text, rounded
 from flames.reports.numbers import DASH, estimate, signed
 from flames.reports.page import Figure, Page, PageSection, PageTable, write_page
 from flames.reports.svg import Line, line_chart, swatch
+from flames.reports.words import FEW
 from flames.runs import load_csv, save_csv
 
 Row = Mapping[str, Any]
@@ -52,6 +53,7 @@ def write_adaptation(out: Path, *, made_up: bool) -> Path:
             )
         ],
         limits=[
+            FEW,
             "No labelled case is set aside to choose a round by: the last weights are kept.",
             "Which cases are labelled first is chance: several seeds say how much it matters.",
         ],
