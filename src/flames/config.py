@@ -157,11 +157,9 @@ class StrategyConfig(Section):
     """At most so many `flames` clients who are alike train one after another in those rounds, from
     the third on, each from the weights of the one before, where three or more are alike; with 1 all
     train at once."""
-
-    @property
-    def hands_on(self) -> bool:
-        """Return whether a client may receive the weights of one other alone."""
-        return self.name == "flames" and self.alpha == "tuned" and self.relay > 1
+    short_round: int = Field(15, ge=1)
+    """Optimiser steps of a round up to which they do; after more of them on one client's cases too
+    much of the others' is forgotten, and all train at once."""
 
 
 class EvaluationConfig(Section):
@@ -253,6 +251,14 @@ class RunConfig(Section):
         if twice:
             raise ValueError(f"site {twice[0]!r} is listed twice")
         return self
+
+    @property
+    def hands_on(self) -> bool:
+        """Return whether a client may receive the weights of one other alone."""
+        chosen = self.strategy
+        steps = [self.training.local_steps, *(site.local_steps or 0 for site in self.sites)]
+        short = min(filter(None, steps)) <= chosen.short_round
+        return chosen.name == "flames" and chosen.alpha == "tuned" and chosen.relay > 1 and short
 
     def plan_for(self, modality: str) -> PlanConfig | None:
         """Return a modality's plan; None where its images are seen slice by slice.

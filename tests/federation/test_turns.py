@@ -8,6 +8,7 @@ import pytest
 from flames.federation.beginning import make_strategy
 from flames.federation.exchange import Reply
 from flames.federation.server import Member, Server
+from flames.federation.turns import Turns
 
 NAMES = ("a", "b", "c")
 
@@ -140,9 +141,30 @@ def test_short_chains_begin_with_a_mixture(make_server):
     assert received(server, "c") == (31.0, 0.0)
 
 
-@pytest.mark.parametrize("settings", [{"relay": 1}, {"sharing": 0.5}, {"alpha": 0.5}])
+@pytest.mark.parametrize(
+    "settings", [{"relay": 1}, {"short-round": 1}, {"sharing": 0.5}, {"alpha": 0.5}]
+)
 def test_without_a_relay_nobody_waits(make_server, settings):
     server = make_server(**settings)
     play(server, 2)
     assert all(server.turns.may_begin(name, server.answered, NAMES) for name in NAMES)
     assert received(server, "c")[0] == pytest.approx(21.5)
+
+
+def test_a_circle_with_one_whose_rounds_are_long_trains_at_once(make_server):
+    server = make_server()
+    play(server, 2)
+    assert not server.turns.may_begin("b", server.answered, NAMES)
+    limit = server.config.strategy.short_round
+    for steps, waits in ((limit, True), (limit + 1, False)):
+        server.members["c"] = Member("c", "US", 1, steps)
+        server.turns = Turns(server._chain)
+        assert server.turns.may_begin("b", server.answered, NAMES) is not waits
+    assert received(server, "b")[0] == pytest.approx(22.0), "the mean of its peers"
+
+
+@pytest.mark.parametrize(("steps", "hands_on"), [(15, True), (16, False)])
+def test_a_run_of_long_rounds_hands_nothing_on(make_config, steps, hands_on):
+    config = make_config("us-a", strategy={"relay": 8}, training={"local-steps": steps})
+    assert config.hands_on is hands_on
+    assert (make_strategy(config).chain is not None) is hands_on

@@ -30,7 +30,7 @@ def make_strategy(config: RunConfig) -> Strategy:
     if chosen.name in FURTHER:
         knobs = Knobs(chosen.proximal_mu, chosen.ditto_lambda, chosen.server_rate)
         strategy = FURTHER[chosen.name](knobs)
-    elif chosen.hands_on:
+    elif config.hands_on:
         strategy = by_modality(personalised(relay=chosen.relay), chosen.name)
     else:
         strategy = STRATEGIES[chosen.name](None if chosen.alpha == "tuned" else float(chosen.alpha))

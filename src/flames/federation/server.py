@@ -259,7 +259,11 @@ class Server:
         updates = self._updates()
         if client not in updates:
             return None
-        return self.strategy.chain(client, updates, self.finished - SETTLED)
+        chain = self.strategy.chain(client, updates, self.finished - SETTLED)
+        return chain if all(map(self._has_short_rounds, chain.clients)) else None
+
+    def _has_short_rounds(self, client: str) -> bool:
+        return self._total_steps(client) <= self.config.rounds * self.config.strategy.short_round
 
     def _total_steps(self, client: str) -> int:
         member = self.members[client]

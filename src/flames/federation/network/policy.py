@@ -78,7 +78,7 @@ class Policy(Section):
             (config.model.name in self.models, f"model {config.model.name!r}"),
             (config.rounds <= self.most_rounds, f"{config.rounds} rounds"),
             (steps <= self.most_local_steps, f"{steps} local steps"),
-            (self.relay or not config.strategy.hands_on, "handing weights on to another site"),
+            (self.relay or not config.hands_on, "handing weights on to another site"),
         )
         limits = ("strategies", "models", "most-rounds", "most-local-steps", "relay")
         for (allowed, what), limit in zip(checks, limits, strict=True):
