@@ -163,6 +163,16 @@ def test_a_circle_with_one_whose_rounds_are_long_trains_at_once(make_server):
     assert received(server, "b")[0] == pytest.approx(22.0), "the mean of its peers"
 
 
+def test_who_answered_and_is_no_member_any_more_stops_nobody(make_server):
+    server = make_server()
+    play(server, 2)
+    del server.members["a"]
+    assert server.turns.may_begin("b", server.answered, ("b", "c"))
+    assert received(server, "b")[0] == pytest.approx(22.0)
+    answer(server, "b", 32)
+    assert received(server, "c") == (32.0, 0.0)
+
+
 @pytest.mark.parametrize(("steps", "hands_on"), [(15, True), (16, False)])
 def test_a_run_of_long_rounds_hands_nothing_on(make_config, steps, hands_on):
     config = make_config("us-a", strategy={"relay": 8}, training={"local-steps": steps})

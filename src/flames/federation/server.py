@@ -263,7 +263,9 @@ class Server:
         return chain if all(map(self._has_short_rounds, chain.clients)) else None
 
     def _has_short_rounds(self, client: str) -> bool:
-        return self._total_steps(client) <= self.config.rounds * self.config.strategy.short_round
+        """Return whether turns suit a client; one that is no member any more takes none."""
+        limit = self.config.rounds * self.config.strategy.short_round
+        return client not in self.members or self._total_steps(client) <= limit
 
     def _total_steps(self, client: str) -> int:
         member = self.members[client]
