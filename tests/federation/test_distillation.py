@@ -17,6 +17,7 @@ from flames.models.precision import choose_precision
 from flames.models.student import Told, tell
 from flames.models.weights import load_arrays
 from flames.reports.distillation import overview_lines, write_distillation
+from flames.runs import load_csv
 
 SMALL = TrainingConfig(batch_size=2, learning_rate=0.01, precision="float32")
 BOTH = (Variant(told=True, labels=True), Variant(told=False, labels=False))
@@ -54,6 +55,10 @@ def test_students_beside_their_teachers(finished, stores, tmp_path, monkeypatch)
 
     path = write_distillation(tmp_path, name="test", made_up_images=False)
     assert "Student minus teacher" in path.read_text(encoding="utf-8")
+    table = (tmp_path / "tables" / "scores.tex").read_text(encoding="utf-8")
+    scores = load_csv(tmp_path / "tables" / "scores.csv")
+    for row in (row for row in scores if row["model"] == "teacher"):
+        assert f"{row['site']} & {row['n']} & " in table
     lines = {line[0]: line for line in overview_lines(tmp_path)}
     assert set(lines) == {"teacher", "told-labels", "untold-nolabels"}
 

@@ -101,6 +101,10 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     assert "made-up" in page
     scores = load_csv(tmp_path / "tables" / "scores.csv")
     assert {row["claim"] for row in scores} == set(CLAIMS)
+    counted = {r["site"]: r["n"] for r in scores if r["claim"] == "server"}
+    table = (tmp_path / "tables" / "hospital.tex").read_text(encoding="utf-8")
+    for site, cases in counted.items():
+        assert f"{site} & {cases} & " in table
     paired = load_csv(tmp_path / "tables" / "paired.csv")
     assert {row["strategy"] for row in paired} == set(CLAIMS) - {"server"}
     matrix = load_csv(tmp_path / "tables" / "matrix.csv")

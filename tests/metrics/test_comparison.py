@@ -110,6 +110,15 @@ def test_few_patients_at_all_sites_together_are_not_tested():
     assert [r["p_value"] is None for r in many if r["site"] == MEAN] == [False]
 
 
+def test_a_case_that_the_reference_leaves_undefined_is_no_patient():
+    both = {"ours": values(0.5), "worse": values(0.3)}
+    both["ours"]["big"] |= dict.fromkeys(("big0", "big1", "big2"))
+    found = paired_rows(both, GROUPS, reference="ours", seed=1, resamples=100)
+    big, mean = (next(r for r in found if r["site"] == site) for site in ("big", MEAN))
+    assert (big["n"], big["p_value"]) == (5, None)
+    assert (mean["n"], mean["p_value"] is None) == (7, False)
+
+
 def test_presence_needs_both_kinds_of_cases():
     table = [
         row("a", "1", 0.5, score=0.9),

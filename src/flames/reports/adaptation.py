@@ -46,8 +46,7 @@ def write_adaptation(out: Path, *, made_up: bool) -> Path:
             PageSection(
                 "How many cases must be labelled",
                 "Dice on the site’s test cases. Both starts have the same labelled cases and the "
-                "same optimiser steps. Brackets are 95 % bootstrap intervals over patients; "
-                "differences are paired by case.",
+                "same optimiser steps. Differences are paired by case.",
                 [PageTable(head, cells)],
                 [_figure(curve)],
             )
