@@ -256,8 +256,8 @@ class RunConfig(Section):
     def hands_on(self) -> bool:
         """Return whether a client may receive the weights of one other alone."""
         chosen = self.strategy
-        steps = [self.training.local_steps, *(site.local_steps or 0 for site in self.sites)]
-        short = min(filter(None, steps)) <= chosen.short_round
+        own = [site.local_steps for site in self.sites if site.local_steps]
+        short = min([self.training.local_steps, *own]) <= chosen.short_round
         return chosen.name == "flames" and chosen.alpha == "tuned" and chosen.relay > 1 and short
 
     def plan_for(self, modality: str) -> PlanConfig | None:

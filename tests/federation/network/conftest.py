@@ -22,12 +22,14 @@ from flames.federation.network.consortium import Member, Record
 from flames.federation.network.desk import Desk
 from flames.federation.network.gate import Gate
 from flames.federation.network.guard import Guard
+from flames.federation.network.job_state import JobState
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
 from flames.federation.network.outgoing import OutgoingLog
 from flames.federation.network.policy import Policy
 from flames.federation.network.run_state import RunState
 from flames.federation.network.station import Station
+from flames.federation.network.watch import Watch
 from flames.federation.server import Server
 from flames.federation.simulation import simulate
 from flames.models.precision import choose_precision
@@ -91,17 +93,17 @@ class Hall:
             start=first_weights(state.config, state.run),
             folder=state.run.state / "server",
         )
-        desk = Desk(
-            state,
-            server,
-            self.record,
-            sites,
-            returned=lambda: dict.fromkeys(self.connected, 0.0),
-            news=lambda: self.news or self.record,
-            house=Journal(self.folder / "server.jsonl"),
+        job = JobState(
+            state, server, self.record, sites, house=Journal(self.folder / "server.jsonl")
         )
-        desk.job.late = lambda: self.late  # type: ignore[method-assign]
-        return desk
+        job.late = lambda: self.late  # type: ignore[method-assign]
+        return Desk(
+            Watch(
+                job,
+                returned=lambda: dict.fromkeys(self.connected, 0.0),
+                news=lambda: self.news or self.record,
+            )
+        )
 
     def station(self, site: str, desk: Desk) -> Station:
         kit = self.kit(site)

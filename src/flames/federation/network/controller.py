@@ -20,10 +20,12 @@ from flames.federation.beginning import first_weights, make_strategy
 from flames.federation.network.channel import listen
 from flames.federation.network.consortium import Latest, load_record
 from flames.federation.network.desk import Desk
+from flames.federation.network.job_state import JobState
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
 from flames.federation.network.run_book import RunBook, read_job
 from flames.federation.network.run_state import RunState
+from flames.federation.network.watch import Watch
 from flames.federation.server import Server
 
 STEP_SECONDS = 0.1
@@ -70,15 +72,12 @@ class RoundController(Controller):
             start=first_weights(state.config, state.run),
             folder=state.run.state / "server",
         )
-        desk = Desk(
-            state,
-            server,
-            load_record(kit.record),
-            [client.name for client in engine.get_clients()],
-            returned=lambda: _connected(kit.present),
-            news=Latest(kit.record).read,
-            house=Journal(kit.events),
+        sites = [client.name for client in engine.get_clients()]
+        job_state = JobState(
+            state, server, load_record(kit.record), sites, house=Journal(kit.events)
         )
+        news = Latest(kit.record).read
+        desk = Desk(Watch(job_state, returned=lambda: _connected(kit.present), news=news))
         listen(engine.get_cell(), job_id, desk.handle)
         self.broadcast(Task(name="flames", data=Shareable(), timeout=0), fl_ctx=fl_ctx)
         while desk.step() is None and not abort_signal.triggered:

@@ -11,22 +11,17 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from flames.errors import FlamesError, NotWritten
 from flames.federation.exchange import UpdateSetAside
-from flames.federation.network.consortium import Record
 from flames.federation.network.facts import SiteFacts, digest, mismatch
-from flames.federation.network.job_state import JobState, Verdict
-from flames.federation.network.journal import Journal
+from flames.federation.network.job_state import Verdict
 from flames.federation.network.messages import decode, encode
-from flames.federation.network.run_state import RunState
 from flames.federation.network.seats import Seat
 from flames.federation.network.tasks import as_holds, as_reply, as_update, encode_task
 from flames.federation.network.watch import Watch
-from flames.federation.server import Server
 
 REST_SECONDS = 5.0
 """How long the desk waits for space on its disk before it writes again."""
@@ -37,32 +32,10 @@ TRIES = 3
 class Desk:
     """One job of a run, at the server."""
 
-    def __init__(
-        self,
-        state: RunState,
-        server: Server,
-        record: Record,
-        job_sites: list[str],
-        *,
-        returned: Callable[[], Mapping[str, float]],
-        clock: Callable[[], float] = time.time,
-        news: Callable[[], Record] | None = None,
-        house: Journal | None = None,
-    ) -> None:
-        """Take the run's place up.
-
-        Args:
-            state: The run folder with what the network needs beside.
-            server: The rounds, from the last finished one.
-            record: What the consortium knows of its sites.
-            job_sites: Those that the engine started this job at.
-            returned: Which sites are connected now, and since when.
-            clock: Seconds since 1970.
-            news: The record as it is now; sites may be shut out while the job runs.
-            house: The server's own journal, which hears of refused sites too.
-        """
-        self.job = JobState(state, server, record, job_sites, clock=clock, house=house)
-        self.watch = Watch(self.job, returned=returned, news=news or (lambda: record))
+    def __init__(self, watch: Watch) -> None:
+        """Take the place up of the job that ``watch`` moves on."""
+        self.watch = watch
+        self.job = watch.job
         self.lock = threading.RLock()
         self._written = ""
         self._rests = 0.0

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -30,10 +31,19 @@ class JobState:
         record: Record,
         job_sites: list[str],
         *,
-        clock: Callable[[], float],
-        house: Journal | None,
+        house: Journal,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Seat the sites of the run; see `Desk` for the arguments."""
+        """Seat the sites of the run.
+
+        Args:
+            state: The run folder with what the network needs beside.
+            server: The rounds, from the last finished one.
+            record: What the consortium knows of its sites.
+            job_sites: Those that the engine started this job at.
+            house: The server's own journal, which hears of refused sites too.
+            clock: Seconds since 1970.
+        """
         self.state = state
         self.config = state.config
         self.server = server
@@ -97,8 +107,7 @@ class JobState:
         seat.status, seat.reason = "refused", reason
         text = f"{seat.name} does not take part: {reason}"
         self.tell("refused", text, site=seat.name)
-        if self.house is not None:
-            self.house.write("refused", text, who=seat.name, why="run", run=self.state.path.name)
+        self.house.write("refused", text, who=seat.name, why="run", run=self.state.path.name)
 
     def end(self, verdict: Verdict, why: str) -> None:
         """Pass the verdict on this job."""
