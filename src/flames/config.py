@@ -166,7 +166,7 @@ class EvaluationConfig(Section):
     """How test cases are judged."""
 
     batch_size: int = Field(16, ge=1)
-    flip: bool = False
+    flip: bool = True
     """Average over the left-right mirrored image too."""
     nsd_tolerance: float = Field(2.0, gt=0)
     """In the unit of the distances: mm, or pixels where spacing is unknown."""

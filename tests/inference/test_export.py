@@ -79,7 +79,7 @@ def test_a_bundle_is_silent_where_flames_is(tmp_path: Path):
 
     for threshold, silent in ((1.1, True), (0.0, False)):
         inferer = scope["SliceInferer"](
-            model.network, "CT", (-200, 300), 32, 0.5, threshold, 4, torch.device("cpu")
+            model.network, "CT", (-200, 300), 32, 0.5, threshold, -2, 4, torch.device("cpu")
         )
         volume = torch.randint(-900, 600, (1, 24, 30, 5)).float()
         found = inferer({"image": MetaTensor(volume, affine=torch.eye(4))})["pred"]

@@ -120,7 +120,9 @@ def test_a_bundle_is_silent_where_flames_is(tmp_path: Path, threshold: float):
         spacing=OWN.spacing,
         threshold=0.5,
         presence_threshold=settings["presence_threshold"],
+        mirror=settings["mirror"],
     )
+    assert finder.mirror == -2
     volume = MetaTensor(torch.rand(1, 24, 30, 5), affine=torch.eye(4))
     assert bool(finder({"image": volume})["pred"].any()) is (threshold == 0)
     with pytest.raises(ValueError, match="one channel"):

@@ -86,8 +86,29 @@ def test_flipping_averages_with_the_mirror_image():
     probs = predict_squares(Columns(), squares, precision=FLOAT32, batch_size=2)
     assert probs.shape == (3, 8, 16)
     assert probs[0, 0, 0] < 0.1
-    both = predict_squares(Columns(), squares, precision=FLOAT32, batch_size=2, flip=True)
+    both = predict_squares(Columns(), squares, precision=FLOAT32, batch_size=2, mirror=-1)
     torch.testing.assert_close(both, (probs + probs.flip(-1)) / 2)
+    rows = predict_squares(Columns(), squares, precision=FLOAT32, batch_size=2, mirror=-2)
+    torch.testing.assert_close(rows, probs)
+
+
+@pytest.mark.parametrize(
+    ("modality", "shape", "axis", "mirrored"),
+    [("US", (40, 40), None, True), ("MR", (9, 40, 40), 0, False), ("CT", (40, 40, 9), 2, False)],
+)
+def test_left_and_right_are_where_training_mirrors(
+    write_store, tmp_path, modality, shape, axis, mirrored
+):
+    store = write_store(
+        tmp_path / "s", site="s", modality=modality, shape=shape, slice_axis=axis, free=0
+    )
+    case = store.split("test")[0]
+    once, twice = (predict(store, case, flip=f, network=Columns()) for f in (False, True))
+    assert np.ptp(once) > 0.9
+    if mirrored:
+        np.testing.assert_allclose(twice, 0.5, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(twice, once)
 
 
 def test_the_network_is_left_in_evaluation_mode():

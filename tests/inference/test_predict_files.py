@@ -83,7 +83,7 @@ PLAN = PlanConfig(
 )
 def test_a_model_of_volumes_finds_the_same_place(tmp_path: Path, affine, turn):
     path = volume(tmp_path / "in" / "a.nii.gz", affine, turn=turn)
-    look([path], tmp_path / "out", model(plan=PLAN), flip=True)
+    look([path], tmp_path / "out", model(plan=PLAN))
     source, mask = nib.load(path), nib.load(tmp_path / "out" / "a_mask.nii.gz")
     np.testing.assert_array_equal(mask.affine, source.affine)
     found, truth = np.asarray(mask.dataobj) > 0, source.get_fdata() > 500
@@ -209,13 +209,13 @@ def test_a_picture_has_no_place_in_a_patient(tmp_path: Path):
 
 
 def test_mirroring_uses_both_images(tmp_path: Path):
-    class Left(nn.Module):
+    class FirstRows(nn.Module):
         def forward(self, image):
             logits = image * 0 - 9
-            logits[..., : image.shape[-1] // 2] = 9
+            logits[..., : image.shape[-2] // 2, :] = 9
             return logits
 
-    trained = TrainedModel("m", "server", "MR", 64, Left())
+    trained = TrainedModel("m", "server", "MR", 64, FirstRows())
     one = Input("a", (volume(tmp_path / "a.nii.gz"),))
     plain, both = (
         predict_file(trained, one, precision=FLOAT32, options=PredictOptions(flip=flip))

@@ -33,8 +33,9 @@ def predict(
         bool, typer.Option("--probabilities", help="Write tumour probabilities too.")
     ] = False,
     tta: Annotated[
-        bool, typer.Option("--tta", help="Average with the mirror image; takes twice as long.")
-    ] = False,
+        bool,
+        typer.Option("--tta/--no-tta", help="Average with the mirror image, or look only once."),
+    ] = True,
     channel: Annotated[
         int | None, typer.Option(help="Channel of images with several, from 0.")
     ] = None,

@@ -55,6 +55,15 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 }  # fmt: skip
 
 
+def mirror_axis(modality: str) -> int:
+    """Return the axis of ``(…, H, W)`` along which training mirrors images of a modality.
+
+    >>> mirror_axis("US"), mirror_axis("MR")
+    (-1, -2)
+    """
+    return -1 if AUGMENTATIONS[modality].flip_columns else -2
+
+
 def augment(
     images: Tensor, labels: Tensor, ranges: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:

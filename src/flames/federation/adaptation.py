@@ -48,7 +48,7 @@ class AdaptOptions:
     seed: int = 0
     seeds: int = 1
     tumour_fraction: float = 0.67
-    flip: bool = False
+    flip: bool = True
     nsd_tolerance: float = 2.0
 
     def as_dict(self) -> dict[str, Any]:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from flames.config import PlanConfig
+from flames.data.augment import mirror_axis
 from flames.data.blocks import case_spacing
 from flames.data.slices import Slices, case_slices, fit, unfit
 from flames.data.store import CaseRecord, SiteStore
+from flames.inference.looks import look
 from flames.inference.predict_volumes import predict_volume
 from flames.inference.validation import Validation, validation_of
 from flames.metrics.presence import presence_score
@@ -26,7 +28,7 @@ def predict_squares(
     *,
     precision: Precision,
     batch_size: int,
-    flip: bool = False,
+    mirror: int | None = None,
 ) -> Tensor:
     """Return probabilities ``(N, S, S)`` float32 of normalised squares ``(N, S, S)``.
 
@@ -35,7 +37,7 @@ def predict_squares(
         squares: Normalised images, any float dtype.
         precision: Device and dtype.
         batch_size: Images a pass.
-        flip: Average with the mirror image along the last axis.
+        mirror: Average with the mirror image along this axis, see `look`; None does not.
     """
     model.eval()
     parts = []
@@ -43,11 +45,7 @@ def predict_squares(
         part = np.asarray(squares[start : start + batch_size], np.float32)
         images = precision.move(torch.from_numpy(part)[:, None])
         with precision.autocast():
-            logits = model(images)
-            mirrored = model(images.flip(-1)).flip(-1) if flip else None
-        probs = torch.sigmoid(logits.float())
-        if mirrored is not None:
-            probs = (probs + torch.sigmoid(mirrored.float())) / 2
+            probs = look(model, images, mirror)
         parts.append(probs[:, 0].cpu())
     return torch.cat(parts)
 
@@ -65,7 +63,8 @@ def predict_case(
 ) -> np.ndarray:
     """Return a case's tumour probabilities in its own shape, float32.
 
-    With a plan ``model`` works in three dimensions and the case is a volume.
+    With a plan ``model`` works in three dimensions and the case is a volume. With ``flip`` they are
+    the mean of two looks, one at its mirror image.
     """
     slices, _ = case_slices(store, case)
     native = predict_slices(
@@ -74,7 +73,7 @@ def predict_case(
         image_size=image_size,
         precision=precision,
         batch_size=batch_size,
-        flip=flip,
+        mirror=mirror_axis(store.modality) if flip else None,
         plan=plan,
         spacing=case_spacing(case),
     )
@@ -88,7 +87,7 @@ def predict_slices(
     image_size: int,
     precision: Precision,
     batch_size: int,
-    flip: bool = False,
+    mirror: int | None = None,
     plan: PlanConfig | None = None,
     spacing: Sequence[float] | None = None,
 ) -> np.ndarray:
@@ -97,9 +96,11 @@ def predict_slices(
     With a plan they are one volume; its ``spacing``, slices first, is in mm, None if unknown.
     """
     if plan is not None:
-        return predict_volume(model, slices, spacing, plan, precision=precision, flip=flip)
+        return predict_volume(model, slices, spacing, plan, precision=precision, mirror=mirror)
     squares = np.clip(fit(slices, image_size, fill=-1.0), -1, 1).astype(np.float16)
-    probs = predict_squares(model, squares, precision=precision, batch_size=batch_size, flip=flip)
+    probs = predict_squares(
+        model, squares, precision=precision, batch_size=batch_size, mirror=mirror
+    )
     return unfit(probs, slices.shape[1:]).numpy()
 
 

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from flames.data.augment import mirror_axis
 from flames.data.blocks import slice_first_spacing
 from flames.data.fingerprint import departures
 from flames.data.inputs import Input
@@ -51,7 +52,8 @@ class PredictOptions:
     formats: tuple[str, ...] = ()
     """Names of `WRITERS`; none means the one nearest to each source."""
     probabilities: bool = False
-    flip: bool = False
+    flip: bool = True
+    """Average with the left-right mirrored image."""
     force: bool = False
     """Also look at images that can only be of another modality than the model's."""
     modality: Modality | None = None
@@ -128,7 +130,7 @@ def predict_file(
         image_size=model.image_size,
         precision=precision,
         batch_size=options.batch_size,
-        flip=options.flip,
+        mirror=mirror_axis(modality) if options.flip else None,
         plan=model.plan,
         spacing=slice_first_spacing(scan.spacing, scan.slice_axis, known=scan.spacing_known),
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flames.config import PlanConfig
 from flames.data.blocks import Blocks, planned_shape, resample
+from flames.inference.looks import look
 from flames.inference.validation import Validation, validation_of
 from flames.metrics.presence import presence_score
 from flames.models.precision import Precision
@@ -29,7 +30,7 @@ def predict_block(
     plan: PlanConfig,
     *,
     precision: Precision,
-    flip: bool = False,
+    mirror: int | None = None,
     overlap: float = OVERLAP,
 ) -> np.ndarray:
     """Return probabilities ``(D, H, W)`` float32 of a normalised volume at the plan's spacing.
@@ -39,7 +40,7 @@ def predict_block(
         block: ``(D, H, W)`` in [-1, 1], any float dtype.
         plan: Its patch is the window, its batch size the windows a pass.
         precision: Device and dtype.
-        flip: Average with the volume mirrored along its rows' axis.
+        mirror: Average with the volume mirrored along this axis, see `look`; None does not.
         overlap: Share of a window that its neighbour sees too.
     """
     model.eval()
@@ -47,11 +48,7 @@ def predict_block(
 
     def probabilities(patches: Tensor) -> Tensor:
         with precision.autocast():
-            moved = precision.move(patches)
-            logits = model(moved).float()
-            mirrored = model(moved.flip(-1)).float().flip(-1) if flip else None
-        probs = torch.sigmoid(logits)
-        return probs if mirrored is None else (probs + torch.sigmoid(mirrored)) / 2
+            return look(model, precision.move(patches), mirror)
 
     found = sliding_window_inference(
         volume,
@@ -76,7 +73,7 @@ def predict_volume(
     plan: PlanConfig,
     *,
     precision: Precision,
-    flip: bool = False,
+    mirror: int | None = None,
 ) -> np.ndarray:
     """Return probabilities ``(D, H, W)`` float32 of a normalised volume, slices first.
 
@@ -86,11 +83,11 @@ def predict_volume(
         spacing: Millimetres, slices first; None where it is unknown.
         plan: The modality's plan.
         precision: Device and dtype.
-        flip: Average with the mirror image.
+        mirror: Average with the volume mirrored along this axis; None does not.
     """
     shape = planned_shape(slices.shape, spacing, plan.spacing)
     block = np.clip(resample(slices, shape), -1, 1).astype(np.float16)
-    probs = predict_block(model, block, plan, precision=precision, flip=flip)
+    probs = predict_block(model, block, plan, precision=precision, mirror=mirror)
     depth, height, width = slices.shape
     return np.clip(resample(probs, (depth, height, width)), 0, 1)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from flames.data.augment import mirror_axis
 from flames.data.blocks import case_spacing
 from flames.data.normalise import CT_WINDOW, intensity_window, normalise
 from flames.data.store import CaseRecord, SiteStore
@@ -147,7 +148,7 @@ def score_shifts(
                 image_size=model.image_size,
                 precision=precision,
                 batch_size=options.batch_size,
-                flip=options.flip,
+                mirror=mirror_axis(store.modality) if options.flip else None,
                 plan=model.plan,
                 spacing=case_spacing(case),
             )

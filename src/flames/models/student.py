@@ -7,6 +7,7 @@ from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
 from flames.models.any_size import AnySize
+from flames.models.norm import QUICK_INSTANCE
 from flames.models.unet import RARE
 
 FILTERS = (16, 32, 64, 96)
@@ -28,7 +29,7 @@ def student(*, in_channels: int = 1) -> nn.Module:
         strides=[4, *[2] * (depth - 1)],
         upsample_kernel_size=[2] * (depth - 1),
         filters=FILTERS,
-        norm_name=("INSTANCE", {"affine": True}),
+        norm_name=(QUICK_INSTANCE, {"affine": True}),
     )
     nn.init.constant_(network.output_block.conv.conv.bias, RARE)
     return AnySize(network, stride=4 * 2 ** (depth - 1))
@@ -58,8 +59,9 @@ def told_student() -> nn.Module:
 
 def with_modality(image: Tensor, modality: str | None) -> Tensor:
     """Return images ``(B, 1, H, W)`` with a channel of ones for their modality, zeros elsewhere."""
-    planes = [torch.full_like(image, float(modality == name)) for name in MODALITIES]
-    return torch.cat([image, *planes], dim=1)
+    said = torch.tensor([float(modality == name) for name in MODALITIES])
+    planes = said.to(image).view(1, -1, 1, 1).expand(len(image), -1, *image.shape[2:])
+    return torch.cat([image, planes], dim=1)
 
 
 def tell(network: nn.Module, modality: str) -> None:

@@ -6,6 +6,7 @@ from monai.networks.nets import DynUNet
 from torch import nn
 
 from flames.models.any_size import AnySize
+from flames.models.norm import QUICK_INSTANCE
 
 FILTERS = (16, 32, 64, 128, 256)
 RARE = -2.0
@@ -30,7 +31,7 @@ def unet(*, deep_supervision: bool = False) -> nn.Module:
         strides=[2] * depth,
         upsample_kernel_size=[2] * (depth - 1),
         filters=FILTERS,
-        norm_name=("INSTANCE", {"affine": True}),
+        norm_name=(QUICK_INSTANCE, {"affine": True}),
         deep_supervision=deep_supervision,
         deep_supr_num=2,
     )

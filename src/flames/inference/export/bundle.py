@@ -77,6 +77,7 @@ def slice_inference(model: TrainedModel) -> dict[str, Any]:
                 "image_size": "@image_size",
                 "threshold": "@threshold",
                 "presence_threshold": "@presence_threshold",
+                "mirror": "@mirror",
                 "batch_size": "@batch_size",
                 "device": "@device",
             },

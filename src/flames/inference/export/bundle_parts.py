@@ -9,6 +9,8 @@ from types import ModuleType
 from typing import Any
 
 from flames.data import normalise as intensities
+from flames.data.augment import mirror_axis
+from flames.inference.looks import look
 from flames.inference.predict_files import ct_window
 from flames.inference.score import THRESHOLD, TrainedModel
 from flames.metrics import presence
@@ -61,23 +63,25 @@ def filled_script(
         for module, names in (*CONSTANTS, *constants)
         for name in names
     )
-    carried = (*FUNCTIONS, *functions, presence.presence_score)
+    carried = (*FUNCTIONS, *functions, presence.presence_score, look)
     sources = "\n\n".join(inspect.getsource(function) for function in carried)
     return text.replace("# CONSTANTS\n", values).replace("# FUNCTIONS\n", sources)
 
 
 def settings(model: TrainedModel, pattern: str) -> dict[str, Any]:
     """Return what can be set from outside in the inference of either kind."""
+    modality = "MR" if model.modality == "all" else model.modality
     return {
         "imports": ["$import glob", "$import numpy", "$import torch"],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/images'",
         "output_dir": "$@bundle_root + '/found'",
         "pattern": pattern,
-        "modality": "MR" if model.modality == "all" else model.modality,
+        "modality": modality,
         "ct_window": list(ct_window(model)),
         "threshold": THRESHOLD,
         "presence_threshold": model.presence.threshold,
+        "mirror": mirror_axis(modality),
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "datalist": "$sorted(glob.glob(@dataset_dir + '/' + @pattern))",
         "network_def": "$torch.jit.load(@bundle_root + '/models/model.ts', map_location=@device)",

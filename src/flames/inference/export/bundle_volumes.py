@@ -62,6 +62,7 @@ def volume_inference(model: TrainedModel) -> dict[str, Any]:
                 "spacing": "@spacing",
                 "threshold": "@threshold",
                 "presence_threshold": "@presence_threshold",
+                "mirror": "@mirror",
             },
         }
         | parts.steps(first, "finder", [parts.BACK, parts.SAVE])
