@@ -21,6 +21,17 @@ def test_prediction_is_that_of_instance_norm():
     torch.testing.assert_close(quick.eval()(images), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_prediction_goes_without_pytorchs_instance_norm(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("instance norm was called")
+
+    monkeypatch.setattr(torch.nn.functional, "instance_norm", refuse)
+    norm = QuickInstanceNorm2d(2, affine=True)
+    norm.eval()(torch.randn(1, 2, 4, 4))
+    with pytest.raises(AssertionError, match="was called"):
+        norm.train()(torch.randn(1, 2, 4, 4))
+
+
 @pytest.mark.parametrize("make", [unet, student])
 def test_networks_use_it(make):
     kinds = {type(module) for module in make().modules() if isinstance(module, nn.InstanceNorm2d)}
