@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from flames.data.slices import Slices
-from flames.inference.predict import predict_case, predict_squares, validate, validation_rows
+from flames.inference.predict import (
+    predict_case,
+    predict_slices,
+    predict_squares,
+    validate,
+    validation_rows,
+)
+from flames.metrics.presence import presence_score
 from flames.models.precision import choose_precision
 
 FLOAT32 = choose_precision("float32")
@@ -38,7 +45,7 @@ class Columns(nn.Module):
 
 
 def predict(store, case, *, size=64, batch_size=4, flip=False, network=None):
-    return predict_case(
+    probs, _ = predict_case(
         network or Bright(),
         store,
         case,
@@ -47,6 +54,7 @@ def predict(store, case, *, size=64, batch_size=4, flip=False, network=None):
         batch_size=batch_size,
         flip=flip,
     )
+    return probs
 
 
 @pytest.mark.parametrize(
@@ -81,15 +89,24 @@ def test_the_size_of_a_pass_changes_nothing(write_store, tmp_path):
     )
 
 
-def test_flipping_averages_with_the_mirror_image():
+def test_a_look_at_the_mirror_image_is_turned_back():
     squares = np.zeros((3, 8, 16), np.float32)
     probs = predict_squares(Columns(), squares, precision=FLOAT32, batch_size=2)
     assert probs.shape == (3, 8, 16)
     assert probs[0, 0, 0] < 0.1
-    both = predict_squares(Columns(), squares, precision=FLOAT32, batch_size=2, mirror=-1)
-    torch.testing.assert_close(both, (probs + probs.flip(-1)) / 2)
+    other = predict_squares(Columns(), squares, precision=FLOAT32, batch_size=2, mirror=-1)
+    torch.testing.assert_close(other, probs.flip(-1))
     rows = predict_squares(Columns(), squares, precision=FLOAT32, batch_size=2, mirror=-2)
     torch.testing.assert_close(rows, probs)
+
+
+def test_presence_is_that_of_the_first_look():
+    slices = np.zeros((1, 16, 16), np.float32)
+    how = {"image_size": 16, "precision": FLOAT32, "batch_size": 2}
+    once, presence = predict_slices(Columns(), slices, **how)
+    twice, same = predict_slices(Columns(), slices, mirror=-1, **how)
+    assert presence == same == presence_score(once, slice_axis=0) > 0.9
+    np.testing.assert_allclose(twice, 0.5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

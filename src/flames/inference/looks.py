@@ -1,4 +1,4 @@
-"""How often a network looks at an image: once, or at its mirror image too."""
+"""One look of a network at images, as they are or at their mirror images."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from torch import Tensor, nn
 
 
 def look(network: nn.Module, images: Tensor, mirror: int | None) -> Tensor:
-    """Return tumour probabilities float32 of ``(B, 1, …)``, in the same shape.
+    """Return tumour probabilities float32 of ``(B, 1, …)``, in the same shape and place.
 
     Args:
         network: Gives logits.
         images: In [-1, 1].
-        mirror: Average with the mirror image along this axis, see
-            `flames.data.augment.mirror_axis`; None does not.
+        mirror: Look at the mirror images along this axis, see `flames.data.augment.mirror_axis`;
+            None looks at the images.
     """
-    probs = torch.sigmoid(network(images).float())
-    if mirror is not None:
-        probs = (probs + torch.sigmoid(network(images.flip(mirror)).float()).flip(mirror)) / 2
-    return probs
+    if mirror is None:
+        return torch.sigmoid(network(images).float())
+    return torch.sigmoid(network(images.flip(mirror)).float()).flip(mirror)

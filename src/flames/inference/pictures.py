@@ -13,7 +13,6 @@ from flames.data.slices import case_slices
 from flames.data.store import SiteStore
 from flames.inference.predict import predict_case
 from flames.inference.score import ScoreOptions, TrainedModel
-from flames.metrics.presence import presence_score
 from flames.models.precision import Precision
 
 LABEL_COLOUR = (0, 158, 115)
@@ -41,7 +40,7 @@ def draw_gallery(
     index = []
     for rank, row in picks.items():
         case = store.cases[row["case_id"]]
-        probs = predict_case(
+        probs, presence = predict_case(
             model.network,
             store,
             case,
@@ -52,7 +51,7 @@ def draw_gallery(
             plan=model.plan,
         )
         images, labels = case_slices(store, case)
-        found = model.decide(probs, presence_score(probs, slice_axis=case.slice_axis))
+        found = model.decide(probs, presence)
         found = found[None] if case.slice_axis is None else np.moveaxis(found, case.slice_axis, 0)
         shown = int(np.argmax(labels.sum((1, 2)) + 0.01 * found.sum((1, 2))))
         name = f"{row['site']}-{rank}.png"

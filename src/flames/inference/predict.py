@@ -37,7 +37,7 @@ def predict_squares(
         squares: Normalised images, any float dtype.
         precision: Device and dtype.
         batch_size: Images a pass.
-        mirror: Average with the mirror image along this axis, see `look`; None does not.
+        mirror: Look at the mirror images along this axis instead, see `look`.
     """
     model.eval()
     parts = []
@@ -60,14 +60,14 @@ def predict_case(
     batch_size: int,
     flip: bool = False,
     plan: PlanConfig | None = None,
-) -> np.ndarray:
-    """Return a case's tumour probabilities in its own shape, float32.
+) -> tuple[np.ndarray, float]:
+    """Return a case's tumour probabilities in its own shape, float32, and its presence score.
 
-    With a plan ``model`` works in three dimensions and the case is a volume. With ``flip`` they are
-    the mean of two looks, one at its mirror image.
+    With a plan ``model`` works in three dimensions and the case is a volume. With ``flip`` it is
+    looked at twice, see `predict_slices`.
     """
     slices, _ = case_slices(store, case)
-    native = predict_slices(
+    native, presence = predict_slices(
         model,
         slices,
         image_size=image_size,
@@ -77,7 +77,9 @@ def predict_case(
         plan=plan,
         spacing=case_spacing(case),
     )
-    return native[0] if case.slice_axis is None else np.moveaxis(native, 0, case.slice_axis)
+    if case.slice_axis is None:
+        return native[0], presence
+    return np.moveaxis(native, 0, case.slice_axis), presence
 
 
 def predict_slices(
@@ -90,18 +92,29 @@ def predict_slices(
     mirror: int | None = None,
     plan: PlanConfig | None = None,
     spacing: Sequence[float] | None = None,
-) -> np.ndarray:
-    """Return probabilities ``(N, H, W)`` float32 of normalised slices ``(N, H, W)`` of any size.
+) -> tuple[np.ndarray, float]:
+    """Return probabilities ``(N, H, W)`` float32 of normalised slices of any size, and presence.
 
-    With a plan they are one volume; its ``spacing``, slices first, is in mm, None if unknown.
+    With ``mirror`` probabilities are the mean of two looks, the second at the mirror image along
+    that axis. The presence score is the first look's: validation looks once, and chose the
+    threshold that the score is held against.
+
+    With a plan the slices are one volume; its ``spacing``, slices first, is in mm, None if unknown.
     """
-    if plan is not None:
-        return predict_volume(model, slices, spacing, plan, precision=precision, mirror=mirror)
-    squares = np.clip(fit(slices, image_size, fill=-1.0), -1, 1).astype(np.float16)
-    probs = predict_squares(
-        model, squares, precision=precision, batch_size=batch_size, mirror=mirror
-    )
-    return unfit(probs, slices.shape[1:]).numpy()
+
+    def seen(mirror: int | None) -> np.ndarray:
+        if plan is not None:
+            return predict_volume(model, slices, spacing, plan, precision=precision, mirror=mirror)
+        probs = predict_squares(
+            model, squares, precision=precision, batch_size=batch_size, mirror=mirror
+        )
+        return unfit(probs, slices.shape[1:]).numpy()
+
+    if plan is None:
+        squares = np.clip(fit(slices, image_size, fill=-1.0), -1, 1).astype(np.float16)
+    probs = seen(None)
+    presence = presence_score(probs, slice_axis=0)
+    return probs if mirror is None else (probs + seen(mirror)) / 2, presence
 
 
 def validation_rows(slices: Slices, at_most: int) -> np.ndarray:

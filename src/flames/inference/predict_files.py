@@ -24,7 +24,6 @@ from flames.inference.lesions import Lesion, find_lesions
 from flames.inference.outputs import WRITERS, Finding, MadeBy, default_format
 from flames.inference.predict import predict_slices
 from flames.inference.score import TrainedModel, refuse_flat
-from flames.metrics.presence import presence_score
 from flames.models.precision import Precision
 from flames.models.student import tell
 
@@ -124,7 +123,7 @@ def predict_file(
     window = intensity_window(scan.image, modality, ct_window(model))
     slices = scan.slices(normalise(scan.image, window))
     tell(model.network, modality)
-    native = predict_slices(
+    native, presence = predict_slices(
         model.network,
         slices,
         image_size=model.image_size,
@@ -135,7 +134,6 @@ def predict_file(
         spacing=slice_first_spacing(scan.spacing, scan.slice_axis, known=scan.spacing_known),
     )
     probabilities = np.ascontiguousarray(scan.unslice(native))
-    presence = presence_score(probabilities, slice_axis=scan.slice_axis)
     mask = model.decide(probabilities, presence)
     return Finding(
         input=one,

@@ -40,7 +40,7 @@ def predict_block(
         block: ``(D, H, W)`` in [-1, 1], any float dtype.
         plan: Its patch is the window, its batch size the windows a pass.
         precision: Device and dtype.
-        mirror: Average with the volume mirrored along this axis, see `look`; None does not.
+        mirror: Look at the volume mirrored along this axis instead, see `look`.
         overlap: Share of a window that its neighbour sees too.
     """
     model.eval()
@@ -83,7 +83,7 @@ def predict_volume(
         spacing: Millimetres, slices first; None where it is unknown.
         plan: The modality's plan.
         precision: Device and dtype.
-        mirror: Average with the volume mirrored along this axis; None does not.
+        mirror: Look at the volume mirrored along this axis instead.
     """
     shape = planned_shape(slices.shape, spacing, plan.spacing)
     block = np.clip(resample(slices, shape), -1, 1).astype(np.float16)

@@ -19,7 +19,7 @@ from flames.errors import FlamesError
 from flames.inference.predict import predict_case
 from flames.metrics.calibration import reliability
 from flames.metrics.cases import score_case
-from flames.metrics.presence import PresenceRule, presence_score
+from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import Precision
 from flames.models.student import tell
@@ -176,7 +176,7 @@ def score_store(
         raise refuse_flat(model, f"{store.path}: {flat[0]}")
     tell(model.network, store.modality)
     for done, case in enumerate(store.split(options.split)):
-        probs = predict_case(
+        probs, presence = predict_case(
             model.network,
             store,
             case,
@@ -186,7 +186,6 @@ def score_store(
             flip=options.flip,
             plan=model.plan,
         )
-        presence = presence_score(probs, slice_axis=case.slice_axis)
         prediction = model.decide(probs, presence)
         label = np.asarray(store.label(case.case_id))
         score = score_case(

@@ -20,7 +20,6 @@ from flames.data.store import CaseRecord, SiteStore
 from flames.inference.predict import predict_slices
 from flames.inference.score import ScoreOptions, TrainedModel
 from flames.metrics.cases import dice
-from flames.metrics.presence import presence_score
 from flames.models.precision import Precision
 from flames.models.student import tell
 
@@ -142,7 +141,7 @@ def score_shifts(
     for case in store.split(options.split):
         for shift, strength in every:
             slices, labels = shifted_slices(store, case, shift, strength)
-            probs = predict_slices(
+            probs, presence = predict_slices(
                 model.network,
                 slices,
                 image_size=model.image_size,
@@ -152,7 +151,6 @@ def score_shifts(
                 plan=model.plan,
                 spacing=case_spacing(case),
             )
-            presence = presence_score(probs, slice_axis=0)
             found = model.decide(probs, presence)
             yield {
                 "model": model.name,
