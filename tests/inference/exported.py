@@ -21,7 +21,7 @@ from flames.models import make_model
 from flames.models.precision import Precision
 from flames.models.weights import model_arrays, save_arrays
 
-CPU = Precision(torch.device("cpu"), torch.float32, channels_last=False)
+CPU = Precision(torch.device("cpu"), torch.float32)
 WITHOUT_FLAMES = """import sys
 class Block:
     def find_spec(self, name, *_):

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from flames.config import ModelConfig
+from flames.models import make_model
 from flames.models.precision import choose_precision
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="about the processor")
@@ -18,13 +20,14 @@ def _leave_nan_in_freed_memory():
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("seed", range(3))
-def test_gradients_of_shallow_volumes_are_those_of_float32(depth, seed):
+@pytest.mark.parametrize("beside", [nn.Identity(), nn.InstanceNorm3d(1)])  # see `place`
+def test_gradients_of_shallow_volumes_are_those_of_float32(depth, seed, beside):
     torch.manual_seed(seed)
     plain = nn.Conv3d(8, 16, 3, padding=1)
     fast = nn.Conv3d(8, 16, 3, padding=1)
     fast.load_state_dict(plain.state_dict())
     precision = choose_precision("bfloat16")
-    fast = precision.place(nn.Sequential(fast))[0]
+    fast = precision.place(nn.Sequential(fast, beside))[0]
     volume = torch.randn(2, 8, depth, 6, 6)
     wanted = plain(volume)
     pull = torch.randn_like(wanted)
@@ -41,3 +44,25 @@ def test_a_placed_network_keeps_its_names():
     network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.Conv3d(2, 2, 1))
     names = list(network.state_dict())
     assert list(choose_precision("bfloat16").place(network).state_dict()) == names
+
+
+@pytest.mark.parametrize("wanted", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("name", "together"), [("unet", False), ("student", False), ("efficientnet-unet", True)]
+)
+def test_a_network_works_in_the_layout_that_is_quick_for_it(wanted, name, together):
+    seen = []
+
+    def note(_module, _inputs, output):
+        if min(output.shape[1:]) > 1:  # else both layouts are one
+            last = output.is_contiguous(memory_format=torch.channels_last)
+            seen.append("last" if last else "first" if output.is_contiguous() else "neither")
+
+    precision = choose_precision(wanted)
+    network = precision.place(make_model(ModelConfig(name=name, pretrained=False)))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.InstanceNorm2d):
+            module.register_forward_hook(note)
+    with torch.inference_mode(), precision.autocast():
+        network.eval()(precision.move(torch.randn(2, 1, 64, 64)))
+    assert set(seen) == {"last" if together else "first"}

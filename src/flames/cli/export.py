@@ -34,7 +34,7 @@ def export(
     from flames.models.precision import Precision
 
     path = choose_model(model, site=site, modality=modality)
-    precision = Precision(torch.device("cpu"), torch.float32, channels_last=False)
+    precision = Precision(torch.device("cpu"), torch.float32)
     loaded = load_model(path, precision)
     checked = export_model(
         loaded,

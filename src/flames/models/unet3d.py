@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flames.config import PlanConfig
+from flames.models.norm import QUICK_INSTANCE
 from flames.models.unet import FILTERS, RARE
 
 WIDEST = 320
@@ -44,7 +45,7 @@ def unet3d(plan: PlanConfig) -> nn.Module:
         strides=plan.strides,
         upsample_kernel_size=plan.strides[1:],
         filters=filters,
-        norm_name=("INSTANCE", {"affine": True}),
+        norm_name=(QUICK_INSTANCE, {"affine": True}),
     )
     nn.init.constant_(network.output_block.conv.conv.bias, RARE)
     return _FullSize(network)

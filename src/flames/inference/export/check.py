@@ -25,7 +25,7 @@ from flames.models.precision import Precision
 
 MADE_UP = 16
 """Squares of noise and blobs that check an export where no image is given."""
-CPU = Precision(torch.device("cpu"), torch.float32, channels_last=False)
+CPU = Precision(torch.device("cpu"), torch.float32)
 
 
 @dataclass(frozen=True)
