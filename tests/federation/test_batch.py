@@ -6,6 +6,7 @@ from flames.errors import FlamesError
 from flames.federation import batch, simulation
 from flames.federation.batch import Job, run_missing
 from flames.federation.comparison import comparison_jobs
+from flames.reports.html import write_report
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def test_a_finished_run_is_never_repeated_and_a_stopped_one_continues(jobs, monk
         run_missing(jobs[:2], on_event=stop)
     assert (jobs[0].folder / "rounds.jsonl").exists()
     assert not jobs[0].finished
+    assert (jobs[0].folder / "state").exists()
     runs = run_missing(jobs[:2], on_done=told.append)
     assert [(d.number, d.total, d.failed) for d in told] == [(1, 2, ""), (2, 2, "")]
     known = outcome(runs[0])
@@ -56,6 +58,15 @@ def test_a_finished_run_is_never_repeated_and_a_stopped_one_continues(jobs, monk
     assert outcome(again[0]) == known
     run_missing(jobs[:3])
     assert [args[1].name for args in started] == ["local-6"]
+
+
+def test_what_a_run_continues_from_goes_when_it_is_finished_unless_kept(jobs, outcome):
+    kept, bare = run_missing(jobs[:1], keep_state=True)[0], run_missing(jobs[1:2])[0]
+    assert kept.state.exists()
+    assert not bare.state.exists()
+    before = outcome(bare)
+    write_report(bare)
+    assert outcome(run_missing(jobs[1:2])[0]) == before  # still finished
 
 
 def test_a_table_of_another_configuration_is_refused_before_anything_runs(jobs):

@@ -22,6 +22,9 @@ def compare(
     report_only: bool = typer.Option(
         False, "--report-only", help="Start no run; report those that are finished."
     ),
+    keep_state: bool = typer.Option(
+        False, "--keep-state", help="Keep the state/ folder of finished runs."
+    ),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Print the closing table only."),
 ) -> None:
     """Run what is missing of strategies × seeds, and write one report of all."""
@@ -45,7 +48,7 @@ def compare(
     console = Console()
     if report_only:
         wanted = [job for job in wanted if job.finished]
-    runs = run_jobs(wanted, console, at_a_time=jobs, quiet=quiet)
+    runs = run_jobs(wanted, console, at_a_time=jobs, keep_state=keep_state, quiet=quiet)
     path = write_comparison(out, runs, reference=reference)
     print_comparison(path.parent / "tables" / "overview.csv", console)
     console.print(f"report: {path}", soft_wrap=True, highlight=False)

@@ -19,6 +19,9 @@ def generalise(
     set_: list[str] = typer.Option(
         [], "--set", help="Any key of the file: --set training.local-steps=20", metavar="KEY=VALUE"
     ),
+    keep_state: bool = typer.Option(
+        False, "--keep-state", help="Keep the state/ folder of finished runs."
+    ),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Print the closing table only."),
 ) -> None:
     """Leave every organ and every hospital out in turn; score the rest's models there."""
@@ -48,7 +51,7 @@ def generalise(
     parts, notes = plan(stores)
     parts = parts_named(parts, leave_out)
     jobs_ = generalisation_jobs(config, parts, seeds=seeds, out=out)
-    run_jobs(jobs_, console, at_a_time=jobs, quiet=quiet)
+    run_jobs(jobs_, console, at_a_time=jobs, keep_state=keep_state, quiet=quiet)
     save_plan(out / "plan.json", parts, notes)
     with steps_bar(console, quiet=quiet) as show:
         score_generalisation(config, stores, parts, seeds=seeds, out=out, on_progress=show)

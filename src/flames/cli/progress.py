@@ -76,7 +76,7 @@ class RunProgress:
 
 
 def run_jobs(
-    jobs: Sequence[Job], console: Console, *, at_a_time: int, quiet: bool
+    jobs: Sequence[Job], console: Console, *, at_a_time: int, keep_state: bool, quiet: bool
 ) -> list[RunFolder]:
     """Run what is missing of ``jobs``, show it, and write the report of each run."""
     started = time.monotonic()
@@ -93,7 +93,13 @@ def run_jobs(
             )
 
     with RunProgress(console, quiet=quiet or at_a_time > 1) as progress:
-        runs = run_missing(jobs, at_a_time=at_a_time, on_event=progress.show, on_done=done)
+        runs = run_missing(
+            jobs,
+            at_a_time=at_a_time,
+            keep_state=keep_state,
+            on_event=progress.show,
+            on_done=done,
+        )
     for run in runs:
         if not run.report.exists():
             write_report(run)

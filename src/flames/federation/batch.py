@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ def run_missing(
     jobs: Sequence[Job],
     *,
     at_a_time: int = 1,
+    keep_state: bool = False,
     on_event: OnEvent = lambda _: None,
     on_done: Callable[[Done], None] = lambda _: None,
 ) -> list[RunFolder]:
@@ -52,6 +54,8 @@ def run_missing(
     Args:
         jobs: The table; a folder that a killed run left is continued.
         at_a_time: Processes; each gets its share of the processor where ``threads`` is 0.
+        keep_state: Keep what a stopped run would continue from, most of a folder, when a run is
+            finished.
         on_event: Events of the run, where one runs at a time.
         on_done: Called after each run.
 
@@ -72,11 +76,11 @@ def run_missing(
 
     if at_a_time == 1:
         for job in waiting:
-            tell(job, _run(job, on_event))
+            tell(job, _run(job, on_event, keep_state))
     elif waiting:
         threads = max(1, (os.cpu_count() or 1) // at_a_time)
         with ProcessPoolExecutor(at_a_time, mp_context=get_context("spawn")) as pool:
-            asked = {pool.submit(_run_apart, job, threads): job for job in waiting}
+            asked = {pool.submit(_run_apart, job, threads, keep_state): job for job in waiting}
             for future in as_completed(asked):
                 tell(asked[future], future.result())
     if failures:
@@ -101,15 +105,17 @@ def _check(job: Job) -> None:
         )
 
 
-def _run(job: Job, on_event: OnEvent) -> tuple[str, str] | None:
+def _run(job: Job, on_event: OnEvent, keep_state: bool) -> tuple[str, str] | None:
     try:
-        simulate(job.config, job.folder, resume=job.folder.exists(), on_event=on_event)
+        run = simulate(job.config, job.folder, resume=job.folder.exists(), on_event=on_event)
     except FlamesError as error:
         return error.found, error.remedy
+    if not keep_state:
+        shutil.rmtree(run.state, ignore_errors=True)
     return None
 
 
-def _run_apart(job: Job, threads: int) -> tuple[str, str] | None:
+def _run_apart(job: Job, threads: int, keep_state: bool) -> tuple[str, str] | None:
     if not job.config.threads:
         torch.set_num_threads(threads)
-    return _run(job, lambda _: None)
+    return _run(job, lambda _: None, keep_state)
