@@ -73,6 +73,13 @@ def test_a_curve_from_zero_to_all_cases(finished, site_stores, tmp_path, monkeyp
     assert {(r["start"], r["cases"]) for r in more} >= {("model", 1), ("nothing", 1)}
     with pytest.raises(FlamesError, match="another steps"):
         adapt(finished.path, store, tmp_path, options(steps=3))
+    with pytest.raises(FlamesError, match="another flip"):
+        adapt(finished.path, store, tmp_path, options(flip=False))
+    once = adapt(finished.path, store, tmp_path / "once", options(cases=(0,), flip=False))
+    assert {r["case_id"]: r["presence_score"] for r in once if r["cases"] == 0} == {
+        r["case_id"]: r["presence_score"] for r in rows if r["cases"] == 0
+    }  # the first look's in both
+    assert {r["case_id"]: r["dice"] for r in once if r["cases"] == 0} != found
 
     page = write_adaptation(tmp_path, made_up=True).read_text(encoding="utf-8")
     assert "Dice against labelled cases" in page

@@ -19,6 +19,9 @@ def adapt(
     batch_size: int = typer.Option(8, "--batch-size", min=1, help="Images or slices a step."),
     seed: int = typer.Option(0, "--seed", min=0, help="Which cases are labelled first, and more."),
     seeds: int = typer.Option(1, "--seeds", min=1, help="Repetitions."),
+    tta: bool = typer.Option(
+        True, "--tta/--no-tta", help="Average with the mirror image, or look only once."
+    ),
     threads: int = typer.Option(0, "--threads", min=0, help="Processor threads; 0: torch's own."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Print the closing table only."),
 ) -> None:
@@ -49,6 +52,7 @@ def adapt(
         training=TrainingConfig(learning_rate=learning_rate, batch_size=batch_size),
         seed=seed,
         seeds=seeds,
+        flip=tta,
     )
     with steps_bar(console, quiet=quiet) as show:
         rows = run_adapt(model, store, out, options, on_progress=show)
