@@ -40,7 +40,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
         {"params": vectors, "weight_decay": 0.0},
     ]
     kind = AdamW if config.optimizer == "adamw" else Adam
-    return kind([g for g in groups if g["params"]], lr=config.learning_rate)
+    return kind([g for g in groups if g["params"]], lr=config.learning_rate, fused=True)
 
 
 def learning_rate(step: int, total_steps: int, config: TrainingConfig) -> float:
