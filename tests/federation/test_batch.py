@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from flames.errors import FlamesError
@@ -95,6 +97,20 @@ def test_one_run_that_fails_does_not_stop_the_others(jobs, monkeypatch):
 def test_strategies_that_cannot_be_compared_are_refused(make_config, tmp_path, names):
     with pytest.raises(FlamesError):
         comparison_jobs(make_config(), names, seeds=1, out=tmp_path)
+
+
+def test_a_run_that_somebody_works_on_is_left_alone(jobs):
+    refused = []
+
+    def again(event):
+        if event.stage == "round" and not refused:
+            with pytest.raises(FlamesError, match=f"in use by process {os.getpid()}") as error:
+                run_missing(jobs[:1])
+            refused.append(error)
+
+    run_missing(jobs[:1], on_event=again)
+    assert refused
+    assert jobs[0].finished
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import torch
 from flames.config import RunConfig, differing_keys, load_config
 from flames.errors import FlamesError
 from flames.federation.simulation import OnEvent, simulate
+from flames.processes import end_with_parent
 from flames.runs import RunFolder
 
 
@@ -79,7 +80,9 @@ def run_missing(
             tell(job, _run(job, on_event, keep_state))
     elif waiting:
         threads = max(1, (os.cpu_count() or 1) // at_a_time)
-        with ProcessPoolExecutor(at_a_time, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            at_a_time, mp_context=get_context("spawn"), initializer=end_with_parent
+        ) as pool:
             asked = {pool.submit(_run_apart, job, threads, keep_state): job for job in waiting}
             for future in as_completed(asked):
                 tell(asked[future], future.result())

@@ -23,6 +23,7 @@ from flames.federation.progress import Event, OnEvent, sentence
 from flames.federation.server import Member, Server
 from flames.files import save_json, save_text
 from flames.models.precision import choose_precision
+from flames.processes import held
 from flames.runs import RunFolder, save_lines
 from flames.wire.coding import Coded
 
@@ -40,7 +41,7 @@ def simulate(
 
     Raises:
         FlamesError: A store is bad, sites share a patient's images across splits, the folder
-            belongs to another run, or training failed.
+            belongs to another run or is in use by one, or training failed.
     """
     run = RunFolder(out)
     stores = open_stores(config)
@@ -50,6 +51,16 @@ def simulate(
         return run
     if config.threads:
         torch.set_num_threads(config.threads)
+    with held(run.state):
+        _run(run, config, stores, on_event)
+    return run
+
+
+def _run(
+    run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], on_event: OnEvent
+) -> None:
+    for partial in run.state.glob("*/.round-*.partial"):
+        shutil.rmtree(partial)
     strategy = make_strategy(config)
     precision = choose_precision(config.training.precision)
     clients = {
@@ -89,7 +100,6 @@ def simulate(
             Event("score", config.rounds, config.rounds, text, done, total)
         ),
     )
-    return run
 
 
 def open_stores(config: RunConfig) -> dict[str, SiteStore]:
@@ -208,8 +218,6 @@ def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resu
                 for name, store in stores.items()
             },
         )
-    for partial in run.state.glob("*/.round-*.partial"):
-        shutil.rmtree(partial)
 
 
 def _local_steps(config: RunConfig, client: Client) -> int:
