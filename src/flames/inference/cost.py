@@ -14,8 +14,9 @@ from flames.inference.score import TrainedModel
 def cost(model: TrainedModel, name: str) -> dict[str, Any]:
     """Return what a model costs: parameters, MB of weights and activations, ms an image.
 
-    Milliseconds are medians on this processor with torch's present number of threads, of one image
-    alone and of an image in a batch of 16. Activations are the outputs of all layers for one image.
+    Milliseconds are medians on this processor in float32 with torch's present number of threads, of
+    one image alone and of an image in a batch of 16. Activations are the outputs of all layers for
+    one image.
     """
     network, device = model.network.eval(), next(model.network.parameters()).device
     size = model.image_size

@@ -59,7 +59,7 @@ def write_distillation(out: Path, *, name: str, made_up_images: bool) -> Path:
             PageSection("Student minus teacher", "Paired by case.", [_differences(paired)]),
             PageSection(
                 "What it costs",
-                "Milliseconds are processor time, of one image alone and of one in a batch of 16. "
+                "Milliseconds are processor time in float32, alone and in a batch of 16. "
                 "Activations are the outputs of all layers for one image.",
                 [_costs(costs)],
             ),
