@@ -16,9 +16,9 @@ PARENT = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from flames.processes import end_with_parent
+from flames.processes import begin_worker
 
-pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=end_with_parent)
+pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=begin_worker)
 print(pool.submit(os.getpid).result(), flush=True)
 pool.submit(time.sleep, 600)
 pool.submit(time.sleep, 600)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import parent_process
@@ -42,11 +43,12 @@ def held(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def end_with_parent() -> None:
-    """Let this process end when the one that started it does, however that ended.
+def begin_worker() -> None:
+    """Let this process end when the one that started it does, and without a word at Ctrl-C.
 
     Else a killed command would go on in processes that nobody sees.
     """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = parent_process()
     if parent is None:
         return

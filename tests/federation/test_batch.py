@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -111,6 +113,24 @@ def test_a_run_that_somebody_works_on_is_left_alone(jobs):
     run_missing(jobs[:1], on_event=again)
     assert refused
     assert jobs[0].finished
+
+
+def test_a_process_that_ended_is_a_failed_run(jobs, monkeypatch):
+    class Broken(ThreadPoolExecutor):
+        def __init__(self, at_a_time, **_):
+            super().__init__(at_a_time)
+
+        def submit(self, *_):
+            def end():
+                raise BrokenProcessPool
+
+            return super().submit(end)
+
+    monkeypatch.setattr(batch, "ProcessPoolExecutor", Broken)
+    told = []
+    with pytest.raises(FlamesError, match=r"2 of 2 runs failed, first .*: its process ended"):
+        run_missing(jobs[:2], at_a_time=2, on_done=told.append)
+    assert [done.number for done in told] == [0, 0]
 
 
 @pytest.mark.slow

@@ -10,9 +10,10 @@ from flames.data.batches import training_batches
 from flames.data.slices import load_slices
 from flames.errors import FlamesError
 from flames.federation import simulation
+from flames.federation.crew import client_sites
 from flames.federation.exchange import derive_seed
 from flames.federation.server import Server
-from flames.federation.simulation import client_sites, open_stores, simulate
+from flames.federation.simulation import open_stores, simulate
 from flames.inference.predict import validate
 from flames.inference.score import load_model
 from flames.models import make_model

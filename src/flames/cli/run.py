@@ -27,6 +27,9 @@ def run(
     pictures: bool = typer.Option(
         False, "--pictures", help="Show every site's images in the report, unless it forbids."
     ),
+    jobs: int = typer.Option(
+        1, "--jobs", "-j", min=1, help="Sites that train at a time, on this machine."
+    ),
     on: Path | None = typer.Option(
         None, "--on", help="Run it in a consortium: a person's kit, or the consortium's folder."
     ),
@@ -35,6 +38,7 @@ def run(
     """Train a federation, score its models and write its report."""
     from flames.cli.settings import parse_overrides
     from flames.config import load_config
+    from flames.errors import FlamesError
 
     overrides = parse_overrides(set_)
     if strategy:
@@ -46,6 +50,11 @@ def run(
     if on is not None:
         from flames.cli.network import need_network
 
+        if jobs > 1:
+            raise FlamesError(
+                "a consortium's sites train on their own machines, all at a time",
+                "leave out --jobs, or --on",
+            )
         need_network()
     config = load_config(federation, overrides) if on is None else None
 
@@ -58,7 +67,7 @@ def run(
         if config is not None:
             from flames.federation.simulation import simulate
 
-            finished = simulate(config, out, resume=resume, on_event=progress.show)
+            finished = simulate(config, out, resume=resume, jobs=jobs, on_event=progress.show)
         else:
             from flames.federation.network.follow import run_there
 

@@ -19,7 +19,7 @@ from flames.data.normalise import intensity_window, looks_like_hu
 from flames.data.sources import Source, SourceOptions
 from flames.data.store import CaseRecord, Modality, arrays_digest
 from flames.errors import FlamesError
-from flames.processes import end_with_parent
+from flames.processes import begin_worker
 
 PREPARE_VERSION = 1
 """Raised when the same bytes and settings give other arrays or records."""
@@ -179,9 +179,7 @@ def _pool(jobs: list[CaseJob], workers: int) -> Executor | None:
     if len(jobs) < PROCESSES_FROM:
         return None
     # Spawned, not forked: the caller may hold threads, and every system does it alike.
-    return ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=end_with_parent
-    )
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=begin_worker)
 
 
 def _record(job: CaseJob, case: Case, digest: str) -> CaseRecord:

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from flames.config import RunConfig, differing_keys, load_config
 from flames.errors import FlamesError
 from flames.federation.simulation import OnEvent, simulate
-from flames.processes import end_with_parent
+from flames.processes import begin_worker
 from flames.runs import RunFolder
 
 
@@ -81,11 +82,18 @@ def run_missing(
     elif waiting:
         threads = max(1, (os.cpu_count() or 1) // at_a_time)
         with ProcessPoolExecutor(
-            at_a_time, mp_context=get_context("spawn"), initializer=end_with_parent
+            at_a_time, mp_context=get_context("spawn"), initializer=begin_worker
         ) as pool:
             asked = {pool.submit(_run_apart, job, threads, keep_state): job for job in waiting}
             for future in as_completed(asked):
-                tell(asked[future], future.result())
+                try:
+                    failure = future.result()
+                except BrokenProcessPool:
+                    failure = (
+                        "its process ended, as when memory is full",
+                        "run fewer at a time; what was stopped continues",
+                    )
+                tell(asked[future], failure)
     if failures:
         job, (found, remedy) = failures[0]
         raise FlamesError(

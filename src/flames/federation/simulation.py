@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from flames.config import RunConfig, SiteConfig, differing_keys, dump_config, load_config
+from flames.config import (
+    RunConfig,
+    SiteConfig,
+    WireConfig,
+    differing_keys,
+    dump_config,
+    load_config,
+)
 from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
 from flames.federation.beginning import first_weights, make_strategy
 from flames.federation.client import Client
+from flames.federation.crew import Crew, InTurn, SideBySide, make_clients
 from flames.federation.environment import describe_environment
-from flames.federation.exchange import UpdateSetAside
+from flames.federation.exchange import Reply, Task, UpdateSetAside
 from flames.federation.network.tasks import encode_task, encode_update
 from flames.federation.outcome import save_models, score_run
 from flames.federation.planning import planned
@@ -29,7 +39,12 @@ from flames.wire.coding import Coded
 
 
 def simulate(
-    config: RunConfig, out: Path, *, resume: bool = False, on_event: OnEvent = lambda _: None
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    jobs: int = 1,
+    on_event: OnEvent = lambda _: None,
 ) -> RunFolder:
     """Run the federation of ``config`` into ``out`` and return its finished run folder.
 
@@ -37,6 +52,8 @@ def simulate(
         config: What to run.
         out: A new folder, or with ``resume`` one that a killed run left.
         resume: Continue after the last finished round; the end is bit-equal to an unbroken run.
+        jobs: Clients that train at a time, each in a process of its own if more than one. Numbers
+            do not depend on it, where ``threads`` is set.
         on_event: Called as the run goes on.
 
     Raises:
@@ -52,28 +69,21 @@ def simulate(
     if config.threads:
         torch.set_num_threads(config.threads)
     with held(run.state):
-        _run(run, config, stores, on_event)
+        _run(run, config, stores, jobs, on_event)
     return run
 
 
 def _run(
-    run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], on_event: OnEvent
+    run: RunFolder,
+    config: RunConfig,
+    stores: dict[str, SiteStore],
+    jobs: int,
+    on_event: OnEvent,
 ) -> None:
     for partial in run.state.glob("*/.round-*.partial"):
         shutil.rmtree(partial)
     strategy = make_strategy(config)
-    precision = choose_precision(config.training.precision)
-    clients = {
-        name: Client(
-            name,
-            [stores[site] for site in sites],
-            config=config,
-            strategy=strategy,
-            precision=precision,
-            folder=run.state / "clients" / name,
-        )
-        for name, sites in client_sites(config, stores).items()
-    }
+    clients = make_clients(config, stores, run)
     server = Server(
         [
             Member(c.name, c.modality, len(c.stores), _local_steps(config, c))
@@ -85,16 +95,20 @@ def _run(
         folder=run.state / "server",
     )
     save_lines(run.rounds, server.records())
-    for server_round in range(server.finished + 1, server.last_round + 1):
-        _one_round(server, clients, server_round, on_event)
-        save_lines(run.rounds, server.records())
+    crew: Crew = InTurn(clients) if jobs == 1 else SideBySide(config, run, jobs)
+    try:
+        for server_round in range(server.finished + 1, server.last_round + 1):
+            _one_round(server, clients, server_round, crew, on_event)
+            save_lines(run.rounds, server.records())
+    finally:
+        crew.end()
     save_models(run, config, server, clients, stores)
     save_json(run.affinity, server.affinity())
     score_run(
         run,
         config,
         stores,
-        precision,
+        choose_precision(config.training.precision),
         personal=strategy.personal,
         on_progress=lambda text, done, total: on_event(
             Event("score", config.rounds, config.rounds, text, done, total)
@@ -133,50 +147,56 @@ def _open_store(site: SiteConfig) -> SiteStore:
     return SiteStore.open(site.store)
 
 
-def client_sites(config: RunConfig, stores: dict[str, SiteStore]) -> dict[str, list[str]]:
-    """Return the sites behind each client: itself, or its whole modality for `central`."""
-    if config.strategy.name != "central":
-        return {name: [name] for name in stores}
-    pooled: dict[str, list[str]] = {}
-    for name, store in stores.items():
-        pooled.setdefault(f"central-{store.modality}", []).append(name)
-    return pooled
-
-
 def _one_round(
-    server: Server, clients: dict[str, Client], server_round: int, on_event: OnEvent
+    server: Server, clients: dict[str, Client], server_round: int, crew: Crew, on_event: OnEvent
 ) -> None:
-    rounds, wire = server.config.rounds, server.config.wire
-    waiting = dict(clients)
-    while waiting:
-        name = next(n for n in waiting if server.turns.may_begin(n, server.answered, waiting))
-        client = waiting.pop(name)
-        task, coded = server.dispatch(name, client.holds())
-        down = (
-            sum(map(_plain_bytes, coded.values()))
-            if wire.plain
-            else len(encode_task(task, coded, wire, {}))
-        )
+    rounds = server.config.rounds
+    waiting, asked, down = list(clients), dict[Future[Reply], str](), dict[str, int]()
+    while waiting or asked:
+        for name in list(waiting):
+            expected = {*waiting, *asked.values()}
+            if len(asked) == crew.at_a_time:
+                break
+            if not server.turns.may_begin(name, server.answered, expected):
+                continue
+            waiting.remove(name)
+            task, coded = server.dispatch(name, clients[name].holds())
+            down[name] = _bytes_down(task, coded, server.config.wire)
 
-        def progress(
-            done: int, loss: float, name: str = name, total: int = len(task.steps)
-        ) -> None:
-            on_event(Event("train", server_round, rounds, name, done, total, f"loss {loss:.3f}"))
+            def progress(
+                done: int, loss: float, name: str = name, total: int = len(task.steps)
+            ) -> None:
+                text = f"loss {loss:.3f}"
+                on_event(Event("train", server_round, rounds, name, done, total, text))
 
-        reply, _ = client.answer(task, progress)
-        parcel, base = client.outgoing(server_round)
-        up = (
-            _plain_bytes(parcel)
-            if wire.plain
-            else len(encode_update(replace(reply, seconds={}), server_round, parcel, base, wire))
-        )
-        try:
-            server.receive(reply, parcel, base, (down, up))
-        except UpdateSetAside as error:
-            text = f"{name:>24}  its update is set aside: {error.found}"
-            on_event(Event("round", server_round, rounds, text=text))
+            asked[crew.ask(name, task, progress)] = name
+        for future in wait(asked, return_when=FIRST_COMPLETED).done:
+            name, reply = asked.pop(future), future.result()
+            if crew.at_a_time > 1:
+                done = len(clients) - len(waiting) - len(asked)
+                on_event(Event("train", server_round, rounds, "", done, len(clients), "sites"))
+            parcel, base = clients[name].outgoing(server_round)
+            up = _bytes_up(reply, parcel, base, server)
+            try:
+                server.receive(reply, parcel, base, (down[name], up))
+            except UpdateSetAside as error:
+                text = f"{name:>24}  its update is set aside: {error.found}"
+                on_event(Event("round", server_round, rounds, text=text))
     for record in server.close_round():
         on_event(Event("round", server_round, rounds, text=sentence(record)))
+
+
+def _bytes_down(task: Task, coded: Mapping[str, Coded], wire: WireConfig) -> int:
+    if wire.plain:
+        return sum(map(_plain_bytes, coded.values()))
+    return len(encode_task(task, coded, wire, {}))
+
+
+def _bytes_up(reply: Reply, parcel: Coded, base: str, server: Server) -> int:
+    if server.config.wire.plain:
+        return _plain_bytes(parcel)
+    message = replace(reply, seconds={})
+    return len(encode_update(message, server.finished + 1, parcel, base, server.config.wire))
 
 
 def _plain_bytes(coded: Coded) -> int:

@@ -1,0 +1,63 @@
+"""Clients that train side by side do what they do one after another."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+
+import pytest
+
+from flames.errors import FlamesError
+from flames.federation.simulation import simulate
+
+
+@pytest.fixture(scope="module")
+def small(make_config):
+    """Return a function that gives a run whose network needs no patch: other processes have none.
+
+    Its three ultrasound sites take turns from the third round on.
+    """
+
+    def make(**given):
+        return make_config(
+            "us-a", "us-b", "us-c", "mr-a", model={"name": "student"}, rounds=3, **given
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alone(small, tmp_path_factory):
+    return simulate(small(), tmp_path_factory.mktemp("alone") / "run")
+
+
+def test_two_at_a_time_give_the_bits_of_one(small, alone, tmp_path, outcome):
+    told = []
+    both = simulate(small(), tmp_path / "both", jobs=2, on_event=told.append)
+    assert outcome(both) == outcome(alone)
+    trained = [event for event in told if event.stage == "train"]
+    assert [(event.server_round, event.done, event.total) for event in trained] == [
+        (number, done, 4) for number in (1, 2, 3, 4) for done in (1, 2, 3, 4)
+    ]
+    assert not multiprocessing.active_children()
+
+
+def test_when_a_process_is_killed_the_run_says_so_and_continues(small, alone, tmp_path, outcome):
+    def kill(event):
+        if event.stage == "train" and event.server_round == 2:
+            for process in multiprocessing.active_children():
+                os.kill(process.pid, signal.SIGKILL)
+
+    with pytest.raises(FlamesError, match="a process ended while us-"):
+        simulate(small(), tmp_path / "run", jobs=2, on_event=kill)
+    assert not multiprocessing.active_children()
+    assert outcome(simulate(small(), tmp_path / "run", resume=True)) == outcome(alone)
+
+
+def test_what_a_client_says_of_its_trouble_is_told(small, tmp_path):
+    config = small(training={"learning-rate": 1e30})
+    with pytest.raises(FlamesError, match="became") as error:
+        simulate(config, tmp_path / "run", jobs=2)
+    assert "learning-rate" in error.value.remedy
+    assert not multiprocessing.active_children()
