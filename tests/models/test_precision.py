@@ -66,3 +66,11 @@ def test_a_network_works_in_the_layout_that_is_quick_for_it(wanted, name, togeth
     with torch.inference_mode(), precision.autocast():
         network.eval()(precision.move(torch.randn(2, 1, 64, 64)))
     assert set(seen) == {"last" if together else "first"}
+
+
+@pytest.mark.parametrize(("wanted", "together"), [("bfloat16", False), ("float32", True)])
+def test_volumes_lie_as_is_quick_for_them(wanted, together):
+    network = nn.Sequential(nn.Conv3d(2, 4, 3), nn.InstanceNorm3d(4))
+    kernels = choose_precision(wanted).place(network)[0].weight
+    assert kernels.is_contiguous(memory_format=torch.channels_last_3d) == together
+    assert kernels.is_contiguous() != together

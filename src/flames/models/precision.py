@@ -43,20 +43,21 @@ class Precision:
     def place(self, model: nn.Module) -> nn.Module:
         """Return ``model`` on the device, with what makes its arithmetic right and fast.
 
-        On a processor a network with instance norms works on one channel after another, all others
-        on all channels of a pixel together (channels last): each loses a fifth and more the other
-        way. On a GPU all are channels last in bfloat16.
+        Networks are channels last, all channels of a pixel together, but for those with instance
+        norms on a processor, which are faster with one channel after another; in three dimensions
+        only in bfloat16. ``benchmarks/layouts.py`` has what the other way costs.
         """
         model = model.to(self.device)
-        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
-            for module in model.modules():
-                if type(module) is nn.Conv3d:
-                    module.__class__ = _Conv3d
+        dimensions = max((p.dim() for p in model.parameters()), default=4)
         if self.device.type == "cpu":
-            together = not any(isinstance(module, INSTANCE_NORMS) for module in model.modules())
+            if self.dtype == torch.bfloat16:
+                for module in model.modules():
+                    if type(module) is nn.Conv3d:
+                        module.__class__ = _Conv3d
+            normed = any(isinstance(module, INSTANCE_NORMS) for module in model.modules())
+            together = not normed or (dimensions == 5 and self.dtype == torch.float32)
         else:
             together = self.dtype != torch.float32
-        dimensions = max((p.dim() for p in model.parameters()), default=4)
         layout = _channels_last(dimensions) if together else torch.contiguous_format
         return model.to(memory_format=layout)  # type: ignore[call-overload]
 
