@@ -80,17 +80,16 @@ class SideBySide:
     def ask(self, client: str, task: Task, _progress: Progress, /) -> Future[Reply]:
         """Hand the task to a process that is free; nobody is told of its steps."""
         reply: Future[Reply] = Future()
+        ended = FlamesError(
+            f"a process ended while {client} trained, as when memory is full",
+            "let fewer clients train at a time, then go on with --resume",
+        )
 
         def pass_on(answer: Future[Reply | tuple[str, str]]) -> None:
             try:
                 found = answer.result()
             except BrokenProcessPool:
-                reply.set_exception(
-                    FlamesError(
-                        f"a process ended while {client} trained, as when memory is full",
-                        "let fewer clients train at a time, then go on with --resume",
-                    )
-                )
+                reply.set_exception(ended)
             except BaseException as error:  # whatever it was belongs to whoever waits
                 reply.set_exception(error)
             else:
@@ -99,7 +98,10 @@ class SideBySide:
                 else:
                     reply.set_exception(FlamesError(*found))
 
-        self._pool.submit(_answer, client, task).add_done_callback(pass_on)
+        try:
+            self._pool.submit(_answer, client, task).add_done_callback(pass_on)
+        except BrokenProcessPool:
+            reply.set_exception(ended)
         return reply
 
     def end(self) -> None:
