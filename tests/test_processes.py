@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 
 from flames.errors import FlamesError
-from flames.processes import held
+from flames.processes import Workers, held
 
 PARENT = """
 import os, time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from flames.processes import begin_worker
+from flames.processes import Workers
 
-pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=begin_worker)
+pool = Workers(2)
 print(pool.submit(os.getpid).result(), flush=True)
 pool.submit(time.sleep, 600)
 pool.submit(time.sleep, 600)
@@ -45,6 +43,28 @@ def _lives(process):
         return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def test_workers_end_at_once_when_their_parent_fails():
+    began = time.monotonic()
+    workers = []
+
+    def interrupted():
+        with Workers(1) as pool:
+            workers.append(pool.submit(os.getpid).result())
+            pool.submit(time.sleep, 600)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - began < 60
+    assert not _lives(workers[0])
+
+
+def test_workers_finish_what_they_were_given():
+    with Workers(1, os.chdir, "/") as pool:
+        done = [pool.submit(abs, -n) for n in range(3)] + [pool.submit(os.getcwd)]
+    assert [future.result() for future in done] == [0, 1, 2, "/"]
 
 
 def test_a_folder_is_held_by_one_process_and_free_when_it_ends(tmp_path):

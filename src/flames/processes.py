@@ -5,11 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import parent_process
+from functools import partial
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
+from types import TracebackType
 
 from flames.errors import FlamesError
 from flames.files import writing
@@ -35,6 +39,8 @@ def held(folder: Path) -> Iterator[None]:
                 f"{folder} is in use by process {holder or 'unknown'}",
                 "wait until it has ended, or stop it; a stopped run continues with --resume",
             ) from None
+        except OSError:
+            pass  # a file system without locks keeps nobody out
         with writing(folder):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -43,18 +49,53 @@ def held(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def begin_worker() -> None:
+def _nothing() -> None:
+    """Begin with nothing more."""
+
+
+class Workers(ProcessPoolExecutor):
+    """Processes that end with this one, and at once where it is interrupted or fails.
+
+    They are spawned, not forked: the caller may hold threads, and every system does it alike.
+    """
+
+    def __init__(self, number: int, begin: Callable[..., None] = _nothing, *given: object) -> None:
+        """Start processes as they are needed, ``number`` at most; each calls ``begin(*given)``."""
+        super().__init__(
+            number,
+            mp_context=get_context("spawn"),
+            initializer=partial(_begin_worker, begin, *given),
+        )
+
+    def kill(self) -> None:
+        """End them in the middle of what they do."""
+        for process in list((self._processes or {}).values()):
+            process.kill()
+        self.shutdown(cancel_futures=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wait for what was submitted, but not after an error."""
+        if kind is not None:
+            self.kill()
+        self.shutdown()
+
+
+def _begin_worker(begin: Callable[..., None], *given: object) -> None:
     """Let this process end when the one that started it does, and without a word at Ctrl-C.
 
     Else a killed command would go on in processes that nobody sees.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = parent_process()
-    if parent is None:
-        return
+    if (parent := parent_process()) is not None:
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
+    begin(*given)
 
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
 
-    Thread(target=wait, daemon=True).start()
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

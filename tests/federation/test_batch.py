@@ -117,16 +117,13 @@ def test_a_run_that_somebody_works_on_is_left_alone(jobs):
 
 def test_a_process_that_ended_is_a_failed_run(jobs, monkeypatch):
     class Broken(ThreadPoolExecutor):
-        def __init__(self, at_a_time, **_):
-            super().__init__(at_a_time)
-
         def submit(self, *_):
             def end():
                 raise BrokenProcessPool
 
             return super().submit(end)
 
-    monkeypatch.setattr(batch, "ProcessPoolExecutor", Broken)
+    monkeypatch.setattr(batch, "Workers", Broken)
     told = []
     with pytest.raises(FlamesError, match=r"2 of 2 runs failed, first .*: its process ended"):
         run_missing(jobs[:2], at_a_time=2, on_done=told.append)

@@ -6,10 +6,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from flames.data.normalise import intensity_window, looks_like_hu
 from flames.data.sources import Source, SourceOptions
 from flames.data.store import CaseRecord, Modality, arrays_digest
 from flames.errors import FlamesError
-from flames.processes import begin_worker
+from flames.processes import Workers
 
 PREPARE_VERSION = 1
 """Raised when the same bytes and settings give other arrays or records."""
@@ -178,8 +177,7 @@ def _pool(jobs: list[CaseJob], workers: int) -> Executor | None:
         return ThreadPoolExecutor(workers)
     if len(jobs) < PROCESSES_FROM:
         return None
-    # Spawned, not forked: the caller may hold threads, and every system does it alike.
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=begin_worker)
+    return Workers(workers)
 
 
 def _record(job: CaseJob, case: Case, digest: str) -> CaseRecord:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ import torch
 from flames.config import RunConfig, differing_keys, load_config
 from flames.errors import FlamesError
 from flames.federation.simulation import OnEvent, simulate
-from flames.processes import begin_worker
+from flames.processes import Workers
 from flames.runs import RunFolder
 
 
@@ -81,9 +80,7 @@ def run_missing(
             tell(job, _run(job, on_event, keep_state))
     elif waiting:
         threads = max(1, (os.cpu_count() or 1) // at_a_time)
-        with ProcessPoolExecutor(
-            at_a_time, mp_context=get_context("spawn"), initializer=begin_worker
-        ) as pool:
+        with Workers(at_a_time) as pool:
             asked = {pool.submit(_run_apart, job, threads, keep_state): job for job in waiting}
             for future in as_completed(asked):
                 try:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import Protocol
 
 import torch
@@ -18,7 +17,7 @@ from flames.federation.beginning import make_strategy
 from flames.federation.client import Client
 from flames.federation.exchange import Reply, Task
 from flames.models.precision import choose_precision
-from flames.processes import begin_worker
+from flames.processes import Workers
 from flames.runs import RunFolder
 from flames.training.loop import Progress
 
@@ -70,12 +69,7 @@ class SideBySide:
         """
         self.at_a_time = at_a_time
         threads = config.threads or max(1, (os.cpu_count() or 1) // at_a_time)
-        self._pool = ProcessPoolExecutor(
-            at_a_time,
-            mp_context=get_context("spawn"),
-            initializer=_begin,
-            initargs=(config, run, threads),
-        )
+        self._pool = Workers(at_a_time, _begin, config, run, threads)
 
     def ask(self, client: str, task: Task, _progress: Progress, /) -> Future[Reply]:
         """Hand the task to a process that is free; nobody is told of its steps."""
@@ -106,9 +100,7 @@ class SideBySide:
 
     def end(self) -> None:
         """End the processes, in the middle of a task too; a client does such a round again."""
-        for process in list((self._pool._processes or {}).values()):
-            process.kill()
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.kill()
 
 
 def client_sites(config: RunConfig, stores: Mapping[str, SiteStore]) -> dict[str, list[str]]:
@@ -145,7 +137,6 @@ _clients: dict[str, Client] = {}
 
 
 def _begin(config: RunConfig, run: RunFolder, threads: int) -> None:
-    begin_worker()
     torch.set_num_threads(threads)
     stores = {site.name: SiteStore.open(site.store) for site in config.sites if site.store}
     _clients.update(make_clients(config, stores, run))

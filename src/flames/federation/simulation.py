@@ -65,11 +65,12 @@ def simulate(
     config = planned(config, stores)
     _claim(run, config, stores, resume)
     if run.summary.exists():
-        return run
+        return run  # without its state, which may be gone
     if config.threads:
         torch.set_num_threads(config.threads)
     with held(run.state):
-        _run(run, config, stores, jobs, on_event)
+        if not run.summary.exists():  # another process may have finished it meanwhile
+            _run(run, config, stores, jobs, on_event)
     return run
 
 
