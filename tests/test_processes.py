@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -65,6 +67,15 @@ def test_workers_finish_what_they_were_given():
     with Workers(1, os.chdir, "/") as pool:
         done = [pool.submit(abs, -n) for n in range(3)] + [pool.submit(os.getcwd)]
     assert [future.result() for future in done] == [0, 1, 2, "/"]
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with held(tmp_path / "state"), held(tmp_path / "state"):
+        assert (tmp_path / "state" / "lock").read_text() == str(os.getpid())
 
 
 def test_a_folder_is_held_by_one_process_and_free_when_it_ends(tmp_path):

@@ -9,14 +9,36 @@ import signal
 import pytest
 
 from flames.errors import FlamesError
+from flames.federation import server
 from flames.federation.simulation import simulate
+from flames.federation.turns import Turns
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _friends():
+    """Let all clients be alike, as the server sees them, so that they take turns."""
+
+    def alike(updates, _begun):
+        return {
+            one.client: {
+                other.client: 1.0
+                for other in updates.values()
+                if other.modality == one.modality and other is not one
+            }
+            for one in updates.values()
+        }
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "cosines", alike)
+        patch.setattr(server, "misfits", lambda _: set())
+        yield
 
 
 @pytest.fixture(scope="module")
 def small(make_config):
     """Return a function that gives a run whose network needs no patch: other processes have none.
 
-    Its three ultrasound sites take turns from the third round on.
+    Its three ultrasound sites take turns in the third round, see `_friends`.
     """
 
     def make(**given):
@@ -32,10 +54,18 @@ def alone(small, tmp_path_factory):
     return simulate(small(), tmp_path_factory.mktemp("alone") / "run")
 
 
-def test_two_at_a_time_give_the_bits_of_one(small, alone, tmp_path, outcome):
-    told = []
+def test_two_at_a_time_give_the_bits_of_one(small, alone, tmp_path, outcome, monkeypatch):
+    told, handed = [], []
+    before = Turns.before
+
+    def note(turns, client, answered):
+        handed.append((client, before(turns, client, answered)))
+        return handed[-1][1]
+
+    monkeypatch.setattr(Turns, "before", note)
     both = simulate(small(), tmp_path / "both", jobs=2, on_event=told.append)
     assert outcome(both) == outcome(alone)
+    assert [pair for pair in handed if pair[1]] == [("us-b", "us-a"), ("us-c", "us-b")]
     trained = [event for event in told if event.stage == "train"]
     assert [(event.server_round, event.done, event.total) for event in trained] == [
         (number, done, 4) for number in (1, 2, 3, 4) for done in (1, 2, 3, 4)

@@ -88,7 +88,7 @@ def run_missing(
                 except BrokenProcessPool:
                     failure = (
                         "its process ended, as when memory is full",
-                        "run fewer at a time; what was stopped continues",
+                        "give a smaller --jobs; what was stopped continues",
                     )
                 tell(asked[future], failure)
     if failures:

@@ -76,7 +76,7 @@ class SideBySide:
         reply: Future[Reply] = Future()
         ended = FlamesError(
             f"a process ended while {client} trained, as when memory is full",
-            "let fewer clients train at a time, then go on with --resume",
+            "give a smaller --jobs, then go on with --resume",
         )
 
         def pass_on(answer: Future[Reply | tuple[str, str]]) -> None:
