@@ -1,9 +1,9 @@
-"""Does each network work in the memory layout, and with the norm, that is fastest for it?
+"""Does each network work in the memory layout, and with the layers, that are fastest for it?
 
 usage: python benchmarks/layouts.py [--threads 1] [--repeats 7] [--out benchmarks/layouts.csv]
 
 For each network and dtype: milliseconds of a training step and of a prediction as FLAMES does them,
-and the same network in the other layout, and with PyTorch's instance norm in both. All ways of a
+and the same network in the other layout, and with PyTorch's own layers in both. All ways of a
 row take turns, and each number is a median; ratios are to the first. On a processor whose ratios
 fall well below 1, `flames.models.precision.Precision.place` chooses wrongly.
 """
@@ -22,7 +22,7 @@ from torch import nn
 from flames.config import ModelConfig, PlanConfig
 from flames.models import make_model
 from flames.models.norm import QuickInstanceNorm2d, QuickInstanceNorm3d
-from flames.models.precision import Precision, choose_precision
+from flames.models.precision import DepthwiseConv2d, Precision, choose_precision
 from flames.models.unet3d import unet3d
 from flames.runs import save_csv
 
@@ -46,7 +46,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, .
 QUICK: dict[type[nn.Module], type[nn.Module]] = {
     QuickInstanceNorm2d: nn.InstanceNorm2d,
     QuickInstanceNorm3d: nn.InstanceNorm3d,
+    DepthwiseConv2d: nn.Conv2d,
 }
+"""Layers of this package, and PyTorch's own."""
 
 
 def layout(network: nn.Module, *, last: bool) -> torch.memory_format:
@@ -71,7 +73,7 @@ def ways(make: Callable[[], nn.Module], precision: Precision) -> dict[str, tuple
     other = precision.place(make())
     found["other_layout"] = (other.to(memory_format=layout(other, last=not last)), not last)  # type: ignore[call-overload]
     if any(type(module) in QUICK for module in placed.modules()):
-        for name, turned in (("plain_norm", last), ("other_layout_plain_norm", not last)):
+        for name, turned in (("plain", last), ("other_layout_plain", not last)):
             network = precision.place(make())
             for module in network.modules():
                 if type(module) in QUICK:
@@ -124,7 +126,7 @@ def row(name: str, wanted: str, repeats: int) -> list[dict[str, object]]:
                     f"ratio_{way}": round(median[way] / median["placed"], 2)
                     if way in median
                     else ""
-                    for way in ("other_layout", "plain_norm", "other_layout_plain_norm")
+                    for way in ("other_layout", "plain", "other_layout_plain")
                 },
             }
         )

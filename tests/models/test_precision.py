@@ -74,3 +74,31 @@ def test_volumes_lie_as_is_quick_for_them(wanted, together):
     kernels = choose_precision(wanted).place(network)[0].weight
     assert kernels.is_contiguous(memory_format=torch.channels_last_3d) == together
     assert kernels.is_contiguous() != together
+
+
+def test_a_depthwise_convolution_trains_in_float32_and_predicts_in_bfloat16():
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 8, 5, padding=2, groups=8)
+    fast = nn.Conv2d(8, 8, 5, padding=2, groups=8)
+    fast.load_state_dict(plain.state_dict())
+    precision = choose_precision("bfloat16")
+    fast = precision.place(nn.Sequential(fast))[0]
+    images = torch.randn(4, 8, 12, 12)
+    wanted = plain(images)
+    pull = torch.randn_like(wanted)
+    wanted.backward(pull)
+    with precision.autocast():
+        found = fast.train()(images)
+    found.backward(pull)
+    assert found.dtype == fast.weight.grad.dtype == torch.float32
+    torch.testing.assert_close(fast.weight.grad, plain.weight.grad)
+    with torch.inference_mode(), precision.autocast():
+        assert fast.eval()(images).dtype == torch.bfloat16
+
+
+def test_only_convolutions_of_each_channel_alone_train_in_float32():
+    precision = choose_precision("bfloat16")
+    layers = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3)
+    network = precision.place(nn.Sequential(*layers))
+    with precision.autocast():
+        assert network.train()(torch.randn(1, 1, 9, 9)).dtype == torch.bfloat16

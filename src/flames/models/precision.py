@@ -27,6 +27,21 @@ class _Conv3d(nn.Conv3d):
         return super().forward(input)
 
 
+class DepthwiseConv2d(nn.Conv2d):
+    """A convolution of each channel alone, which trains in float32.
+
+    In bfloat16 its gradients take up to three times as long on a processor. With them in float32 a
+    training step of ``efficientnet-unet`` takes two thirds of the time. A prediction does not.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the convolution of ``input`` ``(B, C, H, W)``, float32 while training."""
+        if not self.training:
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
 @dataclass(frozen=True)
 class Precision:
     """Device and dtype of a run's arithmetic; weights always stay float32."""
@@ -54,6 +69,8 @@ class Precision:
                 for module in model.modules():
                     if type(module) is nn.Conv3d:
                         module.__class__ = _Conv3d
+                    elif type(module) is nn.Conv2d and 1 < module.groups == module.in_channels:
+                        module.__class__ = DepthwiseConv2d
             normed = any(isinstance(module, INSTANCE_NORMS) for module in model.modules())
             together = not normed or (dimensions == 5 and self.dtype == torch.float32)
         else:
