@@ -22,7 +22,12 @@ from torch import nn
 from flames.config import ModelConfig, PlanConfig
 from flames.models import make_model
 from flames.models.norm import QuickInstanceNorm2d, QuickInstanceNorm3d
-from flames.models.precision import DepthwiseConv2d, Precision, choose_precision
+from flames.models.precision import (
+    DepthwiseConv2d,
+    Precision,
+    TurnedGroupNorm,
+    choose_precision,
+)
 from flames.models.unet3d import unet3d
 from flames.runs import save_csv
 
@@ -47,6 +52,7 @@ QUICK: dict[type[nn.Module], type[nn.Module]] = {
     QuickInstanceNorm2d: nn.InstanceNorm2d,
     QuickInstanceNorm3d: nn.InstanceNorm3d,
     DepthwiseConv2d: nn.Conv2d,
+    TurnedGroupNorm: nn.GroupNorm,
 }
 """Layers of this package, and PyTorch's own."""
 

@@ -102,3 +102,22 @@ def test_only_convolutions_of_each_channel_alone_train_in_float32():
     network = precision.place(nn.Sequential(*layers))
     with precision.autocast():
         assert network.train()(torch.randn(1, 1, 9, 9)).dtype == torch.bfloat16
+
+
+def test_a_group_norm_gives_the_same_whichever_way_its_input_lies():
+    torch.manual_seed(0)
+    precision = choose_precision("bfloat16")
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8))
+    plain = nn.GroupNorm(2, 8)
+    quick = precision.place(network)[1]
+    assert type(quick) is not nn.GroupNorm
+    images = torch.randn(2, 8, 5, 5).to(memory_format=torch.channels_last).requires_grad_()
+    again = images.detach().clone().requires_grad_()
+    pull = torch.randn(2, 8, 5, 5)
+    found, wanted = quick(images), plain(again)
+    found.backward(pull)
+    wanted.backward(pull)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(images.grad, again.grad)
+    torch.testing.assert_close(quick.weight.grad, plain.weight.grad)

@@ -42,6 +42,19 @@ class DepthwiseConv2d(nn.Conv2d):
             return super().forward(input.float())
 
 
+class TurnedGroupNorm(nn.GroupNorm):
+    """A group norm that turns what lies channels last, and turns the result back.
+
+    PyTorch's own trains in bfloat16 and channels last several times as long as channels first;
+    without it a training step of ``efficientnet-unet`` takes five sixths of the time.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return ``input`` ``(B, C, H, W)``, each group of channels of each image normalised."""
+        turned = super().forward(input.contiguous())
+        return turned.contiguous(memory_format=torch.channels_last)
+
+
 @dataclass(frozen=True)
 class Precision:
     """Device and dtype of a run's arithmetic; weights always stay float32."""
@@ -65,14 +78,10 @@ class Precision:
         model = model.to(self.device)
         dimensions = max((p.dim() for p in model.parameters()), default=4)
         if self.device.type == "cpu":
-            if self.dtype == torch.bfloat16:
-                for module in model.modules():
-                    if type(module) is nn.Conv3d:
-                        module.__class__ = _Conv3d
-                    elif type(module) is nn.Conv2d and 1 < module.groups == module.in_channels:
-                        module.__class__ = DepthwiseConv2d
             normed = any(isinstance(module, INSTANCE_NORMS) for module in model.modules())
             together = not normed or (dimensions == 5 and self.dtype == torch.float32)
+            if self.dtype == torch.bfloat16:
+                _mend(model, turned=together and dimensions == 4)
         else:
             together = self.dtype != torch.float32
         layout = _channels_last(dimensions) if together else torch.contiguous_format
@@ -87,6 +96,17 @@ class Precision:
     def describe(self) -> str:
         """Return such as ``cpu bfloat16``."""
         return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
+
+
+def _mend(model: nn.Module, *, turned: bool) -> None:
+    """Give layers that bfloat16 on a processor makes wrong or slow a way around it."""
+    for module in model.modules():
+        if type(module) is nn.Conv3d:
+            module.__class__ = _Conv3d
+        elif type(module) is nn.Conv2d and 1 < module.groups == module.in_channels:
+            module.__class__ = DepthwiseConv2d
+        elif type(module) is nn.GroupNorm and turned:
+            module.__class__ = TurnedGroupNorm
 
 
 def _channels_last(dimensions: int) -> torch.memory_format:
