@@ -1,6 +1,7 @@
 """What rounds say of who is alike: the second replaces the first, strangers are asked again."""
 
 import numpy as np
+import pytest
 
 from flames.federation.beginning import make_strategy
 from flames.federation.exchange import Reply, begun_with
@@ -52,11 +53,20 @@ def test_networks_are_not_held_against_each_other():
     assert known.after(pairs(ab=0.5), pairs(xy=-0.01)).affinity == pairs(ab=1.0, xy=0.0)
 
 
+def test_who_hands_on_is_still_what_others_are_measured_by():
+    first = Likeness().after(pairs(ab=0.5, xy=0.01))
+    known = first.after(pairs(ab=0.5, xy=0.01))
+    assert known.affinity == pairs(ab=1.0, xy=0.0)
+    assert known.after(pairs(xy=0.01), beside=[["a", "b"]]).affinity == known.affinity
+    assert known.after(pairs(xy=0.2), beside=[["a", "b"]]).affinity["x"]["y"] == pytest.approx(0.21)
+
+
 def test_read_again_as_it_was_written(tmp_path):
     known = Likeness().after(pairs(ab=1.0, ac=0.0)).after(pairs(ab=0.25, ac=0.125))
+    known = known.inviting({"d": ["a"]}).welcoming(["d"]).inviting({"e": ["a", "b"]})
     known.save(tmp_path)
     read = Likeness.read(tmp_path)
-    assert read.affinity == known.affinity
+    assert (read.affinity, read.guests, read.back) == (known.affinity, {"e": ["a", "b"]}, ("d",))
     after = pairs(ab=0.5, ac=0.5)
     assert read.after(after) == known.after(after)
     assert Likeness.read(tmp_path / "missing") == Likeness()

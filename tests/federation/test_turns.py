@@ -130,6 +130,72 @@ def test_whose_peers_have_another_task_is_a_stranger_from_then_on(make_server):
     assert server.affinity()["b"] == {"a": 0.0, "c": 0.0}, "what was measured stays"
 
 
+@pytest.fixture
+def with_a_stranger(make_server):
+    """Return a function that gives a server after three rounds, b a stranger to a and c."""
+
+    def make(**given):
+        server = make_server(**given)
+        play(server, 1)
+        for number in (20, 30):
+            for place, name in enumerate(NAMES, 1):
+                peers = 0.02 if name == "b" else 0.3
+                scores = {"peers": peers, "own": 0.4, "model": 0.2}
+                answer(server, name, number + place, validation=scores)
+            server.close_round()
+        assert server.affinity()["b"] == {"a": 0.0, "c": 0.0}
+        return server
+
+    return make
+
+
+def stay(server, model):
+    """Let everybody answer once more; the others' model does ``model`` at b, its own 0.4."""
+    number = server.finished + 1
+    for place, name in enumerate(NAMES, 1):
+        answer(server, name, 10 * number + place, validation={"model": model, "own": 0.4})
+    server.close_round()
+
+
+def test_whom_the_others_model_suits_begins_with_it_and_is_a_friend_again(with_a_stranger):
+    server = with_a_stranger(rounds=8)
+    stay(server, 0.3)
+    guest = server.task("b").download
+    assert (guest.use, float(guest.arrays["w"][0])) == ("replace", 42.0), "the mean of a and c"
+    assert server.turns.may_begin("b", server.answered, NAMES)
+    assert server.affinity()["b"] == {"a": 0.0, "c": 0.0}, "nobody begins with its weights yet"
+    assert received(server, "a") == (43.0, 0.5)
+    answer(server, "b", 52, validation={"model": 0.3, "trained": 0.4})
+    answer(server, "a", 51)
+    answer(server, "c", 53)
+    server.close_round()
+    assert server.affinity()["b"] == {"a": 1.0, "c": 1.0}
+    assert float(server.task("a").download.model["w"][0]) == pytest.approx(52.0)
+    assert sum(server.turns.may_begin(name, (), NAMES) for name in NAMES) == 1, "three take turns"
+    play(server, 1)
+    assert server.affinity()["b"] == {"a": 1.0, "c": 1.0}, "the old taste counts no more"
+
+
+def test_a_guest_that_does_not_answer_is_still_invited(with_a_stranger):
+    server = with_a_stranger(rounds=8)
+    stay(server, 0.3)
+    answer(server, "a", 51)
+    answer(server, "c", 53)
+    server.close_round()
+    assert server.affinity()["b"] == {"a": 0.0, "c": 0.0}
+    guest = server.task("b").download
+    assert (guest.use, float(guest.arrays["w"][0])) == ("replace", 52.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "given"), [(0.2, {}), (0.3, {"rounds": 5}), (0.3, {"rounds": 8, "sharing": 0.6})]
+)
+def test_whom_it_does_not_suit_or_too_late_stays_a_stranger(with_a_stranger, model, given):
+    server = with_a_stranger(**{"rounds": 8} | given)
+    stay(server, model)
+    assert server.task("b").download.use == "keep"
+
+
 def test_short_chains_begin_with_a_mixture(make_server):
     server = make_server(relay=2)
     play(server, 2)

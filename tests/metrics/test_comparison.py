@@ -3,17 +3,17 @@ from __future__ import annotations
 import pytest
 
 from flames.metrics.comparison import (
-    FEWEST,
     MEAN,
+    by_repetition,
     calibration_rows,
     case_values,
     harmed,
-    mean_over_seeds,
     paired_rows,
     presence_rows,
     site_scores,
     worst_site,
 )
+from flames.metrics.paired import FEWEST
 
 SITES = {"big": 8, "small": 2}
 
@@ -36,20 +36,19 @@ def values(level, sites=SITES, *, wobble=0.01):
 GROUPS = {site: {f"{site}{n}": f"{site}{n}" for n in range(c)} for site, c in SITES.items()}
 
 
-def test_seeds_are_averaged_before_cases_are_drawn():
+def test_seeds_draw_the_same_cases():
     one, other = values(0.2, wobble=0), values(0.8, wobble=0)
-    merged = mean_over_seeds([one, other])
-    assert merged == values(0.5, wobble=0)
-    # Constant after averaging: an interval over cases knows no spread, whatever seeds did.
-    scores = site_scores(merged, GROUPS, seed=1, resamples=100)
-    assert [(r["low"], r["high"]) for r in scores] == [(0.5, 0.5)] * 3
+    scores = site_scores(by_repetition([one, other]), GROUPS, seed=1, resamples=100)
+    # Each seed is constant: an interval over cases knows no spread, whatever seeds did.
+    for r in scores:
+        assert (r["mean"], r["low"], r["high"]) == pytest.approx((0.5, 0.5, 0.5))
 
 
-def test_a_case_undefined_under_every_seed_stays_undefined():
+def test_a_case_is_defined_by_seed():
     tables = [[row("a", "x", "")], [row("a", "x", "")]]
-    assert case_values(tables, "dice", model_kind="personal") == {"a": {"x": None}}
+    assert case_values(tables, "dice", model_kind="personal") == {"a": {"x": (None, None)}}
     tables[1] = [row("a", "x", "0.4")]
-    assert case_values(tables, "dice", model_kind="personal") == {"a": {"x": 0.4}}
+    assert case_values(tables, "dice", model_kind="personal") == {"a": {"x": (None, 0.4)}}
 
 
 def test_the_mean_is_over_sites_not_cases():
@@ -110,9 +109,10 @@ def test_few_patients_at_all_sites_together_are_not_tested():
     assert [r["p_value"] is None for r in many if r["site"] == MEAN] == [False]
 
 
-def test_a_case_that_the_reference_leaves_undefined_is_no_patient():
+def test_a_case_that_both_leave_undefined_is_no_patient():
     both = {"ours": values(0.5), "worse": values(0.3)}
-    both["ours"]["big"] |= dict.fromkeys(("big0", "big1", "big2"))
+    for side in both.values():
+        side["big"] |= dict.fromkeys(("big0", "big1", "big2"))
     found = paired_rows(both, GROUPS, reference="ours", seed=1, resamples=100)
     big, mean = (next(r for r in found if r["site"] == site) for site in ("big", MEAN))
     assert (big["n"], big["p_value"]) == (5, None)

@@ -12,14 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flames.metrics.statistics import (
-    Difference,
     Interval,
     bootstrap_interval,
-    bootstrap_p_value,
     holm,
     mean_over_sites,
-    paired_difference,
-    paired_difference_over_sites,
     presence_auc,
     sensitivity,
     specificity,
@@ -161,85 +157,41 @@ def test_the_order_of_sites_changes_nothing() -> None:
     assert mean_over_sites(sites, seed=3) == mean_over_sites(turned, seed=3)
 
 
+def test_repetitions_are_averaged_after_their_cases() -> None:
+    # Without tumour: false alarm (0), silence (undefined). By repetition 0.8 and (0.8 + 0)/2.
+    values = [(0.8, 0.8), (None, 0.0)]
+    assert bootstrap_interval(values, seed=1).mean == pytest.approx(0.6)
+    assert bootstrap_interval(values, seed=1).n == 2
+    assert bootstrap_interval([(None, 0.5), (None, 0.7)], seed=1).mean == pytest.approx(0.6)
+
+
+def test_more_repetitions_do_not_lower_the_mean() -> None:
+    rng = np.random.default_rng(3)
+    alarms = rng.random((40, 10)) < 0.3
+    means = []
+    for number in (1, 10):
+        empty = [tuple(0.0 if alarm else None for alarm in row[:number]) for row in alarms]
+        means.append(bootstrap_interval([*[(0.8,) * number] * 40, *empty], seed=1).mean)
+    # 0.8·40/(40 + 12) in the mean; averaged by case first, ten repetitions would give 0.41.
+    assert means == pytest.approx([0.615, 0.615], abs=0.03)
+
+
+def test_all_repetitions_draw_the_same_patients() -> None:
+    values = np.random.default_rng(2).random(30)
+    once = bootstrap_interval(list(values), seed=1)
+    thrice = bootstrap_interval([(v, v, v) for v in values], seed=1)
+    assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high))
+
+
+def test_repetitions_must_be_as_many_for_every_case() -> None:
+    with pytest.raises(ValueError, match="argument"):
+        bootstrap_interval([(0.1, 0.2), (0.3,)], seed=1, groups=["p", "p"])
+
+
 def test_the_seed_decides() -> None:
     values = list(np.random.default_rng(1).random(30))
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
     assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
-
-
-def test_cases_are_paired_by_id() -> None:
-    a = {"x": 0.9, "y": 0.4, "z": None, "only a": 0.0}
-    b = {"y": 0.3, "x": 0.5, "z": 0.7, "only b": 1.0}
-    difference = paired_difference(a, b, seed=1)
-    assert difference.mean == pytest.approx((0.4 + 0.1) / 2)
-    assert difference.n == 2
-    assert (difference.low, difference.high) == pytest.approx((0.1, 0.4))
-
-
-def test_pairing_removes_what_both_share() -> None:
-    rng = np.random.default_rng(7)
-    hardness = rng.random(40)
-    a = {str(i): h + 0.02 + rng.normal(0, 0.01) for i, h in enumerate(hardness)}
-    b = {str(i): h for i, h in enumerate(hardness)}
-    difference = paired_difference(a, b, seed=1)
-    assert difference.low > 0.01
-    assert difference.high < 0.03
-    # No draw reaches zero: 2·1/2001.
-    assert difference.p_value == pytest.approx(2 / 2001)
-
-
-def test_no_difference_is_no_evidence() -> None:
-    same = {"x": 0.3, "y": 0.8, "z": 0.1}
-    assert paired_difference(same, same, seed=1) == Difference(0.0, 0.0, 0.0, 3, 1.0)
-
-
-def test_too_few_pairs_have_no_p_value() -> None:
-    assert paired_difference({"x": 1.0}, {"x": 0.5}, seed=1) == Difference(0.5, 0.5, 0.5, 1, None)
-    nothing = paired_difference({"x": 1.0}, {"y": 0.5}, seed=1)
-    assert nothing == Difference(None, None, None, 0, None)
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=9))
-def test_the_mean_difference_turns_with_its_sides(pairs: list[tuple[float, float]]) -> None:
-    a = {str(i): p for i, (p, _) in enumerate(pairs)}
-    b = {str(i): q for i, (_, q) in enumerate(pairs)}
-    there = paired_difference(a, b, seed=1, resamples=50)
-    back = paired_difference(b, a, seed=1, resamples=50)
-    assert there.mean == -back.mean
-    assert there.n == back.n == len(pairs)
-
-
-def test_differences_over_sites_by_hand() -> None:
-    a = {"s": {"x": 0.5, "y": 0.9}, "t": {"x": 0.7}, "only a": {"x": 1.0}}
-    b = {"s": {"x": 0.4, "y": 0.6}, "t": {"x": 0.9}}
-    difference = paired_difference_over_sites(a, b, seed=1)
-    # s: (0.1 + 0.3)/2; t: −0.2. Case x of s is not case x of t.
-    assert difference.mean == pytest.approx(0.0)
-    assert (difference.low, difference.high) == pytest.approx((-0.05, 0.05))
-    assert difference.n == 3
-
-
-def test_patients_pair_whole() -> None:
-    a = {"x1": 1.0, "x2": 1.0, "x3": 1.0, "y": 0.0}
-    b = dict.fromkeys(a, 0.0)
-    patients = {"x1": "x", "x2": "x", "x3": "x", "y": "y"}
-    difference = paired_difference(a, b, seed=1, groups=patients, confidence=0.4)
-    assert (difference.mean, difference.low, difference.high) == (0.75, 0.75, 0.75)
-
-
-def test_p_values_by_hand() -> None:
-    draws = np.array([-0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
-    assert bootstrap_p_value(draws) == pytest.approx(2 * 2 / 10)
-    assert bootstrap_p_value(-draws) == pytest.approx(2 * 2 / 10)
-    assert bootstrap_p_value(np.zeros(9)) == 1.0
-
-
-def test_p_values_agree_with_a_paired_t_test() -> None:
-    delta = np.random.default_rng(11).normal(0.02, 0.08, 60)
-    a = {str(i): d for i, d in enumerate(delta)}
-    difference = paired_difference(a, dict.fromkeys(a, 0.0), seed=1, resamples=20_000)
-    assert difference.p_value == pytest.approx(stats.ttest_1samp(delta, 0).pvalue, abs=0.02)
 
 
 def test_holm_by_hand() -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from flames.metrics.cases import score_case
-from flames.metrics.statistics import bootstrap_interval, paired_difference_over_sites
+from flames.metrics.paired import paired_difference_over_sites
+from flames.metrics.statistics import bootstrap_interval
 from flames.metrics.tables import (
     groups_by_site,
     mean_table,

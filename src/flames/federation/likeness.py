@@ -9,14 +9,14 @@ that they are strangers. Strangers go their own ways, so theirs can still show t
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flames.files import save_json
 from flames.strategies.affinity import Pairs, affinities
 
-AFFINITY, SEEN = "affinity.json", "likeness.json"
+AFFINITY, SEEN, GUESTS = "affinity.json", "likeness.json", "guests.json"
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,26 @@ class Likeness:
     """How much each client should weigh each peer, 0 to 1."""
     seen: dict[str, dict[str, tuple[float, int]]] = field(default_factory=dict)
     """Sum and number of the cosines of their movements, from the second round on."""
+    guests: dict[str, list[str]] = field(default_factory=dict)
+    """Clients that begin the next round with the model of a circle, and who that is."""
+    back: tuple[str, ...] = ()
+    """Clients that were guests once, and that no taste makes strangers any more."""
 
     @classmethod
     def read(cls, folder: Path) -> Likeness:
         """Return what a round's folder holds; nothing before the first round."""
-        files = [folder / AFFINITY, folder / SEEN]  # runs of earlier versions lack the second
-        found = [json.loads(p.read_text(encoding="utf-8")) if p.exists() else {} for p in files]
-        return cls(*found)
+        affinity, seen, guests = (
+            json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            for path in (folder / AFFINITY, folder / SEEN, folder / GUESTS)
+        )  # runs of earlier versions lack the last two
+        return cls(affinity, seen, guests.get("guests", {}), tuple(guests.get("back", ())))
 
     def save(self, folder: Path) -> None:
         """Write it into a round's folder."""
         save_json(folder / AFFINITY, self.affinity)
         save_json(folder / SEEN, self.seen)
+        if self.guests or self.back:
+            save_json(folder / GUESTS, {"guests": self.guests, "back": list(self.back)})
 
     @property
     def complete(self) -> bool:
@@ -61,9 +69,32 @@ class Likeness:
             }
             for client, peers in self.affinity.items()
         }
-        return Likeness(affinity, self.seen)
+        return replace(self, affinity=affinity)
 
-    def after(self, *kinds: Pairs) -> Likeness:
+    def inviting(self, guests: Mapping[str, Sequence[str]]) -> Likeness:
+        """Return the same with these guests of circles besides those who were invited before."""
+        new = {guest: list(circle) for guest, circle in guests.items()}
+        return replace(self, guests=self.guests | new)
+
+    def welcoming(self, clients: Collection[str]) -> Likeness:
+        """Return the same with guests among these clients friends of whom they were guests of.
+
+        >>> alone = Likeness({"a": {"b": 0.0}, "b": {"a": 0.0}}).inviting({"b": ["a"]})
+        >>> known = alone.welcoming(["a", "b"])
+        >>> known.affinity, known.guests, known.back
+        ({'a': {'b': 1.0}, 'b': {'a': 1.0}}, {}, ('b',))
+        """
+        came = {guest: circle for guest, circle in self.guests.items() if guest in clients}
+        affinity = {client: dict(peers) for client, peers in self.affinity.items()}
+        for guest, circle in came.items():
+            for friend in circle:
+                affinity.setdefault(guest, {})[friend] = 1.0
+                affinity.setdefault(friend, {})[guest] = 1.0
+        left = {guest: circle for guest, circle in self.guests.items() if guest not in came}
+        back = tuple(sorted({*self.back, *came}))
+        return replace(self, affinity=affinity, guests=left, back=back)
+
+    def after(self, *kinds: Pairs, beside: Sequence[Collection[str]] = ()) -> Likeness:
         """Return what is known after one more round.
 
         Who was not there in the first round is nobody's stranger and is not judged.
@@ -71,6 +102,8 @@ class Likeness:
         Args:
             kinds: Cosines of the movements in that round, by client and peer, symmetric; one for
                 each network, whose movements are not held against another's.
+            beside: For each of them the clients with that network who are not asked in this round,
+                and whose likeness of before is still the measure of the others'.
 
         >>> first = Likeness().after({"a": {"b": 0.5, "c": 0.5}, "b": {"a": 0.5, "c": 0.0}})
         >>> first.affinity["a"]
@@ -83,19 +116,22 @@ class Likeness:
         {'b': 1.0, 'c': 0.5}
         """
         if not self.affinity:
-            return Likeness({c: peers for kind in kinds for c, peers in affinities(kind).items()})
+            first = {c: peers for kind in kinds for c, peers in affinities(kind).items()}
+            return replace(self, affinity=first)
         affinity = {client: dict(peers) for client, peers in self.affinity.items()}
         seen = {client: dict(peers) for client, peers in self.seen.items()}
-        for kind in kinds:
+        for number, kind in enumerate(kinds):
+            others = beside[number] if number < len(beside) else ()
             means: dict[str, dict[str, float]] = {}
             for client, peer, cosine in self._known(kind):
                 total, rounds = seen.setdefault(client, {}).get(peer, (0.0, 0))
                 seen[client][peer] = (total + cosine, rounds + 1)
                 means.setdefault(client, {})[peer] = (total + cosine) / (rounds + 1)
-            for client, peer, weight in self._known(affinities(means)):
+            before = [total / n for c in others for total, n in seen.get(c, {}).values()]
+            for client, peer, weight in self._known(affinities(means, max(before, default=0.0))):
                 if seen[client][peer][1] == 1 or affinity[client][peer] == 0:
                     affinity[client][peer] = weight
-        return Likeness(affinity, seen)
+        return replace(self, affinity=affinity, seen=seen)
 
     def _known(self, pairs: Pairs) -> list[tuple[str, str, float]]:
         """Return the numbers of pairs that were there in the first round."""

@@ -32,13 +32,19 @@ from flames.federation.exchange import (
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
 from flames.federation.likeness import Likeness
 from flames.federation.parcels import SECTIONS, Parcels, Sections
-from flames.federation.records import best_so_far, group_rule, group_score, site_record
+from flames.federation.records import (
+    best_so_far,
+    group_rule,
+    group_score,
+    scores_outside,
+    site_record,
+)
 from flames.federation.round_folders import RoundFolders
 from flames.federation.turns import SETTLED, Turns
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
 from flames.strategies import Download, Strategy, Update, cosines
-from flames.strategies.affinity import misfits
+from flames.strategies.affinity import fitting, misfits
 from flames.strategies.base import Chain
 from flames.wire.coding import Coded
 
@@ -219,7 +225,10 @@ class Server:
 
     def affinity(self) -> dict[str, dict[str, float]]:
         """Return how much each client weighs each peer, 0 to 1."""
-        return Likeness.read(self.folders.last).affinity
+        return self._likeness().affinity
+
+    def _likeness(self) -> Likeness:
+        return Likeness.read(self.folders.last)
 
     def best_models(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the server's models by group, each from the round that validation preferred."""
@@ -240,6 +249,8 @@ class Server:
         group = self.strategy.group_of(modality)
         if client in updates:
             download = self._informed().download(client, updates)
+            if client in self._likeness().guests and download.model is not None:
+                return Download(download.model, use="replace")
             if self.finished + 1 == self.last_round and download.model is not None:
                 download = replace(download, best=self.folders.best_model(str(group)))
             before = self.turns.before(client, self._received)
@@ -311,7 +322,8 @@ class Server:
             handed = {
                 self._received[n].modality for n in self._received if self.turns.takes_turns(n)
             }
-            received = {n: r for n, r in self._received.items() if r.modality not in handed}
+            handing = [n for n, r in self._received.items() if r.modality in handed]
+            received = {n: r for n, r in self._received.items() if n not in handing}
             updates = {n: _as_update(r, folder, None) for n, r in received.items()}
             begun: dict[str, Arrays] = {}
             kinds: dict[int, dict[str, Update]] = {}  # one network is not held against another
@@ -319,9 +331,34 @@ class Server:
                 if (found := self._begun(reply, partial)) is not None:
                     begun[name] = found
                     kinds.setdefault(id(self.start(reply.modality)), {})[name] = updates[name]
-            known = known.after(*(cosines(kind, begun) for kind in kinds.values()))
+            beside = [
+                [n for n in handing if id(self.start(self._received[n].modality)) == network]
+                for network in kinds
+            ]
+            known = known.after(*(cosines(kind, begun) for kind in kinds.values()), beside=beside)
             shutil.rmtree(partial / "begun", ignore_errors=True)
-        known.without(misfits(self._scores())).save(partial)
+        known = known.without(misfits(self._scores()) - set(known.back))
+        known.welcoming(self._received).inviting(self._guests(known)).save(partial)
+
+    def _guests(self, known: Likeness) -> dict[str, list[str]]:
+        """Return whom a circle's model suits that is not of the circle, with who is.
+
+        A guest begins the next round with that model and takes part from the one after on, so both
+        must be rounds in which clients share.
+        """
+        sharing = self.config.strategy.sharing * self.config.rounds
+        tunes = self.strategy.shares_first and self.config.strategy.alpha == "tuned"
+        if not tunes or not SETTLED <= self.finished <= sharing - 3:
+            return {}
+        found: dict[str, list[str]] = {}
+        for group, members in self._groups().items():
+            circle = self.strategy.circle(group, self._updates()) or []
+            outside = set(members) - {*circle, *known.guests, *known.back}
+            if len(circle) > 1 and outside:
+                received = {name: self._received[name] for name in members}
+                fit = fitting(scores_outside(self.folders.records(), group, circle, received))
+                found |= dict.fromkeys(sorted(outside & fit), circle)
+        return found
 
     def _scores(self) -> Iterator[tuple[str, Mapping[str, float]]]:
         """Return what clients measured on validation cases, from the first round to this one."""

@@ -1,7 +1,7 @@
 """Strategies side by side: the numbers of a comparison, from the test cases of its runs.
 
-Scores of one strategy under several seeds are averaged case by case first, so that a case counts
-once however often training was repeated; intervals then draw cases (patients where known).
+A strategy's mean is that of its seeds' means, and intervals draw the same cases (patients where
+known) in all of them: a case counts once however often training was repeated.
 """
 
 from __future__ import annotations
@@ -12,49 +12,55 @@ from typing import Any
 import numpy as np
 
 from flames.metrics.calibration import BINS, RAISED, calibration_error
+from flames.metrics.paired import paired_difference, paired_difference_over_sites
 from flames.metrics.statistics import (
     RESAMPLES,
+    Value,
     bootstrap_interval,
     holm,
     mean_over_sites,
-    paired_difference,
-    paired_difference_over_sites,
     presence_auc,
+    repeated,
     sensitivity,
     specificity,
 )
 from flames.metrics.tables import Row, number, values_by_site
 
-Values = dict[str, dict[str, float | None]]
-"""Site → case id → value."""
+Values = Mapping[str, Mapping[str, Value]]
+"""Site → case id → value, or its values by repetition of training."""
 Groups = Mapping[str, Mapping[str, Hashable]]
 MEAN = "mean over sites"
 LEVEL = 0.05
-FEWEST = 6
-"""Patients that a site needs for a test of its own: with n differences of one sign even an exact
-sign test cannot go below 2·0.5^n, which is 0.03 for six; a bootstrap of fewer pretends to know."""
 
 
-def mean_over_seeds(tables: Sequence[Values]) -> Values:
-    """Return each case's mean over the tables in which it is defined.
+def by_repetition(tables: Sequence[Mapping[str, Mapping[str, float | None]]]) -> Values:
+    """Return each case's values in all tables, one a repetition; None where it lacks the case.
 
-    >>> mean_over_seeds([{"s": {"x": 0.5, "y": None}}, {"s": {"x": 0.75, "y": 0.0}}])
-    {'s': {'x': 0.625, 'y': 0.0}}
+    >>> by_repetition([{"s": {"x": 0.5, "y": None}}, {"s": {"x": 0.75, "y": 0.0}}])
+    {'s': {'x': (0.5, 0.75), 'y': (None, 0.0)}}
     """
-    merged: Values = {}
-    for site in sorted(set().union(*tables)):
-        cases = sorted(set().union(*(table.get(site, {}) for table in tables)))
-        merged[site] = {}
-        for case in cases:
-            found = [table.get(site, {}).get(case) for table in tables]
-            known = [value for value in found if value is not None]
-            merged[site][case] = sum(known) / len(known) if known else None
-    return merged
+    return {
+        site: {
+            case: tuple(table.get(site, {}).get(case) for table in tables)
+            for case in sorted(set().union(*(table.get(site, {}) for table in tables)))
+        }
+        for site in sorted(set().union(*tables))
+    }
+
+
+def mean_of_case(value: Value) -> float | None:
+    """Return the mean of a case's values over the repetitions that define it.
+
+    >>> mean_of_case((0.5, None, 1.0))
+    0.75
+    """
+    known = [v for v in repeated(value) if v is not None]
+    return sum(known) / len(known) if known else None
 
 
 def case_values(tables: Sequence[Sequence[Row]], measure: str, *, model_kind: str) -> Values:
-    """Return site → case → mean over seeds of one measure; empty where no model is of the kind."""
-    return mean_over_seeds([values_by_site(t, measure, model_kind=model_kind) for t in tables])
+    """Return site → case → one measure by seed; empty where no model is of the kind."""
+    return by_repetition([values_by_site(t, measure, model_kind=model_kind) for t in tables])
 
 
 def site_scores(
@@ -64,7 +70,9 @@ def site_scores(
     rows = []
     for site, cases in values.items():
         units = [groups[site][case] for case in cases]
-        score = bootstrap_interval(cases.values(), seed=seed, groups=units, resamples=resamples)
+        score = bootstrap_interval(
+            list(cases.values()), seed=seed, groups=units, resamples=resamples
+        )
         rows.append({"site": site} | score.as_dict())
     mean = mean_over_sites(
         {site: list(cases.values()) for site, cases in values.items()},
@@ -86,7 +94,7 @@ def paired_rows(
     """Return each strategy minus ``reference``, by site and in the mean over sites.
 
     ``p_holm`` corrects for all strategies among the means, and for all strategies and sites among
-    the sites. Both are None where fewer than `FEWEST` patients were compared, at a site or in all.
+    the sites. Both are None, as the interval is, where too few patients were compared.
     """
     theirs = values[reference]
     means: list[dict[str, Any]] = []
@@ -94,24 +102,15 @@ def paired_rows(
     for name, mine in values.items():
         if name == reference:
             continue
-        patients = 0
         for site in sorted(set(mine) & set(theirs)):
             found = paired_difference(
                 mine[site], theirs[site], seed=seed, groups=groups[site], resamples=resamples
             )
-            record = {"strategy": name, "site": site} | found.as_dict()
-            known = {c for c, value in theirs[site].items() if value is not None}
-            shared = [c for c, v in mine[site].items() if v is not None and c in known]
-            there = len({groups[site][case] for case in shared})
-            if there < FEWEST:
-                record["p_value"] = None
-            rows.append(record)
-            patients += there
+            rows.append({"strategy": name, "site": site} | found.as_dict())
         over = paired_difference_over_sites(
             mine, theirs, seed=seed, groups_by_site=groups, resamples=resamples
         )
-        mean = {"strategy": name, "site": MEAN} | over.as_dict()
-        means.append(mean if patients >= FEWEST else mean | {"p_value": None})
+        means.append({"strategy": name, "site": MEAN} | over.as_dict())
     for family in (means, rows):
         tested = [row for row in family if row["p_value"] is not None]
         corrected = holm([row["p_value"] for row in tested])

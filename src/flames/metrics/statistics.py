@@ -1,9 +1,11 @@
-"""Means with intervals, differences between methods, and how well presence is told.
+"""Means with intervals, p-values of many tests, and how well presence is told.
 
-Every interval is a percentile bootstrap over cases, drawn from a seed that the caller passes. Cases
-of one patient are not independent: where ``groups`` names patients, patients are drawn, each with
-all its cases. Undefined values (None) are left out; ``n`` counts the rest. The order of the cases
-never changes a result.
+The interval of a mean is a percentile bootstrap over cases, drawn from a seed that the caller
+passes. Cases of one patient are not independent: where ``groups`` names patients, patients are
+drawn, each with all its cases. Undefined values (None) are left out; ``n`` counts the rest. The
+order of the cases never changes a result. Where training was repeated, a case has a value a
+repetition; the mean is that of the repetitions' means, with the same patients drawn in all.
+Differences between methods are in `flames.metrics.paired`.
 
 B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, 1993, Ch. 13 (percentile interval).
 """
@@ -21,6 +23,9 @@ CONFIDENCE = 0.95
 # Bounds the index array of one draw to 32 MB, however many cases there are.
 _INDICES_AT_ONCE = 4_000_000
 
+Value = float | None | Sequence[float | None]
+"""Of a case: one, or one a repetition of training."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -37,25 +42,8 @@ class Interval:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Mean of ``a − b`` over the cases that both have, with interval and p-value."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
-    n: int
-    """Pairs with both values defined."""
-    p_value: float | None
-    """Two-sided; None with fewer than two pairs."""
-
-    def as_dict(self) -> dict[str, float | int | None]:
-        """Return the fields, ready for JSON."""
-        return asdict(self)
-
-
 def bootstrap_interval(
-    values: Iterable[float | None],
+    values: Iterable[Value],
     *,
     seed: int,
     groups: Sequence[Hashable] | None = None,
@@ -67,7 +55,7 @@ def bootstrap_interval(
     One case, or one group, gives ``low = high = mean``; no defined value gives None with ``n = 0``.
 
     Args:
-        values: One a case; None is undefined.
+        values: One a case, or one a case and repetition; None is undefined.
         seed: Decides the draw.
         groups: The patient of each case; None draws cases.
         resamples: Bootstrap samples.
@@ -88,7 +76,7 @@ def bootstrap_interval(
 
 
 def mean_over_sites(
-    values_by_site: Mapping[str, Sequence[float | None]],
+    values_by_site: Mapping[str, Sequence[Value]],
     *,
     seed: int,
     groups_by_site: Mapping[str, Sequence[Hashable]] | None = None,
@@ -98,8 +86,9 @@ def mean_over_sites(
     """Return the mean over sites of the sites' means, drawing cases within each site.
 
     ``m = (1/S) Σ_s mean(values of s)``: a small site counts as much as a large one. Sites are
-    fixed, not drawn: the interval speaks of other patients at these sites, not of other sites.
-    Sites without a defined value are left out. One site is `bootstrap_interval`.
+    fixed, not drawn: the interval speaks of other patients at these sites, not of other sites. A
+    site with a single patient adds nothing to its width. Sites without a defined value are left
+    out. One site is `bootstrap_interval`.
 
     >>> mean_over_sites({"a": [0.0, 0.5], "b": [1.0, 1.0, 1.0]}, seed=1).mean  # (0.25 + 1)/2
     0.625
@@ -109,91 +98,7 @@ def mean_over_sites(
         return Interval(None, None, None, 0)
     mean, draws = _mean_and_draws(sites, seed, resamples)
     low, high = _percentiles(draws, mean, confidence)
-    return Interval(mean, low, high, sum(int(counts.sum()) for _, counts in sites))
-
-
-def paired_difference(
-    a: Mapping[str, float | None],
-    b: Mapping[str, float | None],
-    *,
-    seed: int,
-    groups: Mapping[str, Hashable] | None = None,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-) -> Difference:
-    """Return the mean of ``a − b`` over cases paired by id, with interval and p-value.
-
-    Cases that only one side has, or that either leaves undefined, are left out. Equal scores give 0
-    with the interval [0, 0] and p = 1.
-
-    Args:
-        a: Score by case id.
-        b: Score by case id.
-        seed: Decides the draw.
-        groups: The patient by case id; None draws cases.
-        resamples: Bootstrap samples.
-        confidence: Coverage, between 0 and 1.
-
-    >>> a, b = {"x": 0.5, "y": 0.75}, {"y": 0.25, "x": 0.25, "z": 1.0}
-    >>> difference = paired_difference(a, b, seed=1)
-    >>> difference.mean, difference.n  # (0.25 + 0.5)/2
-    (0.375, 2)
-    """
-    return paired_difference_over_sites(
-        {"": a},
-        {"": b},
-        seed=seed,
-        groups_by_site=None if groups is None else {"": groups},
-        resamples=resamples,
-        confidence=confidence,
-    )
-
-
-def paired_difference_over_sites(
-    a_by_site: Mapping[str, Mapping[str, float | None]],
-    b_by_site: Mapping[str, Mapping[str, float | None]],
-    *,
-    seed: int,
-    groups_by_site: Mapping[str, Mapping[str, Hashable]] | None = None,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-) -> Difference:
-    """Return the mean over sites of the paired differences ``a − b``, drawing within each site.
-
-    >>> a = {"s": {"x": 1.0}, "t": {"y": 0.5, "z": 0.75}}
-    >>> b = {"s": {"x": 0.5}, "t": {"y": 0.5, "z": 0.25}}
-    >>> paired_difference_over_sites(a, b, seed=1).mean  # (0.5 + (0 + 0.5)/2)/2
-    0.375
-    """
-    values: dict[str, list[float | None]] = {}
-    groups: dict[str, list[Hashable]] = {}
-    for site in sorted(set(a_by_site) & set(b_by_site)):
-        ids = sorted(set(a_by_site[site]) & set(b_by_site[site]))
-        values[site] = [_minus(a_by_site[site][i], b_by_site[site][i]) for i in ids]
-        groups[site] = [groups_by_site[site][i] if groups_by_site else i for i in ids]
-    sites = _defined_sites(values, groups)
-    if not sites:
-        return Difference(None, None, None, 0, None)
-    mean, draws = _mean_and_draws(sites, seed, resamples)
-    low, high = _percentiles(draws, mean, confidence)
-    n = sum(int(counts.sum()) for _, counts in sites)
-    drawn = any(len(counts) > 1 for _, counts in sites)
-    return Difference(mean, low, high, n, bootstrap_p_value(draws) if drawn else None)
-
-
-def bootstrap_p_value(draws: np.ndarray) -> float:
-    """Return the two-sided p-value that the interval of ``draws`` implies, against zero.
-
-    ``p = min(1, 2·(1 + min(#{d ≤ 0}, #{d ≥ 0})) / (B + 1))`` over ``B`` bootstrap means: below 0.05
-    where the 95 % interval leaves zero out, up to the ``+1``, which keeps p above zero.
-
-    A. C. Davison and D. V. Hinkley, Bootstrap Methods and their Application, 1997, Ch. 4.
-
-    >>> bootstrap_p_value(np.array([0.1] * 18 + [-0.2]))  # 2·(1 + 1)/20
-    0.2
-    """
-    tail = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    return min(1.0, 2 * (1 + tail) / (len(draws) + 1))
+    return Interval(mean, low, high, _number(values_by_site))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -252,48 +157,83 @@ def specificity(present: Sequence[bool | int], predicted: Sequence[bool | int]) 
     return sensitivity([not p for p in present], [not q for q in predicted])
 
 
-def _minus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
+def repeated(value: Value) -> Sequence[float | None]:
+    """Return a case's values, one a repetition of training."""
+    return (value,) if value is None or isinstance(value, float | int) else value
+
+
+def unit_tables(values: Sequence[Value], groups: Sequence[Hashable]) -> dict[Hashable, np.ndarray]:
+    """Return sum and number of each group's defined values by repetition, ``(2, K)`` float64.
+
+    Raises:
+        ValueError: Cases have different numbers of repetitions.
+    """
+    found: dict[Hashable, list[Sequence[float | None]]] = {}
+    for value, group in zip(values, groups, strict=True):
+        found.setdefault(group, []).append(repeated(value))
+    return {
+        group: np.array(
+            [
+                (math.fsum(v for v in column if v is not None), sum(v is not None for v in column))
+                for column in zip(*cases, strict=True)
+            ]
+        ).T
+        for group, cases in found.items()
+    }
 
 
 def _defined_sites(
-    values_by_site: Mapping[str, Sequence[float | None]],
+    values_by_site: Mapping[str, Sequence[Value]],
     groups_by_site: Mapping[str, Sequence[Hashable]] | None,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return sum and count of each drawing unit, a pair of arrays for each site with any value."""
+) -> list[np.ndarray]:
+    """Return sums and numbers by drawing unit, ``(U, 2, K)``, for each site with any value."""
     sites = []
     for site in sorted(values_by_site):
         values = values_by_site[site]
         groups = range(len(values)) if groups_by_site is None else groups_by_site[site]
-        units: dict[Hashable, list[float]] = {}
-        for value, group in zip(values, groups, strict=True):
-            if value is not None:
-                units.setdefault(group, []).append(float(value))
+        units = [u for u in unit_tables(values, groups).values() if u[1].any()]
         if units:
             # Sorted, so that the draw does not depend on the order of the cases.
-            pairs = sorted((math.fsum(unit), len(unit)) for unit in units.values())
-            sites.append((np.array([s for s, _ in pairs]), np.array([c for _, c in pairs])))
+            sites.append(np.array(sorted(units, key=lambda unit: unit.T.tolist())))
     return sites
 
 
-def _mean_and_draws(
-    sites: list[tuple[np.ndarray, np.ndarray]], seed: int, resamples: int
-) -> tuple[float, np.ndarray]:
+def _number(values_by_site: Mapping[str, Sequence[Value]]) -> int:
+    """Return how many cases have a value in any repetition."""
+    every = [repeated(value) for values in values_by_site.values() for value in values]
+    return sum(any(v is not None for v in found) for found in every)
+
+
+def mean_of_repetitions(totals: np.ndarray) -> np.ndarray:
+    """Return the mean over repetitions of sum by number, ``(…, 2, K)`` to ``(…)``.
+
+    A repetition in which nothing is defined is left out; one at least must have something.
+    """
+    sums, counts = totals[..., 0, :], totals[..., 1, :]
+    ratios = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+    return np.asarray(ratios.sum(axis=-1) / (counts > 0).sum(axis=-1))
+
+
+def _mean_and_draws(sites: list[np.ndarray], seed: int, resamples: int) -> tuple[float, np.ndarray]:
     rng = np.random.default_rng(seed)
-    mean = math.fsum(math.fsum(sums) / int(counts.sum()) for sums, counts in sites) / len(sites)
-    draws = np.mean([_draw(sums, counts, rng, resamples) for sums, counts in sites], axis=0)
+    mean = math.fsum(_mean(units) for units in sites) / len(sites)
+    draws = np.mean([_draw(units, rng, resamples) for units in sites], axis=0)
     return mean, draws
 
 
-def _draw(
-    sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, resamples: int
-) -> np.ndarray:
-    units = len(sums)
-    rows = max(1, _INDICES_AT_ONCE // units)
+def _mean(units: np.ndarray) -> float:
+    """Return a site's mean, summed exactly."""
+    totals = [[math.fsum(column) for column in units[:, part].T] for part in (0, 1)]
+    return float(mean_of_repetitions(np.array(totals)))
+
+
+def _draw(units: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    number, _, repetitions = units.shape
+    rows = max(1, _INDICES_AT_ONCE // (number * repetitions))
     means = []
     for start in range(0, resamples, rows):
-        chosen = rng.integers(units, size=(min(rows, resamples - start), units))
-        means.append(sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1))
+        chosen = rng.integers(number, size=(min(rows, resamples - start), number))
+        means.append(mean_of_repetitions(units[chosen].sum(axis=1)))
     return np.concatenate(means)
 
 

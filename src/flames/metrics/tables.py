@@ -184,7 +184,7 @@ def _measures(
     units = {site: [_unit(row) for row in cell] for site, cell in sites.items()}
     record: dict[str, Any] = {}
     for measure in MEASURES:
-        comparable = all(_only(rows, column) is not None for column in _SAME.get(measure, ()))
+        comparable = has_mean(rows, measure)
         values = {
             site: [number(row[measure]) if comparable else None for row in cell]
             for site, cell in sites.items()
@@ -206,7 +206,7 @@ def _mean_of_scores(scores: Sequence[dict[str, Any]], kind: str, group: str) -> 
     sites = _by(part, "site")
     record: dict[str, Any] = {"model_kind": kind, "group": group, "sites": len(sites)}
     for measure in MEASURES:
-        comparable = all(_only(part, column) is not None for column in _SAME.get(measure, ()))
+        comparable = has_mean(part, measure)
         parts = [_pooled(cell, measure) for cell in sites.values()] if comparable else []
         found = [(mean, n) for mean, n in parts if mean is not None]
         mean = sum(m for m, _ in found) / len(found) if found else None
@@ -265,6 +265,11 @@ def _by(rows: Iterable[Row], *columns: str) -> dict[tuple[str, ...], list[Row]]:
 
 def _joined(rows: Sequence[Row], column: str) -> str:
     return ", ".join(sorted({row[column] for row in rows}))
+
+
+def has_mean(rows: Sequence[Row], measure: str) -> bool:
+    """Return whether a measure has one unit in all rows, so that a mean of it means something."""
+    return all(_only(rows, column) is not None for column in _SAME.get(measure, ()))
 
 
 def _only(rows: Sequence[Row], column: str) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flames.files import save_text
-from flames.metrics.comparison import MEAN, Values, mean_over_seeds, paired_rows, site_scores
+from flames.metrics.comparison import MEAN, Values, by_repetition, paired_rows, site_scores
 from flames.metrics.tables import groups_by_site, number
 from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import p_text, rounded
@@ -46,7 +46,7 @@ def write_adaptation(out: Path, *, made_up: bool) -> Path:
             PageSection(
                 "How many cases must be labelled",
                 "Dice on the site’s test cases. Both starts have the same labelled cases and the "
-                "same optimiser steps. Differences are paired by case.",
+                "same optimiser steps. Differences are paired by patient.",
                 [PageTable(head, cells)],
                 [_figure(curve)],
             )
@@ -120,12 +120,12 @@ def sentence(curve: Sequence[Row]) -> str:
 
 
 def _values(rows: Sequence[Row], start: str, n: int) -> Values:
-    seeds: dict[str, Values] = {}
+    seeds: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in rows:
         if row["start"] == start and int(row["cases"]) == n:
             cases = seeds.setdefault(row["seed"], {}).setdefault(row["site"], {})
             cases[row["case_id"]] = number(row["dice"])
-    return mean_over_seeds(list(seeds.values()))
+    return by_repetition(list(seeds.values()))
 
 
 def _cells(curve: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

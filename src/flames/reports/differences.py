@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flames.metrics.statistics import paired_difference, paired_difference_over_sites
+from flames.metrics.paired import paired_difference, paired_difference_over_sites
 from flames.metrics.tables import groups_by_site, number
 from flames.reports.records import Records
 

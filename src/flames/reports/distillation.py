@@ -56,7 +56,7 @@ def write_distillation(out: Path, *, name: str, made_up_images: bool) -> Path:
         ],
         sections=[
             PageSection("Sites", "Dice on test cases.", [PageTable(head, cells, last_apart=True)]),
-            PageSection("Student minus teacher", "Paired by case.", [_differences(paired)]),
+            PageSection("Student minus teacher", "Paired by patient.", [_differences(paired)]),
             PageSection(
                 "What it costs",
                 "Milliseconds are processor time in float32, alone and in a batch of 16. "

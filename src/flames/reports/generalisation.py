@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flames.files import save_text
-from flames.metrics.comparison import MEAN, Values, mean_over_seeds, paired_rows, site_scores
+from flames.metrics.comparison import MEAN, Values, by_repetition, paired_rows, site_scores
 from flames.metrics.tables import groups_by_site, number
 from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import p_text, rounded
@@ -112,12 +112,12 @@ def _kind(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[dict[str, Any
 
 
 def _values(rows: Sequence[Row], claim: str) -> Values:
-    seeds: dict[str, Values] = {}
+    seeds: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in rows:
         if row["claim"] == claim:
             cases = seeds.setdefault(row["seed"], {}).setdefault(row["site"], {})
             cases[row["case_id"]] = number(row["dice"])
-    return mean_over_seeds(list(seeds.values()))
+    return by_repetition(list(seeds.values()))
 
 
 def _section(
@@ -133,7 +133,7 @@ def _section(
             [NAMES[row["strategy"]], row["site"], signed(row) or DASH, p_text(row["p_holm"])]
             for row in paired
         ],
-        title="Differences, paired by case",
+        title="Differences, paired by patient",
         note="Negative: the modality’s server model is better than that reference.",
     )
     note = (

@@ -66,19 +66,18 @@ def interval(score: Mapping[str, Any] | None, digits: int = 3) -> str:
 
 
 def signed(score: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """Return a difference with its sign and interval; nothing when it is undefined.
+    """Return a difference with its sign, and its interval if it has one; nothing if undefined.
 
     >>> signed({"mean": 0.0514, "low": -0.01, "high": 0.112})
     '+0.051 [−0.010, +0.112]'
-    >>> signed({"mean": -0.25, "low": -0.25, "high": -0.25}), signed({"mean": None})
+    >>> signed({"mean": -0.25, "low": None, "high": None}), signed({"mean": None})
     ('−0.250', '')
     """
     found = [(score or {}).get(key) for key in ("mean", "low", "high")]
-    ends = [end for end in found if is_number(end)]
-    if len(ends) < len(found):
-        return ""
-    mean, low, high = (("+" if end > 0 else "") + decimal(end, digits) for end in ends)
-    return mean if ends[1] == ends[2] else f"{mean} [{low}, {high}]"
+    mean, low, high = (
+        ("+" if end > 0 else "") + decimal(end, digits) if is_number(end) else "" for end in found
+    )
+    return f"{mean} [{low}, {high}]" if low and high and found[1] != found[2] else mean
 
 
 def duration(seconds: Any) -> str:

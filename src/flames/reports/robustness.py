@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flames.files import save_text
-from flames.metrics.comparison import MEAN, Values, paired_rows, site_scores
+from flames.metrics.comparison import MEAN, paired_rows, site_scores
 from flames.metrics.tables import groups_by_site, number
 from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import p_text, rounded
@@ -20,7 +20,7 @@ from flames.runs import load_csv, save_csv
 def write_robustness(out: Path, *, name: str, seed: int) -> Path:
     """Write ``shifts.html`` and ``tables/`` from ``shifts.csv`` in ``out``; return the page."""
     rows = load_csv(out / "shifts.csv")
-    values: dict[str, Values] = {}
+    values: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in rows:
         shift = " ".join((row["shift"], row["strength"])).strip()
         cases = values.setdefault(shift, {}).setdefault(row["site"], {})
@@ -57,8 +57,8 @@ def write_robustness(out: Path, *, name: str, seed: int) -> Path:
         sections=[
             PageSection(
                 "Dice lost, mean over sites",
-                "Change against the unshifted image, paired by case, with a 95 % bootstrap "
-                "interval over patients; p after Holm’s correction for all shifts.",
+                "Change against the unshifted image, paired by patient, with a 95 % "
+                "interval; p after Holm’s correction for all shifts.",
                 [PageTable(head, cells)],
             ),
             PageSection("Site by site", "", [_site_table(scores, lost)]),

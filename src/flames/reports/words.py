@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from flames.metrics.comparison import FEWEST
+from flames.metrics.paired import FEWEST
 
 FEW = (
-    "Brackets are 95 % bootstrap intervals over test cases, patients where they are known. A site "
-    f"with one of them has no interval, and one with fewer than {FEWEST} no p-value."
+    "Brackets are 95 % intervals over test cases, patients where they are known: of a mean by a "
+    "bootstrap within sites, of a difference by swapping both results of a patient. A site with "
+    f"one of them has no interval; a difference of fewer than {FEWEST} has none, and no p-value."
 )
 STRATEGIES = {
     "flames": (
@@ -146,17 +147,18 @@ MEANINGS = [
     ),
     (
         "Intervals",
-        "Numbers in brackets are 95 % bootstrap intervals over test cases; cases of one patient "
-        "are drawn together. They say how much the mean could move with other patients of the "
-        "same hospitals; they say nothing about other hospitals, nor about training again with "
-        "another seed. The intervals of the pooled sensitivity and specificity at the top are "
-        "Wilson’s, for a proportion.",
+        "Numbers in brackets are 95 % intervals over test cases, a bootstrap in which cases of "
+        "one patient are drawn together. They say how much the mean could move with other "
+        "patients of the same hospitals; they say nothing about other hospitals, nor about "
+        "training again with another seed. The intervals of the pooled sensitivity and "
+        "specificity at the top are Wilson’s, for a proportion.",
     ),
     (
         "Difference",
         "Two intervals that overlap do not tell whether two models differ. The difference is "
-        "taken case by case (personalised minus server), then averaged; where its interval "
-        "leaves out 0, chance in the choice of patients hardly explains it.",
+        "personalised minus server, tested by swapping both results of a patient at random; where "
+        "its interval leaves out 0, chance in the choice of patients hardly explains it. With "
+        f"fewer than {FEWEST} patients it has none.",
     ),
     (
         "Means",

@@ -22,8 +22,10 @@ STRANGER = 0.2
 """Share of the largest cosine below which two clients have nothing to tell each other."""
 MISFIT = 0.45
 """Share of own weights' validation Dice below which the peers' mean is of another task."""
+FIT = 0.6
+"""Share of own weights' validation Dice from which on the model of others is of the same task."""
 SOMETHING = 0.2
-"""Validation Dice below which own weights can judge nobody."""
+"""Validation Dice below which a model finds too little to judge, or to be judged by."""
 
 
 def cosines(updates: Updates, begun: Mapping[str, Arrays]) -> dict[str, dict[str, float]]:
@@ -60,17 +62,21 @@ def cosines(updates: Updates, begun: Mapping[str, Arrays]) -> dict[str, dict[str
     return {update.client: found[update.client] for update in ordered(updates)}
 
 
-def affinities(cosines: Pairs) -> dict[str, dict[str, float]]:
+def affinities(cosines: Pairs, most: float = 0.0) -> dict[str, dict[str, float]]:
     """Return how much each client should weigh each peer of its modality, 0 to 1.
 
     With ``c`` the cosine of two clients' movements and ``m`` the largest of any two, it is
     ``c / m``: symmetric, and 1 for the two most alike. Below `STRANGER` it is 0: movements at right
     angles or against each other, give or take noise.
 
+    Args:
+        cosines: Of clients with the same network.
+        most: The largest of others with that network, who are not judged.
+
     >>> affinities({"a": {"b": 0.96, "c": 0.0}, "b": {"a": 0.96, "c": -0.28}})["a"]
     {'b': 1.0, 'c': 0.0}
     """
-    most = max((cosine for peers in cosines.values() for cosine in peers.values()), default=0.0)
+    most = max([most, *(cosine for peers in cosines.values() for cosine in peers.values())])
     return {
         client: {
             peer: cosine / most if most > 0 and cosine / most >= STRANGER else 0.0
@@ -105,6 +111,33 @@ def misfits(scores: Iterable[tuple[str, Mapping[str, float]]]) -> set[str]:
         client
         for client, peers in tasted.items()
         if own[client] >= SOMETHING and sum(peers) < MISFIT * own[client] * len(peers)
+    }
+
+
+def fitting(scores: Iterable[tuple[str, Mapping[str, float]]]) -> set[str]:
+    """Return the clients that the model of others suits after all.
+
+    That model finds something there, and does in the mean over rounds at least `FIT` times as well
+    as own weights.
+
+    Args:
+        scores: A client and the validation Dice of what it tried in a round in which the group's
+            model was of others, by kind.
+
+    >>> limb = [("limb", {"model": 0.17, "own": 0.44}), ("limb", {"model": 0.15, "own": 0.44})]
+    >>> brain = [("brain", {"model": 0.23, "own": 0.43}), ("brain", {"model": 0.28, "own": 0.39})]
+    >>> fitting([*limb, *brain, ("new", {"model": 0.05, "own": 0.05}), ("first", {"model": 0.4})])
+    {'brain'}
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for client, tried in scores:
+        if "model" in tried and "own" in tried:
+            found.setdefault(client, []).append((tried["model"], tried["own"]))
+    return {
+        client
+        for client, rounds in found.items()
+        if sum(model for model, _ in rounds)
+        >= max(FIT * sum(own for _, own in rounds), SOMETHING * len(rounds))
     }
 
 

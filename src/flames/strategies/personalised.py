@@ -5,6 +5,7 @@ Savoia, Prezioso, Piccialli: FLAMES, Expert Systems 42(8), 2025, 10.1111/exsy.70
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -80,8 +81,9 @@ def largest_circle(updates: Updates) -> dict[str, Update]:
     """Return the updates of the clients who learn from each other and have most cases together.
 
     Models that never met have a mean that is worth little, so the server's model leaves strangers
-    out. Where affinities are unknown, or all are alike, it is all clients; of equal circles it is
-    the first by name. See `circles`.
+    out. A client alone is it only where no two learn from each other: nobody else has shown any use
+    for its model. Where affinities are unknown, or all are alike, it is all clients; of equal
+    circles it is the first by name. See `circles`.
 
     >>> def update(name, cases, **affinity):
     ...     return Update(name, "MR", {}, cases, affinity)
@@ -89,13 +91,17 @@ def largest_circle(updates: Updates) -> dict[str, Update]:
     ...     {
     ...         "a": update("a", 3, b=1.0, c=0.0),
     ...         "b": update("b", 4, a=1.0, c=0.0),
-    ...         "c": update("c", 6, a=0.0, b=0.0),
+    ...         "c": update("c", 9, a=0.0, b=0.0),
     ...     }
     ... )
-    >>> sorted(found)  # 3 + 4 cases against 6
+    >>> sorted(found)  # though 3 + 4 cases are less than 9
     ['a', 'b']
     """
-    return max(circles(updates), key=lambda circle: sum(u.num_examples for u in circle.values()))
+
+    def size(circle: Mapping[str, Update]) -> tuple[bool, int]:
+        return len(circle) > 1, sum(update.num_examples for update in circle.values())
+
+    return max(circles(updates), key=size)
 
 
 def published() -> Strategy:

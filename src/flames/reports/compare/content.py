@@ -20,7 +20,7 @@ from flames.metrics.comparison import (
     site_scores,
     worst_site,
 )
-from flames.metrics.tables import groups_by_site
+from flames.metrics.tables import groups_by_site, has_mean
 from flames.reports.records import Records, load_records
 from flames.runs import RunFolder
 
@@ -59,7 +59,7 @@ class Comparison:
 
     @cached_property
     def dice(self) -> dict[str, dict[str, Values]]:
-        """Return kind → strategy → site → case → Dice, seeds averaged."""
+        """Return kind → strategy → site → case → Dice by seed."""
         return {kind: self._values("dice", kind) for kind in KINDS}
 
     @cached_property
@@ -77,11 +77,15 @@ class Comparison:
 
     @cached_property
     def surface_scores(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        """Return the same of the normalised surface Dice."""
-        return {
+        """Return the same of the normalised surface Dice, which has no mean over other units."""
+        rows = {
             kind: {name: self._scores(values) for name, values in found.items()}
             for kind, found in self.nsd.items()
         }
+        if not has_mean(self.first.cases, "nsd"):
+            for scores in (found for kind in rows.values() for found in kind.values()):
+                scores[-1] |= {"mean": None, "low": None, "high": None}
+        return rows
 
     @cached_property
     def paired(self) -> dict[str, list[dict[str, Any]]]:

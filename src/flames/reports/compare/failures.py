@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flames.metrics.comparison import mean_of_case
 from flames.metrics.tables import number
 from flames.reports.compare.content import Comparison
 from flames.reports.gallery import load_gallery
@@ -17,7 +18,7 @@ def case_rows(comparison: Comparison) -> list[dict[str, Any]]:
     values = comparison.dice["personal"]
     return [
         {"site": site, "case_id": case}
-        | {name: found.get(site, {}).get(case) for name, found in values.items()}
+        | {n: mean_of_case(found.get(site, {}).get(case)) for n, found in values.items()}
         for site, cases in sorted(values[comparison.reference].items())
         for case in sorted(cases)
     ]

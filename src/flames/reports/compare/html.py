@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flames import __version__
 from flames.files import save_text
-from flames.metrics.comparison import FEWEST, MEAN
+from flames.metrics.comparison import MEAN
+from flames.metrics.paired import FEWEST
 from flames.reports.compare.content import BASELINE, KINDS, Comparison, load_comparison
 from flames.reports.compare.curves import (
     convergence_figures,
@@ -92,7 +93,7 @@ def _write_tables(folder: Path, comparison: Comparison) -> None:
             )
             save_text(folder / f"scores-{kind}.tex", text)
     head, rows = latex_paired(comparison)
-    caption = "Differences in Dice, paired by case, mean over sites, 95 % bootstrap intervals."
+    caption = "Differences in Dice, paired by patient, mean over sites, 95 % intervals."
     save_text(folder / "paired.tex", latex_table(head, rows, caption=caption))
 
 
