@@ -31,7 +31,9 @@ def save_text(path: Path, text: str) -> None:
             partial.unlink(missing_ok=True)
         raise NotWritten(
             f"cannot write {path}: {error.strerror}",
-            "free some space or choose another folder; a run continues with --resume",
+            "choose another folder"
+            if isinstance(error, NotADirectoryError | FileExistsError)
+            else "free some space or choose another folder; what was stopped continues",
         ) from error
 
 

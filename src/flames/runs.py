@@ -111,6 +111,21 @@ class RunFolder:
         """Return the personalised models that exist, by site."""
         return {p.stem: p for p in sorted((self.path / "personal").glob("*.safetensors"))}
 
+    def store_digests(self) -> dict[str, str]:
+        """Return the digest of each site's store when the run was made; empty if not recorded.
+
+        Raises:
+            FlamesError: The record cannot be read.
+        """
+        if not self.environment.exists():
+            return {}
+        try:
+            return dict(json.loads(self.environment.read_text(encoding="utf-8"))["stores"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FlamesError(
+                f"{self.environment} cannot be read: {error}", "name a new --out"
+            ) from error
+
     def load_rounds(self) -> list[dict[str, Any]]:
         """Return the training records; a last line cut by a crash is left out."""
         return list(_complete_lines(self.rounds)) if self.rounds.exists() else []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -10,6 +11,7 @@ from flames.errors import FlamesError
 from flames.federation import batch, simulation
 from flames.federation.batch import Job, run_missing
 from flames.federation.comparison import comparison_jobs
+from flames.files import save_json
 from flames.reports.html import write_report
 
 
@@ -141,3 +143,13 @@ def test_two_at_a_time_give_the_bits_of_one(make_config, tmp_path, outcome, monk
     monkeypatch.setattr(sys.modules["flames.models.unet"], "FILTERS", (16, 32, 64, 128, 256))
     for one, other in zip(run_missing(apart, at_a_time=2), run_missing(alone), strict=True):
         assert outcome(one) == outcome(other)
+
+
+def test_a_table_is_not_added_to_with_other_images(jobs):
+    run = run_missing(jobs[:1])[0]
+    known = json.loads(run.environment.read_text(encoding="utf-8"))
+    save_json(run.environment, known | {"stores": known["stores"] | {"us-b": "0" * 64}})
+    with pytest.raises(FlamesError, match=r"us-b changed since .*local-5 was made"):
+        run_missing(jobs[:2])
+    assert not jobs[1].folder.exists()
+    assert run_missing(jobs[:1]), "what is finished can still be reported"

@@ -43,6 +43,18 @@ def test_every_organ_and_hospital_is_left_out_once():
         plan({"a": Named("MR", "brain"), "b": Named("US", "breast")})
 
 
+def test_an_organ_named_like_a_site_is_another_part():
+    stores = {
+        "breast": Named("US", "breast"), "second": Named("US", "breast"),
+        "ovary": Named("US", "ovary"),
+    }  # fmt: skip
+    parts, _ = plan(stores)
+    found = {part.name: part.sites for part in parts}
+    assert len(found) == len(parts) == 4
+    assert found["US-breast"] == ("breast",)
+    assert found["US-organ-breast"] == ("breast", "second")
+
+
 def test_a_study_may_be_only_a_part(site_stores):
     parts, _ = plan(site_stores)
     assert parts_named(parts, []) == parts

@@ -250,7 +250,7 @@ def test_a_run_of_another_configuration_is_not_continued(two_sites, make_config)
 
 def test_a_folder_with_anything_else_is_left_alone(make_config, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
-    with pytest.raises(FlamesError, match="not empty"):
+    with pytest.raises(FlamesError, match="not an empty folder"):
         simulate(make_config("us-a"), tmp_path, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

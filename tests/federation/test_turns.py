@@ -244,3 +244,15 @@ def test_a_run_of_long_rounds_hands_nothing_on(make_config, steps, hands_on):
     config = make_config("us-a", strategy={"relay": 8}, training={"local-steps": steps})
     assert config.hands_on is hands_on
     assert (make_strategy(config).chain is not None) is hands_on
+
+
+@pytest.mark.parametrize("name", ["fedavg", "flames"])
+def test_an_old_update_has_no_part_in_what_all_are_sent(make_server, name):
+    server = make_server(name=name, relay=1)
+    play(server, 1)
+    answer(server, "a", 21)
+    answer(server, "b", 23)
+    server.close_round()
+    back, there = server.task("c").download, server.task("a").download
+    common = "arrays" if name == "fedavg" else "model"
+    assert float(getattr(back, common)["w"][0]) == float(getattr(there, common)["w"][0]) == 22.0

@@ -184,6 +184,14 @@ def test_a_pixel_is_tumour_from_half_on():
     assert dice(Bright(), soft) == 0
 
 
+def test_a_small_tumour_is_among_the_rows_that_stand_for_a_split():
+    table = cases(a=[0] * 40 + [9] + [0] * 59, b=[0] * 100)
+    rows = validation_rows(table, 20)
+    assert len(rows) == 21
+    assert 40 in rows
+    assert (np.diff(rows) > 0).all()
+
+
 @pytest.mark.parametrize(("length", "at_most"), [(100, 10), (7, 3), (5, 5), (1, 8), (101, 10)])
 def test_rows_that_stand_for_a_split_are_few_and_spread(length, at_most):
     table = cases(a=[1] * length)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 
 import pytest
 
 from flames.errors import FlamesError
 from flames.files import save_json
+from flames.metrics.comparison import MEAN
 from flames.reports.compare import write_comparison
 from flames.reports.compare.latex import latex_table
 from flames.runs import RunFolder, load_csv, save_csv
@@ -96,6 +98,49 @@ def test_an_unfinished_run_and_a_missing_reference_are_named(runs, tmp_path):
         write_comparison(tmp_path, [runs[0], RunFolder(tmp_path / "none")], reference="flames")
     with pytest.raises(FlamesError, match="no run of the reference 'central'"):
         write_comparison(tmp_path, runs, reference="central")
+
+
+@pytest.mark.parametrize("content", ['{"a":', "{}", "[]"])
+def test_a_damaged_summary_is_named_with_what_helps(tmp_path, content):
+    run = make_run(tmp_path / "run")
+    run.summary.write_text(content, encoding="utf-8")
+    with pytest.raises(FlamesError, match=str(run.path)) as error:
+        write_comparison(tmp_path / "out", [run], reference="flames")
+    assert "delete summary.json" in error.value.remedy
+
+
+def test_a_run_without_its_cases_is_named(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.cases.unlink()
+    with pytest.raises(FlamesError, match=r"has no cases\.csv"):
+        write_comparison(tmp_path / "out", [run], reference="flames")
+
+
+def test_runs_of_other_images_are_not_compared(runs, tmp_path):
+    other = make_run(tmp_path / "other", strategy="fedavg")
+    known = json.loads(other.environment.read_text(encoding="utf-8"))
+    save_json(other.environment, known | {"stores": {"us-breast": "0" * 64}})
+    with pytest.raises(FlamesError, match="a store changed between"):
+        write_comparison(tmp_path / "out", [runs[0], other], reference="flames")
+
+
+def test_nothing_finished_is_said(tmp_path):
+    with pytest.raises(FlamesError, match="no run is finished"):
+        write_comparison(tmp_path, [], reference="flames")
+
+
+def test_surface_dice_in_other_units_has_no_mean(runs, written, tmp_path):
+    def mean(folder):
+        rows = load_csv(folder / "tables" / "scores.csv")
+        return {r["mean"] == "" for r in rows if (r["measure"], r["site"]) == ("nsd", MEAN)}
+
+    rows = runs[0].load_cases()
+    assert len({row["distance_unit"] for row in rows}) > 1
+    assert mean(written.parent) == {True}
+    run = make_run(tmp_path / "flames-7", strategy="flames")
+    save_csv(run.cases, [row | {"distance_unit": "mm", "nsd_tolerance": "2.0"} for row in rows])
+    write_comparison(tmp_path / "out", [run], reference="flames")
+    assert mean(tmp_path / "out") == {False}
 
 
 def test_latex_is_balanced_and_escaped(written):

@@ -144,3 +144,12 @@ def test_knobs_reach_their_strategy():
     assert FURTHER["modality-ditto"](knobs).rule.second_strength == 0.3
     one, other = (FURTHER["fedadam"](k).advance({}, ROUNDS[0], START) for k in (knobs, Knobs()))
     assert (one["weights:w"] != other["weights:w"]).all()
+
+
+def test_fedadam_remembers_what_it_knew_where_no_update_came():
+    strategy = fedadam(0.1)
+    assert strategy.advance({}, {}, {}) == {}
+    memory = strategy.advance({}, ROUNDS[0], START)
+    again = strategy.advance(memory, {}, {})
+    assert again.keys() == memory.keys()
+    assert all((again[name] == memory[name]).all() for name in memory)

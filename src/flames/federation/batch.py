@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from flames.config import RunConfig, differing_keys, load_config
+from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.simulation import OnEvent, simulate
 from flames.processes import Workers
@@ -61,12 +62,14 @@ def run_missing(
         on_done: Called after each run.
 
     Raises:
-        FlamesError: A folder belongs to a run with another configuration (before anything is
-            started), or a run failed (after the others have ended).
+        FlamesError: A folder belongs to a run with another configuration or with other images
+            (before anything is started), or a run failed (after the others have ended).
     """
     for job in jobs:
         _check(job)
     waiting = [job for job in jobs if not job.finished]
+    if waiting:
+        _check_stores([job for job in jobs if job.finished])
     failures: list[tuple[Job, tuple[str, str]]] = []
 
     def tell(job: Job, failure: tuple[str, str] | None) -> None:
@@ -111,6 +114,22 @@ def _check(job: Job) -> None:
             f"{run.path} was made with another {', '.join(different)}",
             f"give the options that {run.config} says, or name a new --out",
         )
+
+
+def _check_stores(finished: Sequence[Job]) -> None:
+    """Refuse to add to runs that were made from other images than the stores hold now."""
+    digests: dict[Path | None, str] = {}
+    for job in finished:
+        run = RunFolder(job.folder)
+        known = run.store_digests()
+        for site in job.config.sites:
+            if site.store is not None and site.store not in digests:
+                digests[site.store] = SiteStore.open(site.store).splits.cases_digest
+            if site.name in known and known[site.name] != digests.get(site.store):
+                raise FlamesError(
+                    f"{site.store} changed since {run.path} was made",
+                    "bring back the store as it was, or name a new --out",
+                )
 
 
 def _run(job: Job, on_event: OnEvent, keep_state: bool) -> tuple[str, str] | None:

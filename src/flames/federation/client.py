@@ -363,7 +363,8 @@ class Client:
         score = round(best.score, 6)
         if before.exists():
             known = self._reply(before)
-            shared = known["chosen"] == "mixture" and self._shares(server_round - 1)
+            last = self._last_round(server_round)
+            shared = known["chosen"] == "mixture" and self._shares(last)
             ended = shared and not self._shares(server_round)
             if not ended and known["best"] >= score:
                 save_arrays(place / "kept.safetensors", load_arrays(before / "kept.safetensors"))

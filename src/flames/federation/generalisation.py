@@ -63,6 +63,8 @@ def plan(stores: Mapping[str, SiteStore]) -> tuple[list[LeftOut], list[str]]:
                 known = found.get(sites)
                 kinds = (*known.kinds, kind) if known else (kind,)
                 name = known.name if known else f"{modality}-{word}"
+                if not known and any(part.name == name for part in found.values()):
+                    name = f"{modality}-{kind}-{word}"  # an organ named like another's site
                 found[sites] = LeftOut(name, kinds, modality, sites, rest)
     if not found:
         raise FlamesError(
@@ -75,8 +77,8 @@ def plan(stores: Mapping[str, SiteStore]) -> tuple[list[LeftOut], list[str]]:
 def parts_named(parts: Sequence[LeftOut], names: Sequence[str]) -> list[LeftOut]:
     """Return the parts of these names, all where there is no name.
 
-    An organ is ``MODALITY-ORGAN``; a hospital, and an organ that one hospital holds,
-    ``MODALITY-SITE``.
+    An organ is ``MODALITY-ORGAN``, or ``MODALITY-organ-ORGAN`` where a site has that name; a
+    hospital, and an organ that one hospital holds, ``MODALITY-SITE``.
 
     Raises:
         FlamesError: There is no such part.

@@ -243,12 +243,13 @@ class Server:
             return Download(self.start(self.members[client].modality), use="replace")
         updates = self._updates()
         away = self.away()
-        if client in away:
-            updates |= {client: self._update(away[client], "away", updates, self.affinity())}
         modality = self.members[client].modality
         group = self.strategy.group_of(modality)
-        if client in updates:
-            download = self._informed().download(client, updates)
+        if client in updates or client in away:
+            if client in updates:
+                download = self._informed().download(client, updates)
+            else:
+                download = self._returning(client, away[client], updates)
             if client in self._likeness().guests and download.model is not None:
                 return Download(download.model, use="replace")
             if self.finished + 1 == self.last_round and download.model is not None:
@@ -261,6 +262,24 @@ class Server:
             return replace(download, arrays=handed, own_share=0.0)
         models = {} if group is None else self._informed().models(updates)
         return Download({**self.start(modality), **models.get(str(group), {})}, use="replace")
+
+    def _returning(self, client: str, reply: Reply, updates: Mapping[str, Update]) -> Download:
+        """Return what a client receives that was away in the last round, while others were there.
+
+        What it is sent of its own is mixed with its last update; what all are sent is what the
+        others get: an old update has no part in it.
+        """
+        strategy = self._informed()
+        own = self._update(reply, "away", updates, self.affinity())
+        download = strategy.download(client, {**updates, client: own})
+        group = self.strategy.group_of(reply.modality)
+        there = [n for n, u in updates.items() if self.strategy.group_of(u.modality) == group]
+        if group is None or not there:
+            return download
+        others = strategy.download(min(there), updates)
+        if download.use == "replace":
+            return others
+        return replace(download, model=others.model)
 
     def _chain(self, client: str) -> Chain | None:
         """Return with whom a client trains in turn in the open round."""

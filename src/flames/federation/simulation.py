@@ -218,8 +218,10 @@ def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resu
                 f"{run.path} was started with another {', '.join(different)}",
                 f"restore what {run.config} says, or name a new --out",
             )
-    elif run.path.exists() and any(run.path.iterdir()):
-        raise FlamesError(f"{run.path} is not empty and holds no run", "name a new --out")
+    elif run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        raise FlamesError(
+            f"{run.path} is not an empty folder, and holds no run", "name a new --out"
+        )
     else:
         save_text(run.config, dump_config(config))
     environment = describe_environment(stores)

@@ -118,9 +118,20 @@ def predict_slices(
 
 
 def validation_rows(slices: Slices, at_most: int) -> np.ndarray:
-    """Return row numbers that stand for a split: evenly spread over it, at most about so many."""
+    """Return row numbers that stand for a split: evenly spread over it, at most about so many.
+
+    A case of which some are chosen, but none that shows its tumour, gets one that does.
+    """
     stride = max(1, -(-len(slices) // at_most))
-    return np.arange(stride // 2 if len(slices) > stride // 2 else 0, len(slices), stride)
+    chosen = np.arange(stride // 2 if len(slices) > stride // 2 else 0, len(slices), stride)
+    if stride == 1:
+        return chosen
+    added = []
+    for rows in slices.rows_by_case.values():
+        here, shown = np.intersect1d(rows, chosen), rows[slices.with_tumour[rows]]
+        if len(here) and len(shown) and not slices.with_tumour[here].any():
+            added.append(shown[len(shown) // 2])
+    return np.union1d(chosen, np.array(added, dtype=chosen.dtype))
 
 
 def validate(

@@ -109,7 +109,8 @@ def load_records(run: RunFolder) -> Records:
     except (ValueError, TypeError) as error:
         raise FlamesError(
             f"a record in {run.path} cannot be read: {error}",
-            "continue the run with 'flames run … --resume', which writes it again",
+            f"delete {run.summary.name} there and give the run's command again, which writes "
+            "scores and summary anew",
         ) from error
     version = records.summary.get("schema_version", RUN_SCHEMA)
     if version != RUN_SCHEMA:

@@ -38,6 +38,8 @@ def fedadam(
     """
 
     def advance(memory: Arrays, updates: Updates, start: Arrays) -> dict[str, np.ndarray]:
+        if not updates:
+            return dict(memory)
         mean = case_weighted_mean(updates)
         after: dict[str, np.ndarray] = {}
         for name, target in mean.items():

@@ -143,19 +143,35 @@ def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
     """Return the comparison of finished runs.
 
     Raises:
-        FlamesError: A run is not finished, the runs were not scored on the same cases, or the
-            reference is none of their strategies.
+        FlamesError: A run is not finished, the runs were not made from the same stores or not
+            scored on the same cases, or the reference is none of their strategies.
     """
     found: dict[str, list[Records]] = {}
+    if not runs:
+        raise FlamesError("no run is finished", "leave out --report-only, which starts nothing")
     for run in runs:
-        run.load_summary()
+        if not run.summary.exists():
+            run.load_summary()  # says what to do
         records = load_records(run)
-        found.setdefault(str(records.summary["strategy"]), []).append(records)
+        strategy = records.summary.get("strategy")
+        lost = "no cases.csv" if not records.cases else "nothing of a run in summary.json"
+        if strategy is None or not records.cases:
+            raise FlamesError(
+                f"{run.path} is finished, but has {lost}",
+                f"delete {run.summary.name} there and give the command again, which writes both",
+            )
+        found.setdefault(str(strategy), []).append(records)
     if reference not in found:
         raise FlamesError(f"no run of the reference {reference!r}", nearest(reference, found))
     comparison = Comparison(found, reference, _resamples(next(iter(found.values()))[0]))
     for every in found.values():
         for records in every:
+            stores = records.environment.get("stores")
+            if stores != comparison.first.environment.get("stores"):
+                raise FlamesError(
+                    f"a store changed between {comparison.first.run.path} and {records.run.path}",
+                    "compare runs on the same images: start anew with a new --out",
+                )
             if groups_by_site(records.cases) != comparison.groups:
                 raise FlamesError(
                     f"{records.run.path} and {comparison.first.run.path} were scored on other "
