@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from flames.federation.exchange import Reply
@@ -27,30 +27,6 @@ def group_rule(replies: Iterable[Reply]) -> PresenceRule:
     """Return the presence rule that suits a group's model, all clients together."""
     found = [reply.curves.get("model", reply.curves.get("own")) for reply in replies]
     return PresenceRule.of([curve for curve in found if curve])
-
-
-def scores_outside(
-    records: Sequence[Mapping[str, Any]],
-    group: str,
-    circle: Collection[str],
-    received: Mapping[str, Reply],
-) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Yield what clients measured in rounds in which their group's model was of two or more others.
-
-    Args:
-        records: Of all finished rounds.
-        group: Whose clients.
-        circle: Who the model is of that clients received in the open round.
-        received: Replies of the group's clients in the open round.
-    """
-    whose = {r["round"]: r["circle"] or () for r in records if r.get("group") == group}
-    for record in records:
-        others = whose.get(record["round"] - 1, ())
-        if record.get("site") in received and len(others) > 1 and record["site"] not in others:
-            yield record["site"], record["validation"]
-    for name, reply in received.items():
-        if name not in circle:
-            yield name, reply.validation
 
 
 def site_record(

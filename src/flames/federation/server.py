@@ -29,6 +29,7 @@ from flames.federation.exchange import (
     check_update,
     transform,
 )
+from flames.federation.guests import new_guests
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
 from flames.federation.likeness import Likeness
 from flames.federation.parcels import SECTIONS, Parcels, Sections
@@ -36,7 +37,6 @@ from flames.federation.records import (
     best_so_far,
     group_rule,
     group_score,
-    scores_outside,
     site_record,
 )
 from flames.federation.round_folders import RoundFolders
@@ -44,7 +44,7 @@ from flames.federation.turns import SETTLED, Turns
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
 from flames.strategies import Download, Strategy, Update, cosines
-from flames.strategies.affinity import fitting, misfits
+from flames.strategies.affinity import misfits
 from flames.strategies.base import Chain
 from flames.wire.coding import Coded
 
@@ -360,10 +360,9 @@ class Server:
         known.welcoming(self._received).inviting(self._guests(known)).save(partial)
 
     def _guests(self, known: Likeness) -> dict[str, list[str]]:
-        """Return whom a circle's model suits that is not of the circle, with who is.
+        """Return who begins the next round with the model of a circle, and who is of that.
 
-        A guest begins the next round with that model and takes part from the one after on, so both
-        must be rounds in which clients share.
+        A guest takes part from the round after on, so both must be rounds in which clients share.
         """
         sharing = self.config.strategy.sharing * self.config.rounds
         tunes = self.strategy.shares_first and self.config.strategy.alpha == "tuned"
@@ -372,11 +371,9 @@ class Server:
         found: dict[str, list[str]] = {}
         for group, members in self._groups().items():
             circle = self.strategy.circle(group, self._updates()) or []
-            outside = set(members) - {*circle, *known.guests, *known.back}
-            if len(circle) > 1 and outside:
-                received = {name: self._received[name] for name in members}
-                fit = fitting(scores_outside(self.folders.records(), group, circle, received))
-                found |= dict.fromkeys(sorted(outside & fit), circle)
+            received = {name: self._received[name] for name in members}
+            fit = new_guests(self.folders.records(), group, circle, received)
+            found |= dict.fromkeys(sorted(fit - {*known.guests, *known.back}), circle)
         return found
 
     def _scores(self) -> Iterator[tuple[str, Mapping[str, float]]]:
