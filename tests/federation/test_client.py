@@ -17,6 +17,7 @@ from flames.models import make_model
 from flames.models.precision import choose_precision
 from flames.models.weights import LazyArrays, model_arrays
 from flames.strategies import Download
+from flames.strategies.mixture import Candidate
 
 
 @pytest.fixture
@@ -184,6 +185,24 @@ def test_batch_norm_statistics_stay_at_home(client, start, monkeypatch):
     tried.clear()
     client._try(None, sent, before, server_round=2, sharing=False)
     assert float(tried[0]["n.running_mean"][0]) == pytest.approx(4.2)  # 0.6·1 + 0.4·9
+
+
+def test_the_server_hears_of_its_model_with_the_statistics_that_it_keeps(
+    client, start, monkeypatch
+):
+    judged = []
+    monkeypatch.setattr(client_module, "set_model_arrays", lambda _, a: judged.append(a))
+    monkeypatch.setattr(
+        client.cases, "judge", lambda *_: Validation(float(judged[-1]["n.running_mean"][0]), [])
+    )
+    own = Candidate("model", {"n.running_mean": np.array([0.2])}, None, 0.2)
+    download = Download(None, use="keep", model={"n.running_mean": np.array([0.7])})
+    found = client._as_kept(None, [own, replace(own, name="own")], download)
+    assert [(way.name, way.score) for way in found] == [("model", 0.7), ("own", 0.2)]
+    same = Download(None, use="keep", model=own.arrays)
+    judged.clear()
+    assert client._as_kept(None, [own], same) == [own]
+    assert not judged
 
 
 LIKE = {"w": np.ones((2, 3), np.float32), "n": np.array(1)}

@@ -42,7 +42,14 @@ from flames.models.weights import (
     set_optimizer_arrays,
 )
 from flames.strategies import Download, Strategy
-from flames.strategies.mixture import Candidate, candidates, choose, eligible, keep_statistics
+from flames.strategies.mixture import (
+    Candidate,
+    candidates,
+    choose,
+    eligible,
+    keep_statistics,
+    other_statistics,
+)
 from flames.strategies.rules import split_controls, with_controls
 from flames.training.local import ControlVariates, Stretch, joined, train_shared
 from flames.training.loop import Progress, TrainResult, learning_rate, make_optimizer
@@ -214,7 +221,7 @@ class Client:
             keep_second(before, place, trained=second is not None)
         validated += time.perf_counter() - again
         best, best_round, curve = self._keep(ways, place, before, task.server_round)
-        measured = [*tried, replace(trained, name="trained")]
+        measured = [*self._as_kept(network, tried, download), replace(trained, name="trained")]
         measured += [way for way in ways if way.name == "second"]
         return Reply(
             client=self.name,
@@ -344,6 +351,21 @@ class Client:
                 set_model_arrays(network, way.arrays)
                 way = self._scored(network, way)
             found.append(way)
+        return found
+
+    def _as_kept(
+        self, network: nn.Module, tried: Sequence[Candidate], download: Download
+    ) -> list[Candidate]:
+        """Return what was tried, the group's model scored as the server would keep it.
+
+        The client tried it with its own batch-norm statistics; the server has their mean.
+        """
+        found = list(tried)
+        for number, way in enumerate(found):
+            model = download.model if way.name == "model" and self.strategy.selects else None
+            if model is not None and other_statistics(way.arrays, model):
+                set_model_arrays(network, model)
+                found[number] = self._scored(network, replace(way, arrays=model))
         return found
 
     def _keep(

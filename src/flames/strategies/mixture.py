@@ -140,4 +140,10 @@ def keep_statistics(arrays: Arrays, own: Arrays) -> dict[str, np.ndarray]:
     }
 
 
+def other_statistics(one: Arrays, other: Arrays) -> bool:
+    """Return whether the batch-norm statistics of two models of one network differ."""
+    names = [name for name in one if name.endswith(STATISTICS)]
+    return any(not np.array_equal(one[name], other[name]) for name in names)
+
+
 STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
