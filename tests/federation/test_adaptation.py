@@ -117,3 +117,18 @@ def test_the_curve_by_hand():
     assert "with 5 labelled cases, at least as good" in sentence(list(curve.values()))
     worse = [row | {"model_dice": 0.1} for row in curve.values()]
     assert sentence(worse).startswith("With none of these numbers")
+
+
+def curve_of(*levels):
+    return [{"cases": n, "model_dice": model, "nothing_dice": nothing}
+            for n, model, nothing in levels]  # fmt: skip
+
+
+def test_two_that_find_nothing_are_not_called_good():
+    nothing = curve_of((0, 0.0, None), (2, 0.0, 0.0), (3, 0.0004, 0.0))
+    assert sentence(nothing).startswith("Neither the federation’s model")
+    assert "nothing with all 3 finds a tumour" in sentence(nothing)
+    late = curve_of((0, 0.0, None), (2, 0.1, 0.0), (3, 0.2, 0.0))
+    assert "with 2 labelled cases, at least as good" in sentence(late)
+    only = curve_of((0, 0.0, None), (3, 0.0, 0.2))
+    assert sentence(only).startswith("With none of these numbers")
