@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
-from flames.config import TrainingConfig
+from flames.config import ModelConfig, TrainingConfig
 from flames.data.slices import load_slices
 from flames.errors import FlamesError
 from flames.federation import adaptation
 from flames.federation.adaptation import AdaptOptions, adapt, chosen_cases, only_cases, points
 from flames.inference.score import load_model
+from flames.models import make_model
 from flames.models.precision import choose_precision
-from flames.models.weights import load_arrays
+from flames.models.student import Told
+from flames.models.weights import load_arrays, model_arrays, save_arrays
 from flames.reports.adaptation import curve_rows, sentence, write_adaptation
 from flames.runs import load_csv
 
@@ -87,6 +91,26 @@ def test_a_curve_from_zero_to_all_cases(finished, site_stores, tmp_path, monkeyp
     assert [row["cases"] for row in curve] == ["0", "1", "2"]
     assert curve[0]["nothing_dice"] == ""
     assert float(curve[-1]["minus_nothing"]) == float(curve[-1]["minus_all"])
+
+
+def test_a_network_that_listens_is_told_the_modality_in_training_too(
+    site_stores, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys.modules["flames.models.student"], "FILTERS", (2, 3, 4))
+    config = ModelConfig(name="told-student", pretrained=False)
+    path = tmp_path / "student.safetensors"
+    metadata = {"name": "student", "kind": "server", "modality": "all", "image_size": 32,
+                "network": config.model_dump_json()}  # fmt: skip
+    save_arrays(path, model_arrays(make_model(config)), metadata)
+    real, told = Told.forward, []
+
+    def forward(self, image):
+        told.append((self.training, self.modality))
+        return real(self, image)
+
+    monkeypatch.setattr(Told, "forward", forward)
+    adapt(path, site_stores["us-b"], tmp_path / "out", options(cases=()))
+    assert set(told) == {(True, "US"), (False, "US")}
 
 
 def test_a_model_of_another_modality_is_refused(finished, site_stores, tmp_path):

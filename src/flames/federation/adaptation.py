@@ -28,6 +28,7 @@ from flames.inference.validation import Validation
 from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import Precision, choose_precision
+from flames.models.student import tell
 from flames.models.weights import load_metadata, model_arrays, save_arrays
 from flames.runs import RunFolder, load_csv, save_csv
 from flames.training.local import Batches
@@ -188,6 +189,7 @@ def _train(path: Path, store: SiteStore, point: Point, options: AdaptOptions) ->
         torch.manual_seed(derive_seed(point.seed, "start"))
         config = ModelConfig.model_validate_json(load_metadata(path)["network"])
         network = precision.place(make_model(config, loaded.plan))
+    tell(network, store.modality)
     rule = loaded.presence
     if point.cases:
         seed = derive_seed(point.seed, store.site, point.cases)
