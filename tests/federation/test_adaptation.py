@@ -93,6 +93,25 @@ def test_a_curve_from_zero_to_all_cases(finished, site_stores, tmp_path, monkeyp
     assert float(curve[-1]["minus_nothing"]) == float(curve[-1]["minus_all"])
 
 
+def test_what_is_missing_or_damaged_is_made_again(finished, site_stores, tmp_path):
+    store = site_stores["us-b"]
+    rows = adapt(finished.path, store, tmp_path, options())
+    model = tmp_path / "models" / "adapted-2-0.safetensors"
+    before = load_arrays(model)
+    model.unlink()
+    assert adapt(finished.path, store, tmp_path, options()) == rows
+    np.testing.assert_equal(load_arrays(model), before)
+
+    score = tmp_path / "scores" / "model-2-0.csv"
+    score.write_text("", encoding="utf-8")
+    assert adapt(finished.path, store, tmp_path, options()) == rows
+    assert score.stat().st_size > 0
+
+    (tmp_path / "adapt.json").write_text("{", encoding="utf-8")
+    with pytest.raises(FlamesError, match="damaged"):
+        adapt(finished.path, store, tmp_path, options())
+
+
 def test_a_network_that_listens_is_told_the_modality_in_training_too(
     site_stores, tmp_path, monkeypatch
 ):
@@ -115,9 +134,26 @@ def test_a_network_that_listens_is_told_the_modality_in_training_too(
 
 def test_a_model_of_another_modality_is_refused(finished, site_stores, tmp_path):
     with pytest.raises(FlamesError, match="trained on US"):
-        adapt(finished.server_model("US"), site_stores["mr-a"], tmp_path, options())
+        adapt(finished.server_model("US"), site_stores["mr-a"], tmp_path / "out", options())
+    # The folder is still free for the right command.
+    adapt(finished.server_model("MR"), site_stores["mr-a"], tmp_path / "out", options(cases=()))
     with pytest.raises(FlamesError, match="no model file and no run"):
-        adapt(tmp_path / "none", site_stores["mr-a"], tmp_path / "out", options())
+        adapt(tmp_path / "none", site_stores["mr-a"], tmp_path / "new", options())
+
+
+def test_a_store_without_a_side_of_the_split_is_refused(finished, write_store, tmp_path):
+    for name, counts in {"train": (0, 2, 3), "test": (4, 2, 0)}.items():
+        store = write_store(tmp_path / name, site="us-a", counts=counts)
+        with pytest.raises(FlamesError, match=f"has no {name} case"):
+            adapt(finished.path, store, tmp_path / "out", options())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_told(finished, site_stores, tmp_path):
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    with pytest.raises(FlamesError, match="is not an empty folder"):
+        adapt(finished.path, site_stores["us-b"], tmp_path / "out", options())
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 
 def scores(start, cases, level, seed=0):
