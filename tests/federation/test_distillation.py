@@ -69,23 +69,27 @@ def test_students_beside_their_teachers(finished, stores, tmp_path, monkeypatch)
         distil(finished.path, stores, tmp_path, replace(OPTIONS, steps=16))
 
 
-def test_without_labels_labels_change_nothing(finished, site_stores, tmp_path, monkeypatch):
-    options = replace(OPTIONS, variants=BOTH[1:], modality="US")
-    stores = [site_stores["us-a"].path]
-    distil(finished.path, stores, tmp_path / "a", options)
-    real = distillation.load_slices
+def test_without_labels_labels_change_nothing(finished, write_store, tmp_path):
+    def stores(name, change=None):
+        shapes = {"US": ((24, 36), None), "MR": ((20, 26, 4), 2)}
+        return [
+            write_store(tmp_path / name / modality, site=modality, modality=modality, shape=shape,
+                        slice_axis=axis, change=change).path
+            for modality, (shape, axis) in shapes.items()
+        ]  # fmt: skip
 
-    def without_labels(store, split, size):
-        table = real(store, split, size)
-        return replace(table, labels=np.zeros(table.labels.shape, np.uint8))
+    def empty(_image, label):
+        label[:] = 0
 
-    monkeypatch.setattr(distillation, "load_slices", without_labels)
-    # Which slice is drawn may look at labels in volumes only; these are images.
-    distil(finished.path, stores, tmp_path / "b", options)
+    distil(finished.path, stores("drawn"), tmp_path / "a", OPTIONS)
+    distil(finished.path, stores("empty", empty), tmp_path / "b", OPTIONS)
     one, other = (
-        load_arrays(tmp_path / n / "models" / "untold-nolabels.safetensors") for n in "ab"
-    )
-    np.testing.assert_equal(one, other)
+        {n: load_arrays(tmp_path / study / "models" / f"{n}.safetensors")
+         for n in ("untold-nolabels", "told-labels")}
+        for study in "ab"
+    )  # fmt: skip
+    np.testing.assert_equal(one["untold-nolabels"], other["untold-nolabels"])
+    assert any((one["told-labels"][n] != other["told-labels"][n]).any() for n in one["told-labels"])
 
 
 def test_a_server_without_images_draws_some(finished, tmp_path):

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from flames.config import ModelConfig, ModelName, RunConfig, TrainingConfig, load_config
-from flames.data.slices import load_slices
-from flames.data.store import SiteStore
+from flames.data.slices import Slices, load_slices
+from flames.data.store import SiteStore, Split
 from flames.data.synthetic.hospitals import HOSPITALS
 from flames.data.synthetic.stores import make_store
 from flames.errors import FlamesError
@@ -204,14 +204,13 @@ def _teach(
     """Train one student, keep its best weights on the server's validation cases, and save it."""
     name: ModelName = "told-student" if variant.told else options.student
     config = ModelConfig(name=name, pretrained=False)
-    size = next(iter(room.teachers.values())).image_size
     torch.manual_seed(derive_seed(options.seed, "student"))
     student = room.precision.place(make_model(config))
     lessons = [
-        Lesson(group, model.network, [load_slices(s, "train", size) for s in room.server[group]])
+        Lesson(group, model.network, _tables(room, group, "train", labels=variant.labels))
         for group, model in sorted(room.teachers.items())
     ]
-    judges = {group: _judges(room, group, size, labels=variant.labels) for group in room.teachers}
+    judges = {g: _tables(room, g, "val", labels=variant.labels) for g in room.teachers}
     optimizer = make_optimizer(student, options.training)
     batches = teaching_batches(
         lessons,
@@ -256,7 +255,7 @@ def _teach(
         "kind": "server",
         "modality": "all" if len(room.teachers) > 1 else next(iter(room.teachers)),
         "network": config.model_dump_json(),
-        "image_size": size,
+        "image_size": next(iter(room.teachers.values())).image_size,
         "presence_threshold": rule.threshold,
         "presence_calibration": rule.calibration,
         "seed": options.seed,
@@ -272,14 +271,17 @@ def _tell_step(
     progress(start + done, total)
 
 
-def _judges(room: Classroom, group: str, size: int, *, labels: bool) -> list[Any]:
-    """Return validation slices: with labels, or without any with the teacher's marks instead."""
-    tables = [load_slices(store, "val", size) for store in room.server[group]]
+def _tables(room: Classroom, group: str, split: Split, *, labels: bool) -> list[Slices]:
+    """Return the server's slices: with labels, or without any with the teacher's marks instead.
+
+    Marks then also decide which slices count as with tumour, so that no label decides anything.
+    """
+    teacher = room.teachers[group]
+    tables = [load_slices(store, split, teacher.image_size) for store in room.server[group]]
     if labels:
         return tables
-    teacher = room.teachers[group].network
     return [
-        as_the_teacher_sees(table, teacher, precision=room.precision, batch_size=16)
+        as_the_teacher_sees(table, teacher.network, precision=room.precision, batch_size=16)
         for table in tables
     ]
 
