@@ -79,7 +79,7 @@ def distill(
     )
     with steps_bar(console, quiet=quiet) as show:
         distil(run, store, out, options, on_progress=show)
-    path = write_distillation(out, name=run.name, made_up_images=not store)
+    path = write_distillation(out, name=run.name)
     print_rows(
         console,
         ("Model", "Dice", "Minus teacher", "Parameters", "ms alone", "ms in batch"),
