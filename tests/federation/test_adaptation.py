@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
-from flames.config import TrainingConfig
+from flames.config import ModelConfig, TrainingConfig
 from flames.data.slices import load_slices
 from flames.errors import FlamesError
 from flames.federation import adaptation
 from flames.federation.adaptation import AdaptOptions, adapt, chosen_cases, only_cases, points
 from flames.inference.score import load_model
+from flames.models import make_model
 from flames.models.precision import choose_precision
-from flames.models.weights import load_arrays
+from flames.models.student import Told
+from flames.models.weights import load_arrays, model_arrays, save_arrays
 from flames.reports.adaptation import curve_rows, sentence, write_adaptation
 from flames.runs import load_csv
 
@@ -89,11 +93,67 @@ def test_a_curve_from_zero_to_all_cases(finished, site_stores, tmp_path, monkeyp
     assert float(curve[-1]["minus_nothing"]) == float(curve[-1]["minus_all"])
 
 
+def test_what_is_missing_or_damaged_is_made_again(finished, site_stores, tmp_path):
+    store = site_stores["us-b"]
+    rows = adapt(finished.path, store, tmp_path, options())
+    model = tmp_path / "models" / "adapted-2-0.safetensors"
+    before = load_arrays(model)
+    model.unlink()
+    assert adapt(finished.path, store, tmp_path, options()) == rows
+    np.testing.assert_equal(load_arrays(model), before)
+
+    score = tmp_path / "scores" / "model-2-0.csv"
+    score.write_text("", encoding="utf-8")
+    assert adapt(finished.path, store, tmp_path, options()) == rows
+    assert score.stat().st_size > 0
+
+    (tmp_path / "adapt.json").write_text("{", encoding="utf-8")
+    with pytest.raises(FlamesError, match="damaged"):
+        adapt(finished.path, store, tmp_path, options())
+
+
+def test_a_network_that_listens_is_told_the_modality_in_training_too(
+    site_stores, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys.modules["flames.models.student"], "FILTERS", (2, 3, 4))
+    config = ModelConfig(name="told-student", pretrained=False)
+    path = tmp_path / "student.safetensors"
+    metadata = {"name": "student", "kind": "server", "modality": "all", "image_size": 32,
+                "network": config.model_dump_json()}  # fmt: skip
+    save_arrays(path, model_arrays(make_model(config)), metadata)
+    real, told = Told.forward, []
+
+    def forward(self, image):
+        told.append((self.training, self.modality))
+        return real(self, image)
+
+    monkeypatch.setattr(Told, "forward", forward)
+    adapt(path, site_stores["us-b"], tmp_path / "out", options(cases=()))
+    assert set(told) == {(True, "US"), (False, "US")}
+
+
 def test_a_model_of_another_modality_is_refused(finished, site_stores, tmp_path):
     with pytest.raises(FlamesError, match="trained on US"):
-        adapt(finished.server_model("US"), site_stores["mr-a"], tmp_path, options())
+        adapt(finished.server_model("US"), site_stores["mr-a"], tmp_path / "out", options())
+    # The folder is still free for the right command.
+    adapt(finished.server_model("MR"), site_stores["mr-a"], tmp_path / "out", options(cases=()))
     with pytest.raises(FlamesError, match="no model file and no run"):
-        adapt(tmp_path / "none", site_stores["mr-a"], tmp_path / "out", options())
+        adapt(tmp_path / "none", site_stores["mr-a"], tmp_path / "new", options())
+
+
+def test_a_store_without_a_side_of_the_split_is_refused(finished, write_store, tmp_path):
+    for name, counts in {"train": (0, 2, 3), "test": (4, 2, 0)}.items():
+        store = write_store(tmp_path / name, site="us-a", counts=counts)
+        with pytest.raises(FlamesError, match=f"has no {name} case"):
+            adapt(finished.path, store, tmp_path / "out", options())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_told(finished, site_stores, tmp_path):
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    with pytest.raises(FlamesError, match="is not an empty folder"):
+        adapt(finished.path, site_stores["us-b"], tmp_path / "out", options())
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 
 def scores(start, cases, level, seed=0):
@@ -117,3 +177,18 @@ def test_the_curve_by_hand():
     assert "with 5 labelled cases, at least as good" in sentence(list(curve.values()))
     worse = [row | {"model_dice": 0.1} for row in curve.values()]
     assert sentence(worse).startswith("With none of these numbers")
+
+
+def curve_of(*levels):
+    return [{"cases": n, "model_dice": model, "nothing_dice": nothing}
+            for n, model, nothing in levels]  # fmt: skip
+
+
+def test_two_that_find_nothing_are_not_called_good():
+    nothing = curve_of((0, 0.0, None), (2, 0.0, 0.0), (3, 0.0004, 0.0))
+    assert sentence(nothing).startswith("Neither the federation’s model")
+    assert "nothing with all 3 finds a tumour" in sentence(nothing)
+    late = curve_of((0, 0.0, None), (2, 0.1, 0.0), (3, 0.2, 0.0))
+    assert "with 2 labelled cases, at least as good" in sentence(late)
+    only = curve_of((0, 0.0, None), (3, 0.0, 0.2))
+    assert sentence(only).startswith("With none of these numbers")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -11,13 +13,13 @@ from flames.config import TrainingConfig
 from flames.errors import FlamesError
 from flames.federation import distillation
 from flames.federation.distillation import DistilOptions, Variant, distil, open_classroom
+from flames.federation.simulation import simulate
 from flames.inference.cost import cost
 from flames.inference.score import load_model
 from flames.models.precision import choose_precision
 from flames.models.student import Told, tell
 from flames.models.weights import load_arrays
 from flames.reports.distillation import overview_lines, write_distillation
-from flames.runs import load_csv
 
 SMALL = TrainingConfig(batch_size=2, learning_rate=0.01, precision="float32")
 BOTH = (Variant(told=True, labels=True), Variant(told=False, labels=False))
@@ -53,12 +55,14 @@ def test_students_beside_their_teachers(finished, stores, tmp_path, monkeypatch)
     assert isinstance(told.network, Told)
     assert told.modality == "all"
 
-    path = write_distillation(tmp_path, name="test", made_up_images=False)
-    assert "Student minus teacher" in path.read_text(encoding="utf-8")
+    page = write_distillation(tmp_path, name="test").read_text(encoding="utf-8")
+    assert "Student minus teacher" in page
+    assert "One student for MR and US" in page
     table = (tmp_path / "tables" / "scores.tex").read_text(encoding="utf-8")
-    scores = load_csv(tmp_path / "tables" / "scores.csv")
-    for row in (row for row in scores if row["model"] == "teacher"):
-        assert f"{row['site']} & {row['n']} & " in table
+    # Every test case is counted, with a Dice that is defined or without.
+    for site, cases in {"us-a": 3, "us-b": 3, "mr-a": 3, "mean over sites": 9}.items():
+        assert f"{site} & {cases} & " in table
+        assert f'class="site">{site}</th><td class="n">{cases}</td>' in page
     lines = {line[0]: line for line in overview_lines(tmp_path)}
     assert set(lines) == {"teacher", "told-labels", "untold-nolabels"}
 
@@ -69,23 +73,68 @@ def test_students_beside_their_teachers(finished, stores, tmp_path, monkeypatch)
         distil(finished.path, stores, tmp_path, replace(OPTIONS, steps=16))
 
 
-def test_without_labels_labels_change_nothing(finished, site_stores, tmp_path, monkeypatch):
+def test_without_labels_labels_change_nothing(finished, write_store, tmp_path):
+    def stores(name, change=None):
+        shapes = {"US": ((24, 36), None), "MR": ((20, 26, 4), 2)}
+        return [
+            write_store(tmp_path / name / modality, site=modality, modality=modality, shape=shape,
+                        slice_axis=axis, change=change).path
+            for modality, (shape, axis) in shapes.items()
+        ]  # fmt: skip
+
+    def empty(_image, label):
+        label[:] = 0
+
+    distil(finished.path, stores("drawn"), tmp_path / "a", OPTIONS)
+    distil(finished.path, stores("empty", empty), tmp_path / "b", OPTIONS)
+    one, other = (
+        {n: load_arrays(tmp_path / study / "models" / f"{n}.safetensors")
+         for n in ("untold-nolabels", "told-labels")}
+        for study in "ab"
+    )  # fmt: skip
+    np.testing.assert_equal(one["untold-nolabels"], other["untold-nolabels"])
+    assert any((one["told-labels"][n] != other["told-labels"][n]).any() for n in one["told-labels"])
+
+
+def test_a_site_prepared_again_is_refused(write_store, make_config, tmp_path):
+    site = {"us-x": write_store(tmp_path / "us-x", site="us-x", seed=1)}
+    run = simulate(make_config("us-x", stores=site, rounds=1), tmp_path / "run")
+    server = [write_store(tmp_path / "server", site="server", seed=3).path]
+    options = replace(OPTIONS, variants=BOTH[1:], steps=8)
+    rows = distil(run.path, server, tmp_path / "out", options)
+    shutil.rmtree(tmp_path / "us-x")
+    write_store(tmp_path / "us-x", site="us-x", seed=2)
+    with pytest.raises(FlamesError, match=r"another store \(us-x\)"):
+        distil(run.path, server, tmp_path / "out", options)
+    shutil.rmtree(tmp_path / "us-x")
+    write_store(tmp_path / "us-x", site="us-x", seed=1)
+    assert distil(run.path, server, tmp_path / "out", options) == rows
+
+
+def test_what_is_missing_or_damaged_is_made_again(finished, site_stores, tmp_path):
     options = replace(OPTIONS, variants=BOTH[1:], modality="US")
     stores = [site_stores["us-a"].path]
-    distil(finished.path, stores, tmp_path / "a", options)
-    real = distillation.load_slices
+    rows = distil(finished.path, stores, tmp_path, options)
+    for name in ("teacher", "untold-nolabels"):
+        (tmp_path / "scores" / f"{name}-us-b.csv").write_text("", encoding="utf-8")
+    (tmp_path / "scores" / "untold-nolabels-us-a.csv").write_text("of another", encoding="utf-8")
+    (tmp_path / "models" / "untold-nolabels.safetensors").unlink()
+    assert distil(finished.path, stores, tmp_path, options) == rows
+    (tmp_path / "distil.json").write_text("", encoding="utf-8")
+    with pytest.raises(FlamesError, match="damaged"):
+        distil(finished.path, stores, tmp_path, options)
 
-    def without_labels(store, split, size):
-        table = real(store, split, size)
-        return replace(table, labels=np.zeros(table.labels.shape, np.uint8))
 
-    monkeypatch.setattr(distillation, "load_slices", without_labels)
-    # Which slice is drawn may look at labels in volumes only; these are images.
-    distil(finished.path, stores, tmp_path / "b", options)
-    one, other = (
-        load_arrays(tmp_path / n / "models" / "untold-nolabels.safetensors") for n in "ab"
-    )
-    np.testing.assert_equal(one, other)
+@pytest.mark.parametrize("made_up", [True, False])
+def test_the_report_says_whose_images_were_scored(write_store, make_config, tmp_path, made_up):
+    site = {"us-x": write_store(tmp_path / "us-x", site="us-x", made_up=made_up)}
+    run = simulate(make_config("us-x", stores=site, rounds=1), tmp_path / "run")
+    server = [write_store(tmp_path / "server", site="server", made_up=not made_up).path]
+    distil(run.path, server, tmp_path / "out", replace(OPTIONS, variants=BOTH[1:]))
+    page = write_distillation(tmp_path / "out", name="test").read_text(encoding="utf-8")
+    assert ("The data are made-up" in page) is made_up
+    assert "One student for US, taught by the server’s model of US" in page
+    assert json.loads((tmp_path / "out" / "distil.json").read_text())["made_up"] is False
 
 
 def test_a_server_without_images_draws_some(finished, tmp_path):
@@ -108,6 +157,9 @@ def test_what_cannot_teach_is_refused(finished, site_stores, stores, tmp_path):
         distil(finished.path, stores, tmp_path / "o", replace(OPTIONS, student="unet"))
     with pytest.raises(FlamesError, match="owns no images of MR"):
         distil(finished.path, [site_stores["us-a"].path], tmp_path / "o", OPTIONS)
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(FlamesError, match="is not an empty folder"):
+        distil(finished.path, stores, tmp_path / "file", OPTIONS)
 
 
 def test_costs_are_counted(finished):

@@ -145,6 +145,13 @@ def test_a_joining_hospital_adapts_a_model_of_volumes(finished, volumes, tmp_pat
     assert adapted.plan is not None
 
 
+def test_a_model_of_volumes_is_refused_before_the_folder_is_taken(finished, write_store, tmp_path):
+    flat = write_store(tmp_path / "flat", site="flat", modality="MR", seed=9)
+    with pytest.raises(FlamesError, match="works on volumes"):
+        adapt(finished.path, flat, tmp_path / "out", AdaptOptions(cases=(0, 2), steps=2))
+    assert not (tmp_path / "out").exists()
+
+
 def test_students_learn_slice_by_slice_only(finished, tmp_path):
     with pytest.raises(FlamesError, match="work on volumes"):
         distil(finished.path, [], tmp_path / "out", DistilOptions(variants=()))

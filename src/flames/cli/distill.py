@@ -35,6 +35,14 @@ def distill(
     for option, value in (("--told", told), ("--labels", labels)):
         if value not in CHOICES:
             raise FlamesError(f"{option} {value!r} is not a choice", nearest(value, CHOICES))
+    one = bool(modality) or student != "student"
+    if one and told == "yes":
+        raise FlamesError(
+            f"a student of {modality} alone has nothing to be told"
+            if modality
+            else f"a student {student!r} cannot be told the modality",
+            "leave --told out, or write --told no",
+        )
     positive(temperature, "--temperature")
     positive(learning_rate, "--learning-rate")
     if not 0 <= share <= 1:
@@ -55,7 +63,6 @@ def distill(
     console = Console()
     if threads:
         torch.set_num_threads(threads)
-    one = bool(modality) or student != "student"
     telling = (False,) if one else CHOICES[told]
     variants = tuple(
         Variant(told=tell, labels=seen) for tell in telling for seen in CHOICES[labels]
@@ -72,7 +79,7 @@ def distill(
     )
     with steps_bar(console, quiet=quiet) as show:
         distil(run, store, out, options, on_progress=show)
-    path = write_distillation(out, name=run.name, made_up_images=not store)
+    path = write_distillation(out, name=run.name)
     print_rows(
         console,
         ("Model", "Dice", "Minus teacher", "Parameters", "ms alone", "ms in batch"),

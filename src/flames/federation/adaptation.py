@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +19,21 @@ from flames.data.slices import Slices, load_slices
 from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
-from flames.files import save_json
+from flames.federation.study import claim, load_scores
 from flames.inference.predict import validate
 from flames.inference.predict_volumes import validate_blocks
-from flames.inference.score import ScoreOptions, TrainedModel, load_model, score_store
+from flames.inference.score import (
+    ScoreOptions,
+    TrainedModel,
+    load_model,
+    refuse_flat,
+    score_store,
+)
 from flames.inference.validation import Validation
 from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import Precision, choose_precision
+from flames.models.student import tell
 from flames.models.weights import load_metadata, model_arrays, save_arrays
 from flames.runs import RunFolder, load_csv, save_csv
 from flames.training.local import Batches
@@ -91,7 +97,8 @@ def adapt(
     that more cases include fewer; with the last weights, since nothing is labelled to choose by,
     and with the presence threshold that suits the labelled cases themselves.
     Both starts have the same cases, batches and steps. Scores are on the site's test cases and kept
-    in ``out/scores``; adapted models in ``out/models``.
+    in ``out/scores``; adapted models in ``out/models``. A point whose score or model is missing,
+    or whose score is damaged, is made again.
 
     Args:
         model: A model file, or a run folder, whose server model of the site's modality is taken.
@@ -101,31 +108,28 @@ def adapt(
         on_progress: Called before each point.
 
     Raises:
-        FlamesError: The model is of another modality, or ``out`` holds another study.
+        FlamesError: The model does not suit the store, or ``out`` holds another study.
     """
     path = find_model(model, store)
+    _check(path, store, options)
     _claim(out, path, store, options)
-    precision = choose_precision(options.training.precision)
-    loaded = load_model(path, precision)
-    if loaded.modality not in ("all", store.modality):
-        raise FlamesError(
-            f"{path} was trained on {loaded.modality}, {store.path} holds {store.modality}",
-            f"name a model of {store.modality}",
-        )
     every = len(store.split("train"))
     wanted = points(options, every)
     rows: list[dict[str, Any]] = []
     for done, point in enumerate(wanted):
         on_progress(f"{point.cases} cases from {point.start}", done, len(wanted))
         kept = out / "scores" / f"{point.name}.csv"
-        if not kept.exists():
+        adapted = out / "models" / f"adapted-{point.cases}-{point.seed}.safetensors"
+        saves = point.start == MODEL and point.cases > 0
+        scores = load_scores(kept, store)
+        if scores is None or (saves and not adapted.exists()):
             trained = _train(path, store, point, options)
-            if point.start == MODEL and point.cases:
-                _save(out / "models" / f"adapted-{point.cases}-{point.seed}.safetensors", trained,
-                      path, store, point)  # fmt: skip
+            if saves:
+                _save(adapted, trained, path, store, point)
             save_csv(kept, _score(trained, store, options))
+            scores = load_csv(kept)
         note = {"start": point.start, "cases": point.cases, "seed": point.seed, "all": every}
-        rows += [note | row for row in load_csv(kept)]
+        rows += [note | row for row in scores]
     save_csv(out / "cases.csv", rows)
     return rows
 
@@ -188,6 +192,7 @@ def _train(path: Path, store: SiteStore, point: Point, options: AdaptOptions) ->
         torch.manual_seed(derive_seed(point.seed, "start"))
         config = ModelConfig.model_validate_json(load_metadata(path)["network"])
         network = precision.place(make_model(config, loaded.plan))
+    tell(network, store.modality)
     rule = loaded.presence
     if point.cases:
         seed = derive_seed(point.seed, store.site, point.cases)
@@ -274,20 +279,28 @@ def _save(path: Path, model: TrainedModel, source: Path, store: SiteStore, point
     save_arrays(path, model_arrays(model.network), metadata)
 
 
+def _check(path: Path, store: SiteStore, options: AdaptOptions) -> None:
+    """Refuse a model that does not suit the store, or a store with nothing to train or score on."""
+    loaded = load_model(path, choose_precision(options.training.precision))
+    if loaded.modality not in ("all", store.modality):
+        raise FlamesError(
+            f"{path} was trained on {loaded.modality}, {store.path} holds {store.modality}",
+            f"name a model of {store.modality}",
+        )
+    flat = [case.case_id for case in store.info.cases if case.slice_axis is None]
+    if loaded.plan is not None and flat:
+        raise refuse_flat(loaded, f"{store.path}: {flat[0]}")
+    for name, ids in (("train", store.splits.train), ("test", store.splits.test)):
+        if not ids:
+            raise FlamesError(
+                f"{store.path} has no {name} case", "prepare the site with more cases or other seed"
+            )
+
+
 def _claim(out: Path, model: Path, store: SiteStore, options: AdaptOptions) -> None:
     """Make the folder this study's own, or check that it already is."""
     mine = options.as_dict() | {
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
         "store": store.splits.cases_digest,
     }
-    known = out / "adapt.json"
-    if known.exists():
-        found = json.loads(known.read_text(encoding="utf-8"))
-        if different := sorted(key for key in mine if found.get(key) != mine[key]):
-            raise FlamesError(
-                f"{out} was made with another {', '.join(different)}", "name a new --out"
-            )
-    elif out.exists() and any(out.iterdir()):
-        raise FlamesError(f"{out} is not empty and holds no such study", "name a new --out")
-    else:
-        save_json(known, mine)
+    claim(out / "adapt.json", mine)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,13 @@ import numpy as np
 import torch
 
 from flames.config import ModelConfig, ModelName, RunConfig, TrainingConfig, load_config
-from flames.data.slices import load_slices
-from flames.data.store import SiteStore
+from flames.data.slices import Slices, load_slices
+from flames.data.store import SiteStore, Split
 from flames.data.synthetic.hospitals import HOSPITALS
 from flames.data.synthetic.stores import make_store
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
-from flames.files import save_json
+from flames.federation.study import claim, load_record, load_scores
 from flames.inference.cost import cost, parameters
 from flames.inference.predict import validate
 from flames.inference.score import ScoreOptions, TrainedModel, load_model, score_store
@@ -42,6 +41,9 @@ from flames.training.loop import make_optimizer, train
 TEACHER = "teacher"
 LARGEST_SHARE = 0.25
 """A student is at most this share of its smallest teacher's parameters."""
+RECORD = "distil.json"
+BESIDE = {"made-up"}
+"""What may lie in the folder of a study that has not begun: images that the server drew."""
 LOOKS = 8
 """How often in its training a student is judged on validation cases."""
 
@@ -88,7 +90,7 @@ class Classroom:
     config: RunConfig
     precision: Precision
     made_up: bool
-    """Whether the server had to draw its images."""
+    """Whether the server had to draw its images; those of the sites are another matter."""
 
 
 def distil(
@@ -110,11 +112,9 @@ def distil(
 
     Raises:
         FlamesError: The run has no modality models, a teacher has no images, a student is too
-            large, or ``out`` holds another study.
+            large, or ``out`` holds another study, such as one of the sites' stores as they were.
     """
-    held = {path.name for path in out.iterdir()} if out.exists() else set()
-    if held - {"made-up"} and "distil.json" not in held:
-        raise FlamesError(f"{out} is not empty and holds no such study", "name a new --out")
+    load_record(out / RECORD, beside=BESIDE)
     room = open_classroom(run, stores, out, options)
     _claim(out, room, options)
     rows = _score_all(room.teachers, room, out, TEACHER, on_progress)
@@ -122,6 +122,8 @@ def distil(
     for number, variant in enumerate(options.variants):
         path = out / "models" / f"{variant.name}.safetensors"
         if not path.exists():
+            for stale in (out / "scores").glob(f"{variant.name}-*.csv"):
+                stale.unlink()  # of a student that is gone
             _teach(room, variant, options, path, partial(on_progress, f"teach {variant.name}"))
         student = load_model(path, room.precision)
         on_progress(f"score {variant.name}", number, len(options.variants))
@@ -189,7 +191,7 @@ def _save_costs(
     """Measure what the models cost, unless the file says so of the same ones already."""
     named = [(TEACHER, model) for model in room.teachers.values()]
     named += [(v.name, model) for v, model in zip(options.variants, students, strict=True)]
-    known = [row["model"] for row in load_csv(path)] if path.exists() else []
+    known = [row.get("model") for row in load_csv(path)] if path.exists() else []
     if known != [name for name, _ in named]:
         save_csv(path, [cost(model, name) for name, model in named])
 
@@ -204,14 +206,13 @@ def _teach(
     """Train one student, keep its best weights on the server's validation cases, and save it."""
     name: ModelName = "told-student" if variant.told else options.student
     config = ModelConfig(name=name, pretrained=False)
-    size = next(iter(room.teachers.values())).image_size
     torch.manual_seed(derive_seed(options.seed, "student"))
     student = room.precision.place(make_model(config))
     lessons = [
-        Lesson(group, model.network, [load_slices(s, "train", size) for s in room.server[group]])
+        Lesson(group, model.network, _tables(room, group, "train", labels=variant.labels))
         for group, model in sorted(room.teachers.items())
     ]
-    judges = {group: _judges(room, group, size, labels=variant.labels) for group in room.teachers}
+    judges = {g: _tables(room, g, "val", labels=variant.labels) for g in room.teachers}
     optimizer = make_optimizer(student, options.training)
     batches = teaching_batches(
         lessons,
@@ -256,7 +257,7 @@ def _teach(
         "kind": "server",
         "modality": "all" if len(room.teachers) > 1 else next(iter(room.teachers)),
         "network": config.model_dump_json(),
-        "image_size": size,
+        "image_size": next(iter(room.teachers.values())).image_size,
         "presence_threshold": rule.threshold,
         "presence_calibration": rule.calibration,
         "seed": options.seed,
@@ -272,14 +273,17 @@ def _tell_step(
     progress(start + done, total)
 
 
-def _judges(room: Classroom, group: str, size: int, *, labels: bool) -> list[Any]:
-    """Return validation slices: with labels, or without any with the teacher's marks instead."""
-    tables = [load_slices(store, "val", size) for store in room.server[group]]
+def _tables(room: Classroom, group: str, split: Split, *, labels: bool) -> list[Slices]:
+    """Return the server's slices: with labels, or without any with the teacher's marks instead.
+
+    Marks then also decide which slices count as with tumour, so that no label decides anything.
+    """
+    teacher = room.teachers[group]
+    tables = [load_slices(store, split, teacher.image_size) for store in room.server[group]]
     if labels:
         return tables
-    teacher = room.teachers[group].network
     return [
-        as_the_teacher_sees(table, teacher, precision=room.precision, batch_size=16)
+        as_the_teacher_sees(table, teacher.network, precision=room.precision, batch_size=16)
         for table in tables
     ]
 
@@ -297,7 +301,8 @@ def _score_all(
     for done, (site, store) in enumerate(room.sites.items()):
         on_progress(f"score {name} on {site}", done, len(room.sites))
         kept = out / "scores" / f"{name}-{site}.csv"
-        if not kept.exists():
+        scores = load_scores(kept, store)
+        if scores is None:
             found = score_store(
                 models[store.modality],
                 store,
@@ -306,7 +311,8 @@ def _score_all(
                 options=options,
             )
             save_csv(kept, [case.row for case in found])
-        rows += [{"student": name} | row for row in load_csv(kept)]
+            scores = load_csv(kept)
+        rows += [{"student": name} | row for row in scores]
     return rows
 
 
@@ -331,6 +337,7 @@ def _made_up(teachers: Mapping[str, Path], out: Path, options: DistilOptions) ->
 
 
 def _claim(out: Path, room: Classroom, options: DistilOptions) -> None:
+    """Make the folder this study's own, or check that it already is."""
     mine = {
         "teachers": {
             group: hashlib.sha256(
@@ -341,7 +348,9 @@ def _claim(out: Path, room: Classroom, options: DistilOptions) -> None:
         "server_stores": sorted(
             store.splits.cases_digest for mine in room.server.values() for store in mine
         ),
+        "store": {site: _scored(store) for site, store in room.sites.items()},
         "made_up": room.made_up,
+        "sites_made_up": all(store.info.made_up for store in room.sites.values()),
         "student": options.student,
         "steps": options.steps,
         "share": options.share,
@@ -349,12 +358,10 @@ def _claim(out: Path, room: Classroom, options: DistilOptions) -> None:
         "training": options.training.model_dump(mode="json"),
         "seed": options.seed,
     }
-    known = out / "distil.json"
-    if known.exists():
-        found = json.loads(known.read_text(encoding="utf-8"))
-        if different := sorted(key for key in mine if found.get(key) != mine[key]):
-            raise FlamesError(
-                f"{out} was made with another {', '.join(different)}", "name a new --out"
-            )
-        return
-    save_json(known, mine)
+    claim(out / RECORD, mine, beside=BESIDE)
+
+
+def _scored(store: SiteStore) -> str:
+    """Return a digest of a site's cases, and of how its test cases are seen and measured."""
+    cases = [(c.case_id, c.intensity, c.spacing, c.spacing_unit) for c in store.split("test")]
+    return hashlib.sha256(f"{store.splits.cases_digest} {cases}".encode()).hexdigest()

@@ -103,10 +103,19 @@ def curve_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def sentence(curve: Sequence[Row]) -> str:
-    """Return in words how many labelled cases are worth all of them."""
+    """Return in words how many labelled cases are worth all of them.
+
+    A Dice that a table shows as 0.000 is worth nothing, whatever it is compared with.
+    """
     goal = curve[-1]["nothing_dice"]
     best = [row for row in curve if row["model_dice"] is not None and goal is not None]
-    reached = next((row["cases"] for row in best if row["model_dice"] >= goal), None)
+    found = [row for row in best if row["model_dice"] >= 0.0005]
+    if best and not found and goal < 0.0005:
+        return (
+            "Neither the federation’s model, with any of these numbers of cases, nor training from "
+            f"nothing with all {curve[-1]['cases']} finds a tumour."
+        )
+    reached = next((row["cases"] for row in found if row["model_dice"] >= goal), None)
     if reached is None:
         return (
             "With none of these numbers of cases does the federation’s model reach what training "

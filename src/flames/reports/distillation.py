@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from flames.runs import load_csv, save_csv
 TEACHER = "teacher"
 
 
-def write_distillation(out: Path, *, name: str, made_up_images: bool) -> Path:
+def write_distillation(out: Path, *, name: str) -> Path:
     """Write ``report.html`` and ``tables/`` from the study in ``out``; return the page."""
+    study = json.loads((out / "distil.json").read_text(encoding="utf-8"))
     rows = load_csv(out / "cases.csv")
     values: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in rows:
@@ -35,10 +38,11 @@ def write_distillation(out: Path, *, name: str, made_up_images: bool) -> Path:
     save_csv(out / "tables" / "paired.csv", [rounded(row) for row in paired])
     costs = load_csv(out / "costs.csv")
     head = ["site", "test cases", *scores]
-    sites = [*dict.fromkeys(row["site"] for row in rows), MEAN]
+    counts = {site: len(cases) for site, cases in groups.items()}
+    counts[MEAN] = sum(counts.values())
     cells = [
-        [site, str(scores[TEACHER][site]["n"]), *(estimate(v[site]) for v in scores.values())]
-        for site in sites
+        [site, str(count), *(estimate(v[site]) for v in scores.values())]
+        for site, count in counts.items()
     ]
     caption = "Dice of teachers and students on test cases, 95 % bootstrap intervals."
     save_text(
@@ -47,12 +51,11 @@ def write_distillation(out: Path, *, name: str, made_up_images: bool) -> Path:
     page = Page(
         kicker="distillation",
         name=name,
-        lead="One student for all modalities, taught by the server’s models, on every site’s test "
-        "cases beside them.",
+        lead=_lead(sorted(study["teachers"])),
         facts=[
             ("Students", str(len(scores) - 1)),
-            ("Sites", str(len(sites) - 1)),
-            ("Images at the server", "made-up" if made_up_images else "its own stores"),
+            ("Sites", str(len(groups))),
+            ("Images at the server", "made-up" if study["made_up"] else "its own stores"),
         ],
         sections=[
             PageSection("Sites", "Dice on test cases.", [PageTable(head, cells, last_apart=True)]),
@@ -70,10 +73,11 @@ def write_distillation(out: Path, *, name: str, made_up_images: bool) -> Path:
             "from its teachers alone, and validation compared it with them.",
             *(
                 ["The server owned no images: it taught with made-up ones, which cost Dice."]
-                if made_up_images
+                if study["made_up"]
                 else []
             ),
         ],
+        made_up=study["sites_made_up"],
     )
     return write_page(out / "report.html", page)
 
@@ -95,6 +99,19 @@ def overview_lines(out: Path) -> list[list[str]]:
         ]
         for row in scores
     ]
+
+
+def _lead(modalities: Sequence[str]) -> str:
+    *others, last = modalities
+    if not others:
+        return (
+            f"One student for {last}, taught by the server’s model of {last}, beside it on every "
+            f"{last} site’s test cases."
+        )
+    return (
+        f"One student for {', '.join(others)} and {last}, taught by the server’s models, on every "
+        "site’s test cases beside them."
+    )
 
 
 def _differences(paired: list[dict[str, Any]]) -> PageTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def write_generalisation(out: Path, *, name: str, config_text: str, made_up: boo
         mine = [r for r in rows if kind in r["kinds"].split() and r["claim"] in NAMES]
         if mine:
             found = _kind(mine)
-            table = _score_table(found[0])
+            table = _score_table(found[0], groups_by_site(mine))
             sections.append(_section(title, kind, table, found[1]))
             text = latex_table(*table, caption=f"Dice on a left-out {kind}.", last_apart=True)
             save_text(out / "tables" / f"{kind}.tex", text)
@@ -158,10 +158,14 @@ def _matrix_section(rows: list[dict[str, Any]]) -> PageSection:
     )
 
 
-def _score_table(scores: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def _score_table(
+    scores: list[dict[str, Any]], cases: Mapping[str, Sized]
+) -> tuple[list[str], list[list[str]]]:
     cells = {(row["claim"], row["site"]): row for row in scores}
+    counts = {site: len(known) for site, known in cases.items()}
+    counts[MEAN] = sum(counts.values())
     rows = [
-        [site, str(cells["server", site]["n"]), *(estimate(cells[c, site]) for c in NAMES)]
+        [site, str(counts[site]), *(estimate(cells[c, site]) for c in NAMES)]
         for site in _sites(scores)
     ]
     return ["left-out site", "test cases", *NAMES.values()], rows

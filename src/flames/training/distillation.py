@@ -23,6 +23,7 @@ class Lesson:
     modality: str
     teacher: nn.Module
     tables: Sequence[Slices]
+    """Their labels are part of the targets, and decide which slices are drawn."""
 
 
 def teaching_batches(
@@ -66,6 +67,11 @@ def as_the_teacher_sees(
     table: Slices, teacher: nn.Module, *, precision: Precision, batch_size: int
 ) -> Slices:
     """Return the slices with what the teacher marks in place of the label."""
-    probs = predict_squares(teacher, table.images, precision=precision, batch_size=batch_size)
-    marked = (probs.numpy() > 0.5).astype(np.uint8) * np.uint8(255)
+    marked = np.zeros(table.images.shape, np.uint8)
+    for start in range(0, len(table), batch_size):
+        part = slice(start, start + batch_size)
+        probs = predict_squares(
+            teacher, table.images[part], precision=precision, batch_size=batch_size
+        )
+        marked[part] = (probs.numpy() > 0.5) * np.uint8(255)
     return Slices(table.images, marked, table.case_ids)

@@ -1,0 +1,107 @@
+"""The folder of a study: what it was made with, and the scores that are kept in it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flames.data.store import SiteStore
+from flames.errors import FlamesError
+from flames.files import save_json
+from flames.metrics.tables import number
+from flames.runs import load_csv
+
+COLUMNS = {"site", "modality", "organ", "case_id", "group", "dice"}
+"""What reports read of a kept score."""
+
+
+def claim(record: Path, mine: Mapping[str, Any], *, beside: Collection[str] = ()) -> None:
+    """Make the record's folder this study's own, or check that it already is.
+
+    Args:
+        record: File that says what the study is made with; its folder is the study's.
+        mine: What decides the study's numbers, as JSON has it.
+        beside: Names that may lie in the folder of a study that has not begun.
+
+    Raises:
+        FlamesError: The folder is no folder, holds something else or another study, or the record
+            is damaged.
+    """
+    found = load_record(record, beside=beside)
+    if found is None:
+        save_json(record, dict(mine))
+        return
+    if missing := sorted(mine.keys() - found.keys()):
+        raise FlamesError(
+            f"{record} does not say with which {_words(missing)} it was made", "name a new --out"
+        )
+    if different := sorted(_differences(found, mine)):
+        raise FlamesError(
+            f"{record.parent} was made with another {_words(different)}", "name a new --out"
+        )
+
+
+def load_record(record: Path, *, beside: Collection[str] = ()) -> dict[str, Any] | None:
+    """Return what a study was made with; None where its folder is free for a new one.
+
+    Raises:
+        FlamesError: The folder is no folder or holds something else, or the record is damaged.
+    """
+    out = record.parent
+    if out.exists() and not out.is_dir():
+        raise FlamesError(f"{out} is not an empty folder", "name a new --out")
+    if not record.exists():
+        if out.exists() and {path.name for path in out.iterdir()} - set(beside):
+            raise FlamesError(f"{out} is not empty and holds no such study", "name a new --out")
+        return None
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(record, str(error)) from error
+    if not isinstance(found, dict):
+        raise _damaged(record, "it holds no object")
+    return found
+
+
+def load_scores(path: Path, store: SiteStore) -> list[dict[str, str]] | None:
+    """Return kept scores of a store's test cases; None where they must be made again.
+
+    That is where the file is missing, empty or damaged, or holds other cases.
+    """
+    try:
+        rows = load_csv(path)
+        for row in rows:
+            if not row.keys() >= COLUMNS or None in row or None in row.values():
+                return None
+            number(row["dice"])
+    except (OSError, ValueError, csv.Error):
+        return None
+    wanted = [case.case_id for case in store.split("test")]
+    return rows if [row["case_id"] for row in rows] == wanted else None
+
+
+def _differences(found: Mapping[str, Any], mine: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in mine.items():
+        if found[key] == value:
+            continue
+        if isinstance(value, dict) and isinstance(found[key], dict):
+            parts = sorted(
+                part for part in value.keys() | found[key].keys()
+                if value.get(part) != found[key].get(part)
+            )  # fmt: skip
+            yield f"{key} ({', '.join(parts)})"
+        else:
+            yield key
+
+
+def _words(keys: Collection[str]) -> str:
+    return ", ".join(keys).replace("_", " ")
+
+
+def _damaged(record: Path, why: str) -> FlamesError:
+    return FlamesError(
+        f"{record} is damaged: {why}", "restore the file, or name a new --out and do all again"
+    )
