@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -36,6 +37,25 @@ def _small_student():
 @pytest.fixture
 def stores(site_stores):
     return [store.path for store in site_stores.values()]
+
+
+def test_where_no_site_is_here_scores_are_on_the_servers_test_cases(
+    finished, stores, tmp_path, make_config
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished.path, run, ignore=shutil.ignore_patterns("state"))
+    text = (run / "config.toml").read_text(encoding="utf-8")
+    kept = [line for line in text.splitlines() if not line.startswith("store = ")]
+    away = re.sub(r", store = \"[^\"]*\"", "", "\n".join(kept))
+    (run / "config.toml").write_text(away, encoding="utf-8")
+    rows = distil(run, stores, tmp_path / "out", OPTIONS)
+    assert {r["site"] for r in rows} == {"us-a", "us-b", "mr-a"}
+    page = write_distillation(tmp_path / "out", name="test").read_text(encoding="utf-8")
+    assert "No site’s store is here" in page
+    here = distil(finished.path, stores, tmp_path / "here", OPTIONS)
+    assert sorted(map(str, here)) == sorted(map(str, rows))
+    page = write_distillation(tmp_path / "here", name="test").read_text(encoding="utf-8")
+    assert "No site’s store is here" not in page
 
 
 def test_students_beside_their_teachers(finished, stores, tmp_path, monkeypatch):

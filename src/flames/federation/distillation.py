@@ -91,6 +91,8 @@ class Classroom:
     precision: Precision
     made_up: bool
     """Whether the server had to draw its images; those of the sites are another matter."""
+    here: bool
+    """Whether `sites` are those of the run; else they are the server's own stores."""
 
 
 def distil(
@@ -182,7 +184,15 @@ def open_classroom(
         for site in config.sites
         if site.store is not None and (store := SiteStore.open(site.store)).modality in teachers
     }
-    return Classroom(teachers, server, sites, config, precision, not stores)
+    here = bool(sites)
+    if not here:  # a consortium's run: its sites keep their stores to themselves
+        sites = {s.site: s for mine in server.values() for s in mine if s.split("test")}
+    if not sites:
+        raise FlamesError(
+            "no store with a test case is here to score teachers and students on",
+            "add --store with one that has test cases",
+        )
+    return Classroom(teachers, server, sites, config, precision, not stores, here)
 
 
 def _save_costs(
@@ -350,6 +360,7 @@ def _claim(out: Path, room: Classroom, options: DistilOptions) -> None:
         ),
         "store": {site: _scored(store) for site, store in room.sites.items()},
         "made_up": room.made_up,
+        "sites_here": room.here,
         "sites_made_up": all(store.info.made_up for store in room.sites.values()),
         "student": options.student,
         "steps": options.steps,

@@ -76,6 +76,14 @@ def write_distillation(out: Path, *, name: str) -> Path:
                 if study["made_up"]
                 else []
             ),
+            *(
+                []
+                if study["sites_here"]
+                else [
+                    "No site’s store is here: scores are on the test cases of the server’s own "
+                    "stores, of which it taught with others."
+                ]
+            ),
         ],
         made_up=study["sites_made_up"],
     )
