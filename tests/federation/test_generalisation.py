@@ -12,7 +12,7 @@ from flames.federation.generalisation import (
     save_plan,
     score_generalisation,
 )
-from flames.reports.generalisation import write_generalisation
+from flames.reports.generalisation import _of, write_generalisation
 from flames.runs import load_csv
 
 
@@ -69,6 +69,15 @@ def test_a_strategy_without_a_modality_model_is_refused(make_config, site_stores
     for name in ("local", "fedbn", "fedavg"):
         with pytest.raises(FlamesError, match="no model of a modality"):
             generalisation_jobs(make_config(strategy={"name": name}), parts, seeds=1, out=tmp_path)
+
+
+def test_hospitals_whose_organ_others_hold_are_told_apart():
+    rows = [{"kinds": kinds} for kinds in ("hospital", "hospital organ", "organ", "")]
+    assert _of("organ", rows) == rows[1:3]
+    assert _of("hospital", rows) == rows[:2]
+    assert _of("known-organ", rows) == rows[:1]
+    assert _of("known-organ", rows[:1]) == [], "the part on hospitals says it already"
+    assert _of("known-organ", rows[1:]) == []
 
 
 def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_path):
