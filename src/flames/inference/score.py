@@ -175,12 +175,7 @@ def score_store(
     Raises:
         FlamesError: The store's modality is not the model's.
     """
-    if model.modality not in ("all", store.modality):
-        raise FlamesError(
-            f"model {model.name} was trained on {model.modality}, {store.path} holds "
-            f"{store.modality}",
-            f"score it on stores of {model.modality}",
-        )
+    check_modality(model, store)
     flat = [c.case_id for c in store.split(options.split) if c.slice_axis is None]
     if model.plan is not None and flat:
         raise refuse_flat(model, f"{store.path}: {flat[0]}")
@@ -220,6 +215,20 @@ def score_store(
         yield ScoredCase(row, case, prediction, reliability(probs, label))
         if progress is not None:
             progress(done + 1)
+
+
+def check_modality(model: TrainedModel, store: SiteStore) -> None:
+    """Refuse a store of a modality that the model was not trained on.
+
+    Raises:
+        FlamesError: It is one.
+    """
+    if model.modality not in ("all", store.modality):
+        raise FlamesError(
+            f"model {model.name} was trained on {model.modality}, {store.path} holds "
+            f"{store.modality}",
+            f"score it on stores of {model.modality}",
+        )
 
 
 def refuse_flat(model: TrainedModel, what: str) -> FlamesError:
