@@ -132,6 +132,19 @@ def test_a_run_from_images_to_report(flames, tmp_path):
     with (tmp_path / "scores" / "cases.csv").open(newline="", encoding="utf-8") as file:
         assert {row["site"] for row in csv.DictReader(file)} == {"us-ovary"}
 
+    shifted = tmp_path / "shifted"
+    table = ["evaluate", run, "--site", store, "--out", shifted, "--shifts"]
+    code, out, _ = flames(*table, "--json")
+    assert code == 0
+    told = {row["shift"]: row for row in json.loads(out)["shifts"]}
+    assert told["none"]["change"] is None
+    assert told["blur mild"]["change"]["mean"] is not None
+    code, out, _ = flames(*table)
+    lines = [line.split() for line in out.splitlines()]
+    for shift, row in told.items():
+        (line,) = [line for line in lines if line[:-2] == shift.split()]
+        assert line[-2] == f"{row['dice']['mean']:.3f}"
+
     wrong = tmp_path / "data" / "mr-brain"
     code, _, err = flames(
         "evaluate", run, "--site", wrong, "--out", tmp_path / "w", "--model", "server:US"

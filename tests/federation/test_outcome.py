@@ -108,10 +108,23 @@ def test_evaluate_refuses_what_does_not_fit(finished, site_stores, tmp_path, mod
     assert not (tmp_path / "o").exists()
 
 
-def test_evaluate_leaves_a_full_folder_alone(finished, site_stores, tmp_path):
+def test_evaluate_leaves_a_full_folder_and_a_file_alone(finished, site_stores, tmp_path):
     (tmp_path / "mine").touch()
-    with pytest.raises(FlamesError, match="not empty"):
-        evaluate_run(finished.path, [site_stores["us-a"].path], tmp_path, model=None, split="test")
+    for out in (tmp_path, tmp_path / "mine"):
+        with pytest.raises(FlamesError, match="is not an empty folder"):
+            evaluate_run(finished.path, [site_stores["us-a"].path], out, model=None, split="test")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_evaluate_refuses_two_stores_of_one_site_before_scoring(
+    finished, site_stores, write_store, tmp_path
+):
+    twin = write_store(tmp_path / "elsewhere", site="us-a", seed=9)
+    sites = [site_stores["us-a"].path, twin.path]
+    with pytest.raises(FlamesError, match="both of site 'us-a'") as caught:
+        evaluate_run(finished.path, sites, tmp_path / "out", model=None, split="test")
+    assert all(str(path) in caught.value.found for path in sites)
+    assert not (tmp_path / "out").exists()
 
 
 def test_models_say_what_they_learned_from_in_aggregates(make_config, site_stores, tmp_path):

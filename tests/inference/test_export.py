@@ -21,6 +21,7 @@ from flames.inference.export.check import Shown, compare_squares, find_images
 from flames.inference.export.targets import TARGETS, Target, export_model
 from flames.inference.load import load_any
 from flames.inference.score import TrainedModel, load_model
+from flames.models.weights import load_metadata
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +173,20 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path):
             export_model(model, path, target, out, images=given)
         assert caught.value.remedy
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporters' own
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_exported_file_with_weights_that_are_not_finite_is_refused(tmp_path: Path, target: str):
+    path = model_file(tmp_path / "run", "CT")
+    model = load_model(path, CPU)
+    with torch.no_grad():
+        next(model.network.parameters()).fill_(torch.nan)
+    (tmp_path / "out").mkdir()
+    written = TARGETS[target].write(model, load_metadata(path), tmp_path / "out")
+    with pytest.raises(FlamesError, match=r"not finite: array '.*conv.*' ") as caught:
+        load_any(written, CPU)
+    assert str(written) in caught.value.found
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.ts", "model.safetensors", "model.bin"])

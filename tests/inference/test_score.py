@@ -121,6 +121,25 @@ def test_a_file_with_weights_of_another_network_is_refused(tmp_path):
         load_model(tmp_path / "m", FLOAT32)
 
 
+def test_a_file_with_weights_that_are_not_finite_is_refused(tmp_path):
+    wrong = {
+        name: array * np.nan for name, array in model_arrays(make_model(ModelConfig())).items()
+    }
+    save_arrays(tmp_path / "m", wrong, metadata())
+    with pytest.raises(FlamesError, match=r"m has weights that are not finite: array .* more are"):
+        load_model(tmp_path / "m", FLOAT32)
+
+
+def test_a_model_whose_probabilities_are_not_numbers_is_refused(site_stores):
+    class Overflowing(Bright):
+        def forward(self, image):
+            return image * torch.inf - image * torch.inf
+
+    model = replace(trained("MR"), network=Overflowing())
+    with pytest.raises(FlamesError, match="server:MR gives probabilities that are not numbers"):
+        list(score_store(model, site_stores["mr-a"], site="x", precision=FLOAT32, options=OPTIONS))
+
+
 def test_a_gallery_shows_best_median_and_worst(site_stores, tmp_path):
     from PIL import Image
 

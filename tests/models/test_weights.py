@@ -14,6 +14,7 @@ from flames.models.weights import (
     LazyArrays,
     load_arrays,
     load_metadata,
+    load_weights,
     model_arrays,
     save_arrays,
     set_model_arrays,
@@ -81,6 +82,43 @@ def test_weights_of_another_network_are_refused():
     wrong = model_arrays(network()) | {"0.weight": np.ones((2, 1, 5, 5), np.float32)}
     with pytest.raises(FlamesError, match=r"not of this network.*0\.weight"):
         set_model_arrays(network(), wrong)
+
+
+def test_a_file_of_another_network_is_named_with_how_many_arrays_differ(tmp_path):
+    path = tmp_path / "sent.safetensors"
+    known = model_arrays(network())
+    for changes, words in (
+        ({"0.weight": np.ones((2, 1, 5, 5), np.float32)}, "array '0.weight' differs"),
+        ({"0.weight": known["1.bias"], "1.bias": known["0.weight"]}, "and 1 more differ"),
+    ):
+        save_arrays(path, known | changes)
+        with pytest.raises(FlamesError, match=words) as caught:
+            load_weights(network(), path)
+        assert str(path) in caught.value.found
+
+
+@pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_a_file_with_weights_that_are_not_finite_is_refused(tmp_path, name, value):
+    path = tmp_path / "sent.safetensors"
+    wrong = model_arrays(network())
+    wrong[name] = wrong[name].astype(np.float64)
+    wrong[name].flat[-1] = value
+    save_arrays(path, wrong)
+    with pytest.raises(FlamesError, match=f"not finite: array '{name}' is not") as caught:
+        load_weights(network(), path)
+    assert str(path) in caught.value.found
+    assert "earlier round" in caught.value.remedy
+
+
+def test_large_weights_whose_sum_is_not_finite_are_taken(tmp_path):
+    large = model_arrays(network())
+    large["0.weight"][:] = 3e38
+    save_arrays(tmp_path / "w", large)
+    model = network()
+    load_weights(model, tmp_path / "w")
+    assert float(model[0].weight.detach().sum()) == np.inf
+    assert float(model[0].weight.detach()[0, 0, 0, 0]) == np.float32(3e38)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 60, -1])

@@ -10,13 +10,17 @@ import typer
 def evaluate(
     run: Path = typer.Argument(..., help="A finished run's folder."),
     site: list[Path] = typer.Option(..., "--site", help="A prepared store; may be repeated."),
-    out: Path = typer.Option(..., "--out", "-o", help="New folder for the scores."),
+    out: Path = typer.Option(
+        ..., "--out", "-o", help="New folder for the scores; with --shifts, also a stopped one's."
+    ),
     model: str = typer.Option(
         "",
         "--model",
         help="server:MODALITY or personal:SITE; default: the modality's server model.",
     ),
-    split: str = typer.Option("test", "--split", help="train, val, test or all."),
+    split: str = typer.Option(
+        "test", "--split", help="train, val, test or, without --shifts, all."
+    ),
     shifts: bool = typer.Option(
         False, "--shifts", help="Score under shifts of the machine instead."
     ),
@@ -26,7 +30,7 @@ def evaluate(
     from flames.federation.evaluation import evaluate_run
 
     if shifts:
-        _shifts(run, site, out, model or None, split)
+        _shifts(run, site, out, model or None, split, as_json=json_)
         return
     summary = evaluate_run(run, site, out, model=model or None, split=split)
     if json_:
@@ -43,16 +47,23 @@ def evaluate(
     console.print(f"scores: {out / 'cases.csv'}", soft_wrap=True, highlight=False)
 
 
-def _shifts(run: Path, sites: list[Path], out: Path, model: str | None, split: str) -> None:
+def _shifts(
+    run: Path, sites: list[Path], out: Path, model: str | None, split: str, *, as_json: bool
+) -> None:
     from rich.console import Console
 
     from flames.cli.progress import print_rows, steps_bar
     from flames.federation.robustness import evaluate_shifts
-    from flames.reports.robustness import overview_lines, write_robustness
+    from flames.reports.robustness import overview, overview_lines, write_robustness
 
     console = Console()
-    with steps_bar(console, quiet=False) as show:
+    with steps_bar(console, quiet=as_json) as show:
         evaluate_shifts(run, sites, out, model=model, split=split, on_progress=show)
     path = write_robustness(out, name=run.name, seed=0)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps({"schema_version": 1, "shifts": overview(out)}, indent=2))
+        return
     print_rows(console, ("Shift", "Dice", "Change"), overview_lines(out))
     console.print(f"report: {path}", soft_wrap=True, highlight=False)

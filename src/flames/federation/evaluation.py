@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flames.config import RunConfig, load_config
-from flames.data.store import SPLITS, SiteStore
+from flames.data.store import SPLITS, SiteStore, Split
 from flames.errors import FlamesError, nearest
 from flames.files import save_json
 from flames.inference.score import ScoreOptions, load_model, score_store
@@ -30,36 +30,67 @@ def evaluate_run(
         split: A side of the split, or ``all`` for a store that nobody trained on.
 
     Raises:
-        FlamesError: There is no such run, model, split or store, or ``out`` holds something.
+        FlamesError: There is no such run, model, split or store, two stores are of one site, or
+            ``out`` is not an empty folder.
     """
-    run = RunFolder(path)
-    if not run.config.exists():
-        raise FlamesError(f"{path} is not a run folder", "name a folder that 'flames run' wrote")
-    if out.exists() and any(out.iterdir()):
-        raise FlamesError(f"{out} is not empty", "name a new --out")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FlamesError(f"{out} is not an empty folder", "name a new --out")
     if split not in (*SPLITS, "all"):
         raise FlamesError(f"unknown split {split!r}", nearest(split, (*SPLITS, "all")))
-    config = load_config(run.config)
+    run, config = open_run(path)
     precision = choose_precision(config.training.precision)
     rows: list[dict[str, Any]] = []
-    opened = [SiteStore.open(site) for site in sites]
-    for store in opened:
+    for store in open_stores(sites):
         trained = load_model(model_path(run, model, store), precision)
         for side in SPLITS if split == "all" else (split,):
-            options = ScoreOptions(
-                config.evaluation.batch_size,
-                config.evaluation.flip,
-                config.evaluation.nsd_tolerance,
-                side,  # type: ignore[arg-type]
-            )
             scored = score_store(
-                trained, store, site=store.site, precision=precision, options=options
+                trained,
+                store,
+                site=store.site,
+                precision=precision,
+                options=score_options(config, side),  # type: ignore[arg-type]
             )
             rows += [case.row for case in scored]
     summary = _summary(config, rows)
     save_csv(out / "cases.csv", rows)
     save_json(out / "summary.json", summary)
     return summary
+
+
+def open_run(path: Path) -> tuple[RunFolder, RunConfig]:
+    """Return a run's folder and its configuration.
+
+    Raises:
+        FlamesError: There is no run.
+    """
+    run = RunFolder(path)
+    if not run.config.exists():
+        raise FlamesError(f"{path} is not a run folder", "name a folder that 'flames run' wrote")
+    return run, load_config(run.config)
+
+
+def open_stores(sites: Sequence[Path]) -> list[SiteStore]:
+    """Return the stores, whose scores their site names tell apart.
+
+    Raises:
+        FlamesError: There is no such store, or two have one site name.
+    """
+    found: dict[str, SiteStore] = {}
+    for store in map(SiteStore.open, sites):
+        if other := found.get(store.site):
+            raise FlamesError(
+                f"{other.path} and {store.path} are both of site {store.site!r}, so their scores "
+                "could not be told apart",
+                "score each with a command and an --out of its own",
+            )
+        found[store.site] = store
+    return list(found.values())
+
+
+def score_options(config: RunConfig, side: Split) -> ScoreOptions:
+    """Return how a run predicts and judges, on one side of the split."""
+    judged = config.evaluation
+    return ScoreOptions(judged.batch_size, judged.flip, judged.nsd_tolerance, side)
 
 
 def model_path(run: RunFolder, model: str | None, store: SiteStore) -> Path:

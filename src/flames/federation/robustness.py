@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flames.config import load_config
+from flames.config import RunConfig
 from flames.data.store import SPLITS, SiteStore
-from flames.errors import FlamesError, nearest
-from flames.federation.evaluation import model_path
-from flames.inference.score import ScoreOptions, load_model
+from flames.errors import FlamesError
+from flames.federation.evaluation import model_path, open_run, open_stores, score_options
+from flames.files import save_json
+from flames.inference.score import ScoreOptions, check_modality, load_model
 from flames.inference.shifts import score_shifts
 from flames.models.precision import choose_precision
-from flames.runs import RunFolder, load_csv, save_csv
+from flames.runs import load_csv, save_csv
+
+CLAIM = "shifts.json"
+OTHER = {
+    "models": "another model",
+    "stores": "other stores",
+    "split": "another split",
+    "options": "other options",
+}
+"""What a folder's claim holds, and how a difference in it is told."""
 
 
 def evaluate_shifts(
@@ -27,41 +39,86 @@ def evaluate_shifts(
 ) -> list[dict[str, Any]]:
     """Return a row a case and shift for one of a run's models on each store; save ``shifts.csv``.
 
-    A store's rows are kept in ``out/shifts`` and not measured again.
+    A store's rows are kept in ``out/shifts`` and not measured again; ``out/shifts.json`` says what
+    they are of, and the same request continues.
 
     Raises:
-        FlamesError: There is no such run, model, store or side of the split.
+        FlamesError: There is no such run, model, store or side of the split, two stores are of one
+            site, or ``out`` holds something else.
     """
-    run = RunFolder(path)
-    if not run.config.exists():
-        raise FlamesError(f"{path} is not a run folder", "name a folder that 'flames run' wrote")
     if split not in SPLITS:
-        raise FlamesError(f"unknown split {split!r} for shifts", nearest(split, SPLITS))
-    config = load_config(run.config)
+        raise FlamesError(
+            f"unknown split {split!r} for --shifts", f"choose one of {', '.join(SPLITS)}"
+        )
+    run, config = open_run(path)
     precision = choose_precision(config.training.precision)
-    options = ScoreOptions(
-        config.evaluation.batch_size,
-        config.evaluation.flip,
-        config.evaluation.nsd_tolerance,
-        split,
-    )
+    options = score_options(config, split)
+    pairs = [(store, model_path(run, model, store)) for store in open_stores(sites)]
+    models = {file: load_model(file, precision) for file in dict.fromkeys(f for _, f in pairs)}
+    for store, file in pairs:
+        check_modality(models[file], store)
+    _claim(out, pairs, options, config)
     rows: list[dict[str, Any]] = []
-    for done, store in enumerate([SiteStore.open(site) for site in sites]):
-        on_progress(store.site, done, len(sites))
-        file = model_path(run, model, store)
-        kept = out / "shifts" / f"{file.parent.name}-{file.stem}-{store.site}-{split}.csv"
+    for done, (store, file) in enumerate(pairs):
+        on_progress(store.site, done, len(pairs))
+        kept = out / "shifts" / f"{_name(file)}-{store.site}-{split}.csv"
         if not kept.exists():
-            trained = load_model(file, precision)
-            if trained.modality not in ("all", store.modality):
-                raise FlamesError(
-                    f"model {trained.name} was trained on {trained.modality}, {store.path} holds "
-                    f"{store.modality}",
-                    f"score it on stores of {trained.modality}",
-                )
             found = score_shifts(
-                trained, store, site=store.site, precision=precision, options=options
+                models[file], store, site=store.site, precision=precision, options=options
             )
             save_csv(kept, list(found))
         rows += load_csv(kept)
     save_csv(out / "shifts.csv", rows)
     return rows
+
+
+def _claim(
+    out: Path,
+    pairs: Sequence[tuple[SiteStore, Path]],
+    options: ScoreOptions,
+    config: RunConfig,
+) -> None:
+    """Make the folder this request's own, or check that it already is."""
+    mine = {
+        "models": {_name(file): hashlib.sha256(file.read_bytes()).hexdigest() for _, file in pairs},
+        "stores": {store.site: _digest(store) for store, _ in pairs},
+        "split": options.split,
+        "options": {
+            "batch_size": options.batch_size,
+            "flip": options.flip,
+            "precision": config.training.precision,
+        },
+        "made_up": all(store.info.made_up for store, _ in pairs),
+    }
+    known = out / CLAIM
+    if known.is_file():
+        found = _read(known)
+        if different := [said for key, said in OTHER.items() if found.get(key) != mine[key]]:
+            raise FlamesError(
+                f"{out} holds scores of {' and '.join(different)}",
+                "name a new --out; the folder continues with the request that it was made with",
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FlamesError(
+            f"{out} is not an empty folder, and holds no scores under shifts", "name a new --out"
+        )
+    else:
+        save_json(known, mine)
+
+
+def _name(file: Path) -> str:
+    """Return such as ``models-US``."""
+    return f"{file.parent.name}-{file.stem}"
+
+
+def _digest(store: SiteStore) -> str:
+    """Return a digest of a store's cases and how they were prepared and split."""
+    text = store.info.model_dump_json() + store.splits.model_dump_json()
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(claim: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(claim.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise FlamesError(f"{claim} is damaged: {error}", "name a new --out") from error

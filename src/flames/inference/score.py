@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -23,7 +24,7 @@ from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import Precision
 from flames.models.student import tell
-from flames.models.weights import load_arrays, load_metadata, set_model_arrays
+from flames.models.weights import load_metadata, load_weights
 
 THRESHOLD = 0.5
 
@@ -58,7 +59,15 @@ class TrainedModel:
         """Return the mask of one case, bool in its shape: probabilities above one half.
 
         It is empty where the case's presence score lies below the model's threshold.
+
+        Raises:
+            FlamesError: The presence score is not a number.
         """
+        if not math.isfinite(presence):
+            raise FlamesError(
+                f"model {self.name} gives probabilities that are not numbers",
+                "take the model of an earlier round, or ask who sent its file for another",
+            )
         if presence < self.presence.threshold:
             return np.zeros(probs.shape, bool)
         return np.asarray(probs > THRESHOLD)
@@ -90,7 +99,8 @@ def load_model(path: Path, precision: Precision) -> TrainedModel:
     """Return a model from its file alone: its metadata says which network it is.
 
     Raises:
-        FlamesError: The file is damaged, or was not written by a FLAMES run.
+        FlamesError: The file is damaged, was not written by a FLAMES run, or has weights that are
+            not finite.
     """
     metadata = load_metadata(path)
     try:
@@ -100,7 +110,7 @@ def load_model(path: Path, precision: Precision) -> TrainedModel:
     config = config.model_copy(update={"pretrained": False, "weights": None})
     network = make_model(config, plan_of(path, metadata))
     model = model_of(path, metadata, network)
-    set_model_arrays(network, load_arrays(path))
+    load_weights(network, path)
     return replace(model, network=precision.place(network))
 
 
@@ -165,12 +175,7 @@ def score_store(
     Raises:
         FlamesError: The store's modality is not the model's.
     """
-    if model.modality not in ("all", store.modality):
-        raise FlamesError(
-            f"model {model.name} was trained on {model.modality}, {store.path} holds "
-            f"{store.modality}",
-            f"score it on stores of {model.modality}",
-        )
+    check_modality(model, store)
     flat = [c.case_id for c in store.split(options.split) if c.slice_axis is None]
     if model.plan is not None and flat:
         raise refuse_flat(model, f"{store.path}: {flat[0]}")
@@ -210,6 +215,20 @@ def score_store(
         yield ScoredCase(row, case, prediction, reliability(probs, label))
         if progress is not None:
             progress(done + 1)
+
+
+def check_modality(model: TrainedModel, store: SiteStore) -> None:
+    """Refuse a store of a modality that the model was not trained on.
+
+    Raises:
+        FlamesError: It is one.
+    """
+    if model.modality not in ("all", store.modality):
+        raise FlamesError(
+            f"model {model.name} was trained on {model.modality}, {store.path} holds "
+            f"{store.modality}",
+            f"score it on stores of {model.modality}",
+        )
 
 
 def refuse_flat(model: TrainedModel, what: str) -> FlamesError:

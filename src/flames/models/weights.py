@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flames.array_files import LazyArrays, load_arrays, load_metadata, save_arrays
@@ -16,8 +17,11 @@ __all__ = [
     "LazyArrays",
     "load_arrays",
     "load_metadata",
+    "load_weights",
     "model_arrays",
+    "named_tensors",
     "optimizer_arrays",
+    "refuse_not_finite",
     "save_arrays",
     "set_model_arrays",
     "set_optimizer_arrays",
@@ -34,29 +38,58 @@ def model_arrays(model: nn.Module) -> dict[str, np.ndarray]:
     """
     return {
         name: tensor.detach().cpu().contiguous().numpy().copy()
-        for name, tensor in _tensors(model).items()
+        for name, tensor in named_tensors(model).items()
     }
 
 
-def set_model_arrays(model: nn.Module, arrays: Arrays) -> None:
+def set_model_arrays(model: nn.Module, arrays: Arrays, *, path: Path | None = None) -> None:
     """Copy ``arrays`` into ``model``.
+
+    Args:
+        model: The network.
+        arrays: All its weights and buffers by name.
+        path: The file that they come from, for messages.
 
     Raises:
         FlamesError: Names or shapes are not this network's.
     """
-    tensors = _tensors(model)
+    tensors = named_tensors(model)
     wrong = sorted(set(tensors) ^ set(arrays)) or [
         name for name in arrays if tuple(tensors[name].shape) != arrays[name].shape
     ]
     if wrong:
+        weights = "these weights" if path is None else f"the weights in {path}"
         raise FlamesError(
-            f"these weights are not of this network: array {wrong[0]!r} and {len(wrong) - 1} more "
-            "differ",
+            f"{weights} are not of this network: {_listed(wrong, 'differs', 'differ')}",
             "use the network that the weights' metadata names",
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(torch.from_numpy(np.array(arrays[name])))
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Copy the weights of a finished model's file into ``model``.
+
+    Raises:
+        FlamesError: The file is damaged, is of another network, or has weights that are not finite.
+    """
+    set_model_arrays(model, load_arrays(path), path=path)
+    refuse_not_finite(named_tensors(model).items(), path)
+
+
+def refuse_not_finite(tensors: Iterable[tuple[str, Tensor]], path: Path) -> None:
+    """Refuse a file's weights where any is infinite or not a number; whole numbers always pass.
+
+    Raises:
+        FlamesError: Naming the file and the first such array.
+    """
+    wrong = [name for name, tensor in tensors if tensor.is_floating_point() and not _finite(tensor)]
+    if wrong:
+        raise FlamesError(
+            f"{path} has weights that are not finite: {_listed(wrong, 'is not', 'are not')}",
+            "take the model of an earlier round, or ask who sent the file for another",
+        )
 
 
 def optimizer_arrays(optimizer: Optimizer) -> dict[str, np.ndarray]:
@@ -78,5 +111,17 @@ def set_optimizer_arrays(optimizer: Optimizer, arrays: Arrays) -> None:
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 
-def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return a network's own weights and buffers by name, each once."""
     return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Return whether every number is finite: a finite sum says so in a tenth of the time."""
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+def _listed(names: list[str], one: str, several: str) -> str:
+    """Return such as ``array 'a' differs``, or ``array 'a' and 2 more differ``."""
+    more = f" and {len(names) - 1} more {several}" if len(names) > 1 else f" {one}"
+    return f"array {names[0]!r}{more}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ from flames.runs import load_csv, save_csv
 
 
 def write_robustness(out: Path, *, name: str, seed: int) -> Path:
-    """Write ``shifts.html`` and ``tables/`` from ``shifts.csv`` in ``out``; return the page."""
+    """Write ``shifts.html`` and ``tables/`` from ``shifts.csv`` in ``out``; return the page.
+
+    ``shifts.json`` says whether all images are made up.
+    """
+    claim = json.loads((out / "shifts.json").read_text(encoding="utf-8"))
     rows = load_csv(out / "shifts.csv")
     values: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in rows:
@@ -71,6 +76,7 @@ def write_robustness(out: Path, *, name: str, seed: int) -> Path:
             "normalisation undoes costs nothing.",
             "Under a crop, image and label lose their border alike.",
         ],
+        made_up=claim["made_up"],
     )
     return write_page(out / "shifts.html", page)
 
@@ -104,15 +110,34 @@ def _site_table(
     )
 
 
-def overview_lines(out: Path) -> list[list[str]]:
-    """Return the means over sites as text: shift, Dice, change."""
+def overview(out: Path) -> list[dict[str, Any]]:
+    """Return the means over sites: ``shift``, ``dice`` and ``change``, each with its interval.
+
+    ``change`` is None for the unshifted images.
+    """
     lost = {r["strategy"]: r for r in load_csv(out / "tables" / "lost.csv") if r["site"] == MEAN}
     return [
-        [
-            row["shift"],
-            decimal(number(row["mean"])),
-            decimal(number(lost[row["shift"]]["mean"])) if row["shift"] in lost else DASH,
-        ]
+        {
+            "shift": row["shift"],
+            "dice": _interval(row),
+            "change": _interval(lost[row["shift"]]) if row["shift"] in lost else None,
+        }
         for row in load_csv(out / "tables" / "shifts.csv")
         if row["site"] == MEAN
     ]
+
+
+def overview_lines(out: Path) -> list[list[str]]:
+    """Return the means over sites as text: shift, Dice, change."""
+    return [
+        [
+            row["shift"],
+            decimal(row["dice"]["mean"]),
+            decimal(row["change"]["mean"]) if row["change"] else DASH,
+        ]
+        for row in overview(out)
+    ]
+
+
+def _interval(row: dict[str, str]) -> dict[str, float | None]:
+    return {key: number(row[key]) for key in ("mean", "low", "high")}

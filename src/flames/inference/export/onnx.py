@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,26 @@ def onnx_metadata(path: Path) -> dict[str, str]:
     return dict(_session(path).get_modelmeta().custom_metadata_map)
 
 
+def onnx_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of an ONNX file by name, but for dtypes that torch does not share.
+
+    Raises:
+        FlamesError: It is damaged, or onnx is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise FlamesError("onnx is not installed", MISSING) from error
+    try:
+        graph = onnx.load(path).graph
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    for one in graph.initializer:
+        array = onnx.numpy_helper.to_array(one)
+        if array.dtype in (np.float16, np.float32, np.float64):
+            yield one.name, torch.from_numpy(array.copy())
+
+
 def _session(path: Path) -> Any:
     try:
         import onnxruntime
@@ -86,6 +107,10 @@ def _session(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         # onnxruntime raises its own kinds, one a fault.
-        raise FlamesError(
-            f"cannot read {path}: {type(error).__name__}: {error}", "export the model again"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> FlamesError:
+    return FlamesError(
+        f"cannot read {path}: {type(error).__name__}: {error}", "export the model again"
+    )
