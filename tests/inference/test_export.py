@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -156,6 +157,16 @@ def test_differences_are_counted():
     assert checked.compared == "3 squares of made-up images"
     assert (checked.squares, checked.other_decisions) == (3, 48)
     assert checked.largest_difference == pytest.approx(0.005, rel=1e-3)
+
+
+def test_what_is_no_number_is_no_agreement(tmp_path: Path):
+    class Broken(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(image, math.nan)
+
+    model = load_model(model_file(tmp_path / "run", "US"), CPU)
+    case = Shown(np.zeros((2, 32, 32), np.float32), None)
+    assert compare_squares(model, Broken(), [case], made_up=False).largest_difference == math.inf
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path):

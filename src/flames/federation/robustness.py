@@ -13,7 +13,7 @@ from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
 from flames.federation.evaluation import model_path, open_run, open_stores, score_options
 from flames.files import save_json
-from flames.inference.score import ScoreOptions, check_modality, load_model
+from flames.inference.score import ScoreOptions, check_suits, load_model
 from flames.inference.shifts import score_shifts
 from flames.models.precision import choose_precision
 from flames.runs import load_csv, save_csv
@@ -56,7 +56,7 @@ def evaluate_shifts(
     pairs = [(store, model_path(run, model, store)) for store in open_stores(sites)]
     models = {file: load_model(file, precision) for file in dict.fromkeys(f for _, f in pairs)}
     for store, file in pairs:
-        check_modality(models[file], store)
+        check_suits(models[file], store)
     _claim(out, pairs, options, config)
     rows: list[dict[str, Any]] = []
     for done, (store, file) in enumerate(pairs):

@@ -175,10 +175,7 @@ def score_store(
     Raises:
         FlamesError: The store's modality is not the model's.
     """
-    check_modality(model, store)
-    flat = [c.case_id for c in store.split(options.split) if c.slice_axis is None]
-    if model.plan is not None and flat:
-        raise refuse_flat(model, f"{store.path}: {flat[0]}")
+    check_suits(model, store)
     tell(model.network, store.modality)
     for done, case in enumerate(store.split(options.split)):
         probs, presence = predict_case(
@@ -217,12 +214,16 @@ def score_store(
             progress(done + 1)
 
 
-def check_modality(model: TrainedModel, store: SiteStore) -> None:
-    """Refuse a store of a modality that the model was not trained on.
+def check_suits(model: TrainedModel, store: SiteStore) -> None:
+    """Refuse a store that a model cannot be scored on.
 
     Raises:
-        FlamesError: It is one.
+        FlamesError: It is of a modality that the model was not trained on, or the model works on
+            volumes and the store has single images.
     """
+    flat = [case.case_id for case in store.info.cases if case.slice_axis is None]
+    if model.plan is not None and flat:
+        raise refuse_flat(model, f"{store.path}: {flat[0]}")
     if model.modality not in ("all", store.modality):
         raise FlamesError(
             f"model {model.name} was trained on {model.modality}, {store.path} holds "

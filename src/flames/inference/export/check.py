@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def compare_squares(
             given = torch.from_numpy(fitted[start : start + 16])[:, None]
             with torch.inference_mode():
                 one, two = (torch.sigmoid(net(given).float()) for net in (model.network, exported))
-            largest = max(largest, float((one - two).abs().max()))
+            largest = max(largest, _distance(float((one - two).abs().max())))
             others += int(((one > THRESHOLD) != (two > THRESHOLD)).sum())
         images, squares = images + 1, squares + len(fitted)
     return Checked(0 if made_up else images, largest, others, squares=squares)
@@ -131,10 +132,15 @@ def compare_volumes(
             predict_volume(network, case.slices, case.spacing, model.plan, precision=CPU)
             for network in (model.network, exported)
         )
-        largest = max(largest, float(np.abs(one - two).max()))
+        largest = max(largest, _distance(float(np.abs(one - two).max())))
         others += int(((one > THRESHOLD) != (two > THRESHOLD)).sum())
         volumes += 1
     return Checked(0 if made_up else volumes, largest, others, volumes=volumes)
+
+
+def _distance(found: float) -> float:
+    """Return a difference; infinite where either network gave no number."""
+    return math.inf if math.isnan(found) else found
 
 
 def made_up_slices(side: int) -> Shown:
