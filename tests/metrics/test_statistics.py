@@ -142,6 +142,15 @@ def test_every_site_counts_the_same() -> None:
     assert interval.n == 52
 
 
+def test_a_mean_over_sites_has_no_interval_where_one_has_a_single_patient() -> None:
+    lone = {"many": [0.2, 0.4, 0.6, 0.8], "one": [0.5]}
+    assert mean_over_sites(lone, seed=1) == Interval(0.5, None, None, 5)
+    patients = {"many": list("abcd"), "two": ["p", "p"]}
+    found = mean_over_sites({"many": lone["many"], "two": [0.4, 0.6]}, seed=1,
+                            groups_by_site=patients)  # fmt: skip
+    assert found == Interval(0.5, None, None, 6)
+
+
 def test_sites_are_drawn_apart() -> None:
     # Two sites that vary alike: half the variance of one.
     values = list(np.random.default_rng(1).random(40))

@@ -29,7 +29,7 @@ Value = float | None | Sequence[float | None]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its bootstrap interval; all None when nothing was defined."""
+    """A mean with its bootstrap interval, if it has one; all None when nothing was defined."""
 
     mean: float | None
     low: float | None
@@ -86,9 +86,9 @@ def mean_over_sites(
     """Return the mean over sites of the sites' means, drawing cases within each site.
 
     ``m = (1/S) Σ_s mean(values of s)``: a small site counts as much as a large one. Sites are
-    fixed, not drawn: the interval speaks of other patients at these sites, not of other sites. A
-    site with a single patient adds nothing to its width. Sites without a defined value are left
-    out. One site is `bootstrap_interval`.
+    fixed, not drawn: the interval speaks of other patients at these sites, not of other sites.
+    There is none where a site has a single patient: nobody knows how others would differ there.
+    Sites without a defined value are left out. One site is `bootstrap_interval`.
 
     >>> mean_over_sites({"a": [0.0, 0.5], "b": [1.0, 1.0, 1.0]}, seed=1).mean  # (0.25 + 1)/2
     0.625
@@ -97,8 +97,10 @@ def mean_over_sites(
     if not sites:
         return Interval(None, None, None, 0)
     mean, draws = _mean_and_draws(sites, seed, resamples)
-    low, high = _percentiles(draws, mean, confidence)
-    return Interval(mean, low, high, _number(values_by_site))
+    number = _number(values_by_site)
+    if len(sites) > 1 and any(len(units) < 2 for units in sites):
+        return Interval(mean, None, None, number)
+    return Interval(mean, *_percentiles(draws, mean, confidence), number)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

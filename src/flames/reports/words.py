@@ -7,7 +7,8 @@ from flames.metrics.paired import FEWEST
 FEW = (
     "Brackets are 95 % intervals over test cases, patients where they are known: of a mean by a "
     "bootstrap within sites, of a difference by swapping both results of a patient. A site with "
-    f"one of them has no interval; a difference of fewer than {FEWEST} has none, and no p-value."
+    "one of them has no interval, nor has a mean over sites with such a one; a difference of "
+    f"fewer than {FEWEST} has none, and no p-value."
 )
 STRATEGIES = {
     "flames": (
