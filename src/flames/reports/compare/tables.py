@@ -202,8 +202,8 @@ def latex_paired(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def rounded(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row with its numbers to four decimals."""
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+    """Return the row with its numbers to six decimals, so that three of them are right."""
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
 
 
 def harm_text(comparison: Comparison, name: str) -> str:
