@@ -276,10 +276,11 @@ class Server:
         there = [n for n, u in updates.items() if self.strategy.group_of(u.modality) == group]
         if group is None or not there:
             return download
-        others = strategy.download(min(there), updates)
         if download.use == "replace":
-            return others
-        return replace(download, model=others.model)
+            return strategy.download(min(there), updates)
+        if download.model is None:
+            return download
+        return replace(download, model=strategy.models(updates)[str(group)])
 
     def _chain(self, client: str) -> Chain | None:
         """Return with whom a client trains in turn in the open round."""
