@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def rounded(value: float | None) -> float | str:
-    return "" if value is None else round(value, 4)
+    return "" if value is None else round(value, 6)
 
 
 def megabytes(runs: list[RunFolder]) -> dict[str, float]:

@@ -140,7 +140,7 @@ def with_a_stranger(make_server):
         for number in (20, 30):
             for place, name in enumerate(NAMES, 1):
                 peers = 0.02 if name == "b" else 0.3
-                scores = {"peers": peers, "own": 0.4, "model": 0.2}
+                scores = {"peers": peers, "own": 0.4, "model": 0.4}
                 answer(server, name, number + place, validation=scores)
             server.close_round()
         assert server.affinity()["b"] == {"a": 0.0, "c": 0.0}
@@ -157,41 +157,54 @@ def stay(server, model):
     server.close_round()
 
 
+def test_a_model_that_still_has_something_of_the_stranger_is_no_evidence(with_a_stranger):
+    """In the fixture the model suits b in the second and third round, which do not count."""
+    server = with_a_stranger(rounds=9)
+    stay(server, 0.3)
+    assert server.task("b").download.use == "keep"
+    stay(server, 0.15)
+    assert server.task("b").download.use == "keep"
+
+
 def test_whom_the_others_model_suits_begins_with_it_and_is_a_friend_again(with_a_stranger):
-    server = with_a_stranger(rounds=8)
+    server = with_a_stranger(rounds=9)
+    stay(server, 0.3)
+    assert server.task("b").download.use == "keep", "one round says too little"
     stay(server, 0.3)
     guest = server.task("b").download
-    assert (guest.use, float(guest.arrays["w"][0])) == ("replace", 42.0), "the mean of a and c"
+    assert (guest.use, float(guest.arrays["w"][0])) == ("replace", 52.0), "the mean of a and c"
     assert server.turns.may_begin("b", server.answered, NAMES)
     assert server.affinity()["b"] == {"a": 0.0, "c": 0.0}, "nobody begins with its weights yet"
-    assert received(server, "a") == (43.0, 0.5)
-    answer(server, "b", 52, validation={"model": 0.3, "trained": 0.4})
-    answer(server, "a", 51)
-    answer(server, "c", 53)
+    assert received(server, "a") == (53.0, 0.5)
+    answer(server, "b", 62, validation={"model": 0.3, "trained": 0.4})
+    answer(server, "a", 61)
+    answer(server, "c", 63)
     server.close_round()
     assert server.affinity()["b"] == {"a": 1.0, "c": 1.0}
-    assert float(server.task("a").download.model["w"][0]) == pytest.approx(52.0)
     assert sum(server.turns.may_begin(name, (), NAMES) for name in NAMES) == 1, "three take turns"
+    assert float(server.task("a").download.model["w"][0]) == pytest.approx(62.0)
     play(server, 1)
     assert server.affinity()["b"] == {"a": 1.0, "c": 1.0}, "the old taste counts no more"
 
 
 def test_a_guest_that_does_not_answer_is_still_invited(with_a_stranger):
-    server = with_a_stranger(rounds=8)
+    server = with_a_stranger(rounds=9)
     stay(server, 0.3)
-    answer(server, "a", 51)
-    answer(server, "c", 53)
+    stay(server, 0.3)
+    answer(server, "a", 61)
+    answer(server, "c", 63)
     server.close_round()
     assert server.affinity()["b"] == {"a": 0.0, "c": 0.0}
     guest = server.task("b").download
-    assert (guest.use, float(guest.arrays["w"][0])) == ("replace", 52.0)
+    assert (guest.use, float(guest.arrays["w"][0])) == ("replace", 62.0)
 
 
 @pytest.mark.parametrize(
-    ("model", "given"), [(0.2, {}), (0.3, {"rounds": 5}), (0.3, {"rounds": 8, "sharing": 0.6})]
+    ("model", "given"), [(0.2, {}), (0.3, {"rounds": 6}), (0.3, {"rounds": 9, "sharing": 0.7})]
 )
 def test_whom_it_does_not_suit_or_too_late_stays_a_stranger(with_a_stranger, model, given):
-    server = with_a_stranger(**{"rounds": 8} | given)
+    server = with_a_stranger(**{"rounds": 9} | given)
+    stay(server, model)
     stay(server, model)
     assert server.task("b").download.use == "keep"
 

@@ -6,7 +6,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from flames.federation.exchange import Reply
+from flames.federation.turns import SETTLED
 from flames.strategies.affinity import fitting
+
+APART = SETTLED + 2
+"""First round in which a circle's model has nothing of a stranger: it is the mean of what clients
+sent in the round before, and began that with nothing of his either."""
 
 
 def new_guests(
@@ -35,11 +40,12 @@ def _scores_outside(
     circle: Collection[str],
     received: Mapping[str, Reply],
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Yield what clients measured in rounds in which the model was of two or more others."""
+    """Yield what clients measured of a model of two or more others, from `APART` on."""
     whose = {r["round"]: r["circle"] or () for r in records if r.get("group") == group}
     for record in records:
         others = whose.get(record["round"] - 1, ())
-        if record.get("site") in received and len(others) > 1 and record["site"] not in others:
+        outside = record.get("site") in received and record["site"] not in others
+        if outside and len(others) > 1 and record["round"] >= APART:
             yield record["site"], record["validation"]
     for name, reply in received.items():
         if name not in circle:

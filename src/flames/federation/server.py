@@ -29,7 +29,7 @@ from flames.federation.exchange import (
     check_update,
     transform,
 )
-from flames.federation.guests import new_guests
+from flames.federation.guests import APART, new_guests
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
 from flames.federation.likeness import Likeness
 from flames.federation.parcels import SECTIONS, Parcels, Sections
@@ -367,7 +367,7 @@ class Server:
         """
         sharing = self.config.strategy.sharing * self.config.rounds
         tunes = self.strategy.shares_first and self.config.strategy.alpha == "tuned"
-        if not tunes or not SETTLED <= self.finished <= sharing - 3:
+        if not tunes or not APART <= self.finished + 1 <= sharing - 2:
             return {}
         found: dict[str, list[str]] = {}
         for group, members in self._groups().items():

@@ -117,8 +117,8 @@ def misfits(scores: Iterable[tuple[str, Mapping[str, float]]]) -> set[str]:
 def fitting(scores: Iterable[tuple[str, Mapping[str, float]]]) -> set[str]:
     """Return the clients that the model of others suits after all.
 
-    That model finds something there, and does in the mean over rounds at least `FIT` times as well
-    as own weights.
+    That model finds something there, and does in the mean over two rounds or more at least `FIT`
+    times as well as own weights.
 
     Args:
         scores: A client and the validation Dice of what it tried in a round in which the group's
@@ -126,7 +126,7 @@ def fitting(scores: Iterable[tuple[str, Mapping[str, float]]]) -> set[str]:
 
     >>> limb = [("limb", {"model": 0.17, "own": 0.44}), ("limb", {"model": 0.15, "own": 0.44})]
     >>> brain = [("brain", {"model": 0.23, "own": 0.43}), ("brain", {"model": 0.28, "own": 0.39})]
-    >>> fitting([*limb, *brain, ("new", {"model": 0.05, "own": 0.05}), ("first", {"model": 0.4})])
+    >>> fitting([*limb, *brain, ("once", {"model": 0.5, "own": 0.5}), ("new", {"model": 0.4})])
     {'brain'}
     """
     found: dict[str, list[tuple[float, float]]] = {}
@@ -136,7 +136,8 @@ def fitting(scores: Iterable[tuple[str, Mapping[str, float]]]) -> set[str]:
     return {
         client
         for client, rounds in found.items()
-        if sum(model for model, _ in rounds)
+        if len(rounds) > 1
+        and sum(model for model, _ in rounds)
         >= max(FIT * sum(own for _, own in rounds), SOMETHING * len(rounds))
     }
 
