@@ -157,6 +157,22 @@ def stay(server, model):
     server.close_round()
 
 
+def test_a_guest_that_comes_too_late_is_sent_what_others_are(with_a_stranger):
+    server = with_a_stranger(rounds=7)
+    stay(server, 0.3)
+    stay(server, 0.3)
+    assert server.task("b").download.use == "replace"
+    for number in (60, 70):
+        answer(server, "a", number + 1)
+        answer(server, "c", number + 3)
+        server.close_round()
+    late = server.task("b").download
+    assert server.finished + 1 == server.last_round
+    assert (late.use, late.arrays) == ("keep", None)
+    assert float(late.model["w"][0]) == 72.0
+    assert late.best is not None
+
+
 def test_a_model_that_still_has_something_of_the_stranger_is_no_evidence(with_a_stranger):
     """In the fixture the model suits b in the second and third round, which do not count."""
     server = with_a_stranger(rounds=9)
@@ -259,7 +275,7 @@ def test_a_run_of_long_rounds_hands_nothing_on(make_config, steps, hands_on):
     assert (make_strategy(config).chain is not None) is hands_on
 
 
-@pytest.mark.parametrize("name", ["fedavg", "flames"])
+@pytest.mark.parametrize("name", ["fedavg", "fedbn", "modality-fedbn", "flames"])
 def test_an_old_update_has_no_part_in_what_all_are_sent(make_server, name):
     server = make_server(name=name, relay=1)
     play(server, 1)
@@ -267,5 +283,5 @@ def test_an_old_update_has_no_part_in_what_all_are_sent(make_server, name):
     answer(server, "b", 23)
     server.close_round()
     back, there = server.task("c").download, server.task("a").download
-    common = "arrays" if name == "fedavg" else "model"
+    common = "model" if name == "flames" else "arrays"
     assert float(getattr(back, common)["w"][0]) == float(getattr(there, common)["w"][0]) == 22.0

@@ -70,6 +70,13 @@ def test_no_difference_is_no_evidence() -> None:
     assert paired_difference(same, same, seed=1) == Difference(0.0, 0.0, 0.0, 8, 1.0)
 
 
+def test_a_difference_of_rounding_is_none() -> None:
+    a = cases(np.array([0.3] * 3 + [0.1] * 3 + [0.2]))
+    found = paired_difference(a, dict.fromkeys(a, 0.2), seed=1)
+    assert abs(found.mean) < 1e-12
+    assert found.p_value == 1.0
+
+
 def test_too_few_patients_have_neither_interval_nor_p_value() -> None:
     assert paired_difference({"x": 1.0}, {"x": 0.5}, seed=1) == Difference(0.5, None, None, 1, None)
     nothing = paired_difference({"x": 1.0}, {"y": 0.5}, seed=1)

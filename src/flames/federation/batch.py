@@ -118,14 +118,16 @@ def _check(job: Job) -> None:
 
 def _check_stores(finished: Sequence[Job]) -> None:
     """Refuse to add to runs that were made from other images than the stores hold now."""
-    digests: dict[Path | None, str] = {}
+    digests: dict[Path, str] = {}
     for job in finished:
         run = RunFolder(job.folder)
         known = run.store_digests()
         for site in job.config.sites:
-            if site.store is not None and site.store not in digests:
+            if site.store is None:
+                continue
+            if site.store not in digests:
                 digests[site.store] = SiteStore.open(site.store).splits.cases_digest
-            if site.name in known and known[site.name] != digests.get(site.store):
+            if site.name in known and known[site.name] != digests[site.store]:
                 raise FlamesError(
                     f"{site.store} changed since {run.path} was made",
                     "bring back the store as it was, or name a new --out",

@@ -250,7 +250,8 @@ class Server:
                 download = self._informed().download(client, updates)
             else:
                 download = self._returning(client, away[client], updates)
-            if client in self._likeness().guests and download.model is not None:
+            guest = client in self._likeness().guests and self.finished + 2 <= self._sharing()
+            if guest and download.model is not None:
                 return Download(download.model, use="replace")
             if self.finished + 1 == self.last_round and download.model is not None:
                 download = replace(download, best=self.folders.best_model(str(group)))
@@ -273,25 +274,33 @@ class Server:
         own = self._update(reply, "away", updates, self.affinity())
         download = strategy.download(client, {**updates, client: own})
         group = self.strategy.group_of(reply.modality)
-        there = [n for n, u in updates.items() if self.strategy.group_of(u.modality) == group]
-        if group is None or not there:
-            return download
-        if download.use == "replace":
+        there = [n for n, u in updates.items() if self._sent_alike(u.modality, reply.modality)]
+        if download.use == "replace" and there:
             return strategy.download(min(there), updates)
-        if download.model is None:
+        if download.model is None or not there:
             return download
         return replace(download, model=strategy.models(updates)[str(group)])
 
+    def _sent_alike(self, one: str, other: str) -> bool:
+        """Return whether clients of two modalities are sent one model."""
+        if one == other:
+            return True
+        groups = {self.strategy.group_of(modality) for modality in (one, other)}
+        return len(groups) == 1 and not self.strategy.name.startswith("modality-")
+
     def _chain(self, client: str) -> Chain | None:
         """Return with whom a client trains in turn in the open round."""
-        sharing = self.config.strategy.sharing * self.config.rounds
-        if self.strategy.chain is None or not SETTLED <= self.finished < sharing:
+        if self.strategy.chain is None or not SETTLED <= self.finished < self._sharing():
             return None
         updates = self._updates()
         if client not in updates:
             return None
         chain = self.strategy.chain(client, updates, self.finished - SETTLED)
         return chain if all(map(self._has_short_rounds, chain.clients)) else None
+
+    def _sharing(self) -> float:
+        """Return how many rounds clients share in."""
+        return self.config.strategy.sharing * self.config.rounds
 
     def _has_short_rounds(self, client: str) -> bool:
         """Return whether turns suit a client; one that is no member any more takes none."""
@@ -365,9 +374,8 @@ class Server:
 
         A guest takes part from the round after on, so both must be rounds in which clients share.
         """
-        sharing = self.config.strategy.sharing * self.config.rounds
         tunes = self.strategy.shares_first and self.config.strategy.alpha == "tuned"
-        if not tunes or not APART <= self.finished + 1 <= sharing - 2:
+        if not tunes or not APART <= self.finished + 1 <= self._sharing() - 2:
             return {}
         found: dict[str, list[str]] = {}
         for group, members in self._groups().items():

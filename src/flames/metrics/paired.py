@@ -144,7 +144,7 @@ class _Test:
         """Return how often chance alone is as far away, if ``a`` is better by ``advantage``."""
         there = abs(self.mean - advantage)
         drawn = np.abs(self.moved - advantage * self.share)
-        return float(1 + (drawn >= there * (1 - 1e-9)).sum()) / (len(drawn) + 1)
+        return float(1 + (drawn >= there * (1 - 1e-9) - 1e-12).sum()) / (len(drawn) + 1)
 
     def end(self, side: int, level: float) -> float | None:
         """Return the farthest advantage on a side that is not refused; None if there is no end."""

@@ -78,13 +78,15 @@ def onnx_metadata(path: Path) -> dict[str, str]:
 def onnx_weights(path: Path) -> Iterator[tuple[str, Tensor]]:
     """Yield the weights of an ONNX file by name, but for dtypes that torch does not share.
 
+    None where only onnxruntime is installed, which does not tell them.
+
     Raises:
-        FlamesError: It is damaged, or onnx is not installed.
+        FlamesError: It is damaged.
     """
     try:
         import onnx
-    except ImportError as error:
-        raise FlamesError("onnx is not installed", MISSING) from error
+    except ImportError:
+        return
     try:
         graph = onnx.load(path).graph
     except Exception as error:
