@@ -173,6 +173,21 @@ def test_a_guest_that_comes_too_late_is_sent_what_others_are(with_a_stranger):
     assert late.best is not None
 
 
+def test_who_answers_too_late_to_have_been_a_guest_is_no_friend(with_a_stranger):
+    server = with_a_stranger(rounds=10, sharing=0.75)
+    stay(server, 0.3)
+    stay(server, 0.3)
+    for number in (60, 70):
+        answer(server, "a", number + 1)
+        answer(server, "c", number + 3)
+        server.close_round()
+    assert server.task("b").download.use == "keep"
+    for name in NAMES:
+        answer(server, name, 80)
+    server.close_round()
+    assert server.affinity()["b"] == {"a": 0.0, "c": 0.0}, "its weights never met the circle's"
+
+
 def test_a_model_that_still_has_something_of_the_stranger_is_no_evidence(with_a_stranger):
     """In the fixture the model suits b in the second and third round, which do not count."""
     server = with_a_stranger(rounds=9)

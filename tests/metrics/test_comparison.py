@@ -91,6 +91,12 @@ def test_a_site_of_few_patients_is_not_tested():
     assert harmed(found, "worse") == {"below": 2, "clearly": 1, "sites": 2}
 
 
+def test_an_interval_without_an_end_harms_nobody_clearly():
+    open_ended = {"strategy": "worse", "site": "a", "mean": -0.2, "low": -0.3, "high": None}
+    found = harmed([open_ended | {"p_value": 0.06}], "worse")
+    assert found == {"below": 1, "clearly": 0, "sites": 1}
+
+
 def test_images_of_one_patient_do_not_make_many():
     groups = GROUPS | {"big": dict.fromkeys(GROUPS["big"], "one patient")}
     found = paired_rows(

@@ -33,12 +33,7 @@ from flames.federation.guests import APART, new_guests
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
 from flames.federation.likeness import Likeness
 from flames.federation.parcels import SECTIONS, Parcels, Sections
-from flames.federation.records import (
-    best_so_far,
-    group_rule,
-    group_score,
-    site_record,
-)
+from flames.federation.records import best_so_far, group_rule, group_score, site_record
 from flames.federation.round_folders import RoundFolders
 from flames.federation.turns import SETTLED, Turns
 from flames.files import save_json, writing
@@ -250,7 +245,7 @@ class Server:
                 download = self._informed().download(client, updates)
             else:
                 download = self._returning(client, away[client], updates)
-            guest = client in self._likeness().guests and self.finished + 2 <= self._sharing()
+            guest = self._hosts() and client in self._likeness().guests
             if guest and download.model is not None:
                 return Download(download.model, use="replace")
             if self.finished + 1 == self.last_round and download.model is not None:
@@ -301,6 +296,10 @@ class Server:
     def _sharing(self) -> float:
         """Return how many rounds clients share in."""
         return self.config.strategy.sharing * self.config.rounds
+
+    def _hosts(self) -> bool:
+        """Return whether guests begin the open round with a circle's model: they share another."""
+        return self.finished + 2 <= self._sharing()
 
     def _has_short_rounds(self, client: str) -> bool:
         """Return whether turns suit a client; one that is no member any more takes none."""
@@ -367,7 +366,8 @@ class Server:
             known = known.after(*(cosines(kind, begun) for kind in kinds.values()), beside=beside)
             shutil.rmtree(partial / "begun", ignore_errors=True)
         known = known.without(misfits(self._scores()) - set(known.back))
-        known.welcoming(self._received).inviting(self._guests(known)).save(partial)
+        came = self._received if self._hosts() else ()
+        known.welcoming(came).inviting(self._guests(known)).save(partial)
 
     def _guests(self, known: Likeness) -> dict[str, list[str]]:
         """Return who begins the next round with the model of a circle, and who is of that.

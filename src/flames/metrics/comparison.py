@@ -20,7 +20,6 @@ from flames.metrics.statistics import (
     holm,
     mean_over_sites,
     presence_auc,
-    repeated,
     sensitivity,
     specificity,
 )
@@ -46,16 +45,6 @@ def by_repetition(tables: Sequence[Mapping[str, Mapping[str, float | None]]]) ->
         }
         for site in sorted(set().union(*tables))
     }
-
-
-def mean_of_case(value: Value) -> float | None:
-    """Return the mean of a case's values over the repetitions that define it.
-
-    >>> mean_of_case((0.5, None, 1.0))
-    0.75
-    """
-    known = [v for v in repeated(value) if v is not None]
-    return sum(known) / len(known) if known else None
 
 
 def case_values(tables: Sequence[Sequence[Row]], measure: str, *, model_kind: str) -> Values:
@@ -129,7 +118,7 @@ def harmed(rows: Sequence[Mapping[str, Any]], strategy: str) -> dict[str, int]:
     """
     mine = [r for r in rows if r["strategy"] == strategy and r["site"] != MEAN]
     known = [r for r in mine if r["mean"] is not None]
-    clearly = [r for r in known if r["p_value"] is not None and r["high"] < 0]
+    clearly = [r for r in known if r["p_value"] is not None and (r["high"] or 0) < 0]
     return {
         "below": sum(r["mean"] < 0 for r in known),
         "clearly": len(clearly),

@@ -17,7 +17,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from flames.metrics.statistics import CONFIDENCE, RESAMPLES, Value, repeated, unit_tables
+from flames.metrics.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    Value,
+    defined,
+    mean_of_case,
+    repeated,
+    unit_tables,
+)
 
 FEWEST = 6
 """Patients that a test needs: with n of them no p-value goes below 2·0.5^n, which is 0.03 for 6."""
@@ -111,7 +119,7 @@ def paired_difference_over_sites(
         )
         if units[:, 0, 1].any() and units[:, 1, 1].any():
             sites.append(units)
-            number += sum(_any(mine[i]) or _any(theirs[i]) for i in ids)
+            number += sum(defined(mine[i]) or defined(theirs[i]) for i in ids)
     if not sites:
         return Difference(None, None, None, 0, None)
     kept = [np.ones((1, len(units)), dtype=bool) for units in sites]
@@ -163,28 +171,19 @@ class _Test:
         return self.mean + side * near
 
 
-def _any(value: Value) -> bool:
-    return any(v is not None for v in repeated(value))
-
-
 def _units(a: Sequence[Value], b: Sequence[Value], groups: Sequence[Hashable]) -> np.ndarray:
     """Return sums and numbers by patient, method and repetition, ``(U, 2, 2, K)``.
 
     Where one method was repeated more often, each case counts with its mean over repetitions.
     """
     if len({len(repeated(value)) for value in (*a, *b)}) > 1:
-        a, b = [_mean(value) for value in a], [_mean(value) for value in b]
+        a, b = [mean_of_case(value) for value in a], [mean_of_case(value) for value in b]
     mine, theirs = unit_tables(a, groups), unit_tables(b, groups)
     pairs = [np.stack([mine[group], theirs[group]]) for group in mine]
     known = [pair for pair in pairs if pair[:, 1].any()]
     # Sorted, so that the tosses do not depend on the order of the cases.
     known.sort(key=lambda pair: pair.tolist())
     return np.array(known) if known else np.empty((0, 2, 2, 1))
-
-
-def _mean(value: Value) -> float | None:
-    known = [v for v in repeated(value) if v is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _swapped(

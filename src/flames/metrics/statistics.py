@@ -164,6 +164,21 @@ def repeated(value: Value) -> Sequence[float | None]:
     return (value,) if value is None or isinstance(value, float | int) else value
 
 
+def defined(value: Value) -> bool:
+    """Return whether any repetition defines a case's value."""
+    return any(v is not None for v in repeated(value))
+
+
+def mean_of_case(value: Value) -> float | None:
+    """Return the mean of a case's values over the repetitions that define it.
+
+    >>> mean_of_case((0.5, None, 1.0))
+    0.75
+    """
+    known = [v for v in repeated(value) if v is not None]
+    return sum(known) / len(known) if known else None
+
+
 def unit_tables(values: Sequence[Value], groups: Sequence[Hashable]) -> dict[Hashable, np.ndarray]:
     """Return sum and number of each group's defined values by repetition, ``(2, K)`` float64.
 
@@ -202,8 +217,7 @@ def _defined_sites(
 
 def _number(values_by_site: Mapping[str, Sequence[Value]]) -> int:
     """Return how many cases have a value in any repetition."""
-    every = [repeated(value) for values in values_by_site.values() for value in values]
-    return sum(any(v is not None for v in found) for found in every)
+    return sum(defined(value) for values in values_by_site.values() for value in values)
 
 
 def mean_of_repetitions(totals: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flames.metrics.comparison import mean_of_case
+from flames.metrics.statistics import mean_of_case
 from flames.metrics.tables import number
 from flames.reports.compare.content import Comparison
 from flames.reports.gallery import load_gallery
