@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from flames.config import RunConfig
 from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
 from flames.federation.evaluation import model_path, open_run, open_stores, score_options
+from flames.federation.study import load_record
 from flames.files import save_json
 from flames.inference.score import ScoreOptions, check_suits, load_model
 from flames.inference.shifts import score_shifts
@@ -90,20 +90,15 @@ def _claim(
         },
         "made_up": all(store.info.made_up for store, _ in pairs),
     }
-    known = out / CLAIM
-    if known.is_file():
-        found = _read(known)
-        if different := [said for key, said in OTHER.items() if found.get(key) != mine[key]]:
-            raise FlamesError(
-                f"{out} holds scores of {' and '.join(different)}",
-                "name a new --out; the folder continues with the request that it was made with",
-            )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    found = load_record(out / CLAIM)
+    if found is None:
+        save_json(out / CLAIM, mine)
+        return
+    if different := [said for key, said in OTHER.items() if found.get(key) != mine[key]]:
         raise FlamesError(
-            f"{out} is not an empty folder, and holds no scores under shifts", "name a new --out"
+            f"{out} holds scores of {' and '.join(different)}",
+            "name a new --out; the folder continues with the request that it was made with",
         )
-    else:
-        save_json(known, mine)
 
 
 def _name(file: Path) -> str:
@@ -115,10 +110,3 @@ def _digest(store: SiteStore) -> str:
     """Return a digest of a store's cases and how they were prepared and split."""
     text = store.info.model_dump_json() + store.splits.model_dump_json()
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read(claim: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(claim.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise FlamesError(f"{claim} is damaged: {error}", "name a new --out") from error

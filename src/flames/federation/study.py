@@ -55,7 +55,9 @@ def load_record(record: Path, *, beside: Collection[str] = ()) -> dict[str, Any]
         raise FlamesError(f"{out} is not an empty folder", "name a new --out")
     if not record.exists():
         if out.exists() and {path.name for path in out.iterdir()} - set(beside):
-            raise FlamesError(f"{out} is not empty and holds no such study", "name a new --out")
+            raise FlamesError(
+                f"{out} is not an empty folder, and holds no such study", "name a new --out"
+            )
         return None
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
