@@ -8,9 +8,10 @@ import torch
 
 from flames.errors import FlamesError
 from flames.federation import client as client_module
+from flames.federation.budget import Member
 from flames.federation.client import Client
 from flames.federation.exchange import Task, check_update, derive_seed
-from flames.federation.server import Member, Server
+from flames.federation.server import Server
 from flames.federation.simulation import make_strategy
 from flames.inference.predict import Validation
 from flames.models import make_model
@@ -256,9 +257,9 @@ def test_rounds_share_out_the_budget(make_config, tmp_path, name, rounds):
     server = server_of(
         make_config, tmp_path, rounds=rounds, training={"local-steps": 13}, strategy={"name": name}
     )
-    ranges = [server._steps(number, 13 * rounds) for number in range(1, rounds + 1)]
+    ranges = [server.budget.steps("us-a", number) for number in range(1, rounds + 1)]
     assert [step for part in ranges for step in part] == list(range(13 * rounds))
-    assert len(server._steps(rounds + 1, 13 * rounds)) == 0
+    assert len(server.budget.steps("us-a", rounds + 1)) == 0
     if name == "paper" and rounds == 4:
         assert [len(part) for part in ranges] == [4, 40, 4, 4]
 

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from flames.errors import FlamesError
-from flames.federation import server
+from flames.federation import judging
 from flames.federation.simulation import simulate
 from flames.federation.turns import Turns
 
@@ -29,8 +29,8 @@ def _friends():
         }
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server, "cosines", alike)
-        patch.setattr(server, "misfits", lambda _: set())
+        patch.setattr(judging, "cosines", alike)
+        patch.setattr(judging, "misfits", lambda _: set())
         yield
 
 

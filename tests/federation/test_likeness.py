@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from flames.federation.beginning import make_strategy
+from flames.federation.budget import Member
 from flames.federation.exchange import Reply, begun_with
 from flames.federation.likeness import Likeness
-from flames.federation.server import Member, Server
+from flames.federation.server import Server
 from flames.models.weights import load_arrays
 
 

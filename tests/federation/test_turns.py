@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from flames.federation.beginning import make_strategy
+from flames.federation.budget import Member
 from flames.federation.exchange import Reply
-from flames.federation.server import Member, Server
+from flames.federation.server import Server
 from flames.federation.turns import Turns
 
 NAMES = ("a", "b", "c")

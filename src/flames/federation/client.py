@@ -24,6 +24,7 @@ from torch import nn
 
 from flames.config import RunConfig
 from flames.data.store import SiteStore
+from flames.federation.budget import shared_rounds
 from flames.federation.exchange import Reply, Task, begun_with, derive_seed
 from flames.federation.leaving import PARCEL, RESIDUAL, SENT, digests, unwrap, wrap
 from flames.federation.site_cases import SiteCases
@@ -305,8 +306,7 @@ class Client:
 
     def _shares(self, server_round: int) -> bool:
         """Return whether a round belongs to those that begin from the group's model."""
-        first = self.config.strategy.sharing * self.config.rounds
-        return self.strategy.shares_first and server_round <= first
+        return self.strategy.shares_first and server_round <= shared_rounds(self.config)
 
     def _try(
         self,

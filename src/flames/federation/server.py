@@ -11,8 +11,8 @@ is away. One that joins late begins with its group's model.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from flames.array_files import LazyArrays, load_arrays, save_arrays
 from flames.config import RunConfig
 from flames.federation.beginning import FirstWeights
+from flames.federation.budget import Budget, Member
 from flames.federation.exchange import (
     ARRIVING,
     Reply,
@@ -29,8 +30,9 @@ from flames.federation.exchange import (
     check_update,
     transform,
 )
-from flames.federation.guests import APART, new_guests
+from flames.federation.guests import APART
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
+from flames.federation.judging import Movements, Scores
 from flames.federation.likeness import Likeness
 from flames.federation.parcels import SECTIONS, Parcels, Sections
 from flames.federation.records import best_so_far, group_rule, group_score, site_record
@@ -38,25 +40,12 @@ from flames.federation.round_folders import RoundFolders
 from flames.federation.turns import SETTLED, Turns
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
-from flames.strategies import Download, Strategy, Update, cosines
-from flames.strategies.affinity import misfits
+from flames.strategies import Download, Strategy, Update
 from flames.strategies.base import Chain
 from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
 MEMORY = "memory.safetensors"
-
-
-@dataclass(frozen=True)
-class Member:
-    """A client as the server knows it."""
-
-    name: str
-    modality: str
-    sites: int
-    """Sites behind it: 1, or more where a modality is pooled."""
-    local_steps: int | None = None
-    """Optimiser steps a round; None means the run's, for each site behind it."""
 
 
 class Server:
@@ -76,6 +65,7 @@ class Server:
         self.config = config
         self.strategy = strategy
         self.start = start
+        self.budget = Budget(self.members, config, strategy.schedule)
         self.folders = RoundFolders(folder)
         self._received: dict[str, Reply] = {}
         self._bytes: dict[str, tuple[int, int]] = {}
@@ -99,15 +89,15 @@ class Server:
     @property
     def last_round(self) -> int:
         """Return the number of the closing round, in which clients only receive and choose."""
-        return self.config.rounds + 1
+        return self.budget.last_round
 
     def task(self, client: str) -> Task:
         """Return what ``client`` is asked in the round after the last finished one."""
         server_round = self.finished + 1
-        total = self._total_steps(client)
         download = self._download(client)
         self._sends[client] = sum(getattr(download, name) is not None for name in SECTIONS)
-        return Task(server_round, self._steps(server_round, total), total, download)
+        steps, total = self.budget.steps(client, server_round), self.budget.total(client)
+        return Task(server_round, steps, total, download)
 
     def dispatch(self, client: str, holds: Mapping[str, str]) -> tuple[Task, Sections]:
         """Return what ``client`` is asked, as it will read it, and its arrays as they travel.
@@ -144,8 +134,7 @@ class Server:
             reply, self.folders.sent(reply.client), self.folders.held(reply.client)
         )
         server_round = self.finished + 1
-        steps = len(self._steps(server_round, self._total_steps(reply.client)))
-        moved = lengths(arrays, begun, steps)
+        moved = lengths(arrays, begun, len(self.budget.steps(reply.client, server_round)))
         group = self._group(reply)
         past = read_past(self.folders.last)
         limit = self.config.wire.norm_limit
@@ -285,40 +274,17 @@ class Server:
 
     def _chain(self, client: str) -> Chain | None:
         """Return with whom a client trains in turn in the open round."""
-        if self.strategy.chain is None or not SETTLED <= self.finished < self._sharing():
+        if self.strategy.chain is None or not SETTLED <= self.finished < self.budget.shared_rounds:
             return None
         updates = self._updates()
         if client not in updates:
             return None
         chain = self.strategy.chain(client, updates, self.finished - SETTLED)
-        return chain if all(map(self._has_short_rounds, chain.clients)) else None
-
-    def _sharing(self) -> float:
-        """Return how many rounds clients share in."""
-        return self.config.strategy.sharing * self.config.rounds
+        return chain if all(map(self.budget.has_short_rounds, chain.clients)) else None
 
     def _hosts(self) -> bool:
         """Return whether guests begin the open round with a circle's model: they share another."""
-        return self.finished + 2 <= self._sharing()
-
-    def _has_short_rounds(self, client: str) -> bool:
-        """Return whether turns suit a client; one that is no member any more takes none."""
-        limit = self.config.rounds * self.config.strategy.short_round
-        return client not in self.members or self._total_steps(client) <= limit
-
-    def _total_steps(self, client: str) -> int:
-        member = self.members[client]
-        steps = member.local_steps or self.config.training.local_steps * member.sites
-        return self.config.rounds * steps
-
-    def _steps(self, server_round: int, total: int) -> range:
-        rounds = self.config.rounds
-        if server_round > rounds:
-            return range(total, total)
-        schedule = self.strategy.schedule or (lambda _round, _rounds: 1)
-        parts = [schedule(number, rounds) for number in range(1, rounds + 1)]
-        edges = [round(total * sum(parts[:n]) / sum(parts)) for n in range(rounds + 1)]
-        return range(edges[server_round - 1], edges[server_round])
+        return self.finished + 2 <= self.budget.shared_rounds
 
     def _updates(self) -> dict[str, Update]:
         """Return the last finished round's updates, and the last ones of groups that were away."""
@@ -345,52 +311,31 @@ class Server:
         known = Likeness.read(previous)
         again = self.strategy.shares_first and not known.complete
         if self.finished == 0 or (again and self.finished + 1 < self.last_round):
-            folder = partial / "updates"
-            # Where models are handed on, movements from different starts tell nothing.
-            handed = {
-                self._received[n].modality for n in self._received if self.turns.takes_turns(n)
-            }
-            handing = [n for n, r in self._received.items() if r.modality in handed]
-            received = {n: r for n, r in self._received.items() if n not in handing}
-            updates = {n: _as_update(r, folder, None) for n, r in received.items()}
-            begun: dict[str, Arrays] = {}
-            kinds: dict[int, dict[str, Update]] = {}  # one network is not held against another
-            for name, reply in received.items():
-                if (found := self._begun(reply, partial)) is not None:
-                    begun[name] = found
-                    kinds.setdefault(id(self.start(reply.modality)), {})[name] = updates[name]
-            beside = [
-                [n for n in handing if id(self.start(self._received[n].modality)) == network]
-                for network in kinds
-            ]
-            known = known.after(*(cosines(kind, begun) for kind in kinds.values()), beside=beside)
+            movements = Movements(
+                networks={n: id(self.start(r.modality)) for n, r in self._received.items()},
+                handed={r.modality for n, r in self._received.items() if self.turns.takes_turns(n)},
+                begun=lambda name: self._begun(self._received[name], partial),
+            )
+            known = movements.seen_by(known, self._open_updates())
             shutil.rmtree(partial / "begun", ignore_errors=True)
-        known = known.without(misfits(self._scores()) - set(known.back))
-        came = self._received if self._hosts() else ()
-        known.welcoming(came).inviting(self._guests(known)).save(partial)
+        scores = Scores(self.folders.records(), self._received)
+        known = known.without(scores.strangers() - set(known.back))
+        known = known.welcoming(self._received if self._hosts() else ())
+        known.inviting(self._guests(known, scores)).save(partial)
 
-    def _guests(self, known: Likeness) -> dict[str, list[str]]:
+    def _guests(self, known: Likeness, scores: Scores) -> dict[str, list[str]]:
         """Return who begins the next round with the model of a circle, and who is of that.
 
         A guest takes part from the round after on, so both must be rounds in which clients share.
         """
         tunes = self.strategy.shares_first and self.config.strategy.alpha == "tuned"
-        if not tunes or not APART <= self.finished + 1 <= self._sharing() - 2:
+        if not tunes or not APART <= self.finished + 1 <= self.budget.shared_rounds - 2:
             return {}
         found: dict[str, list[str]] = {}
         for group, members in self._groups().items():
             circle = self.strategy.circle(group, self._updates()) or []
-            received = {name: self._received[name] for name in members}
-            fit = new_guests(self.folders.records(), group, circle, received)
-            found |= dict.fromkeys(sorted(fit - {*known.guests, *known.back}), circle)
+            found |= scores.of(members).guests(known, group, circle)
         return found
-
-    def _scores(self) -> Iterator[tuple[str, Mapping[str, float]]]:
-        """Return what clients measured on validation cases, from the first round to this one."""
-        yield from (
-            (r["site"], r["validation"]) for r in self.folders.records() if r["kind"] == "site"
-        )
-        yield from ((name, reply.validation) for name, reply in self._received.items())
 
     def _begun(self, reply: Reply, partial: Path) -> Arrays | None:
         """Return what a client began the open round with, from a file; None where nobody knows."""
@@ -422,6 +367,11 @@ class Server:
             if name != reply.client and other.modality == reply.modality
         }
         return _as_update(reply, self.folders.last / place, affinity)
+
+    def _open_updates(self) -> dict[str, Update]:
+        """Return the updates of the open round."""
+        folder = self.folders.open / "updates"
+        return {n: _as_update(r, folder, None) for n, r in self._received.items()}
 
     def _carry_away(self, previous: Path, partial: Path) -> None:
         """Keep the last update of clients that did not answer in this round."""
@@ -484,8 +434,7 @@ class Server:
         if self.strategy.advance is None:
             return
         memory = load_arrays(self.folders.last / MEMORY) if self.finished else {}
-        folder = partial / "updates"
-        updates = {n: _as_update(r, folder, None) for n, r in self._received.items()}
+        updates = self._open_updates()
         # Strategies with a memory have one network for all modalities.
         start = self.start(next(iter(updates.values())).modality) if updates else {}
         after = memory | self.strategy.advance(memory, updates, start)
@@ -500,7 +449,7 @@ class Server:
         return groups
 
     def _site_record(self, name: str, server_round: int) -> dict[str, Any]:
-        steps = self._steps(server_round, self._total_steps(name))
+        steps = self.budget.steps(name, server_round)
         return site_record(self._received[name], server_round, steps, self._bytes[name])
 
     def _group(self, reply: Reply) -> str:

@@ -22,6 +22,7 @@ from flames.config import (
 from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
 from flames.federation.beginning import first_weights, make_strategy
+from flames.federation.budget import Member
 from flames.federation.client import Client
 from flames.federation.crew import Crew, InTurn, SideBySide, make_clients
 from flames.federation.environment import describe_environment
@@ -30,7 +31,7 @@ from flames.federation.network.tasks import encode_task, encode_update
 from flames.federation.outcome import save_models, score_run
 from flames.federation.planning import planned
 from flames.federation.progress import Event, OnEvent, sentence
-from flames.federation.server import Member, Server
+from flames.federation.server import Server
 from flames.files import save_json, save_text
 from flames.models.precision import choose_precision
 from flames.processes import held

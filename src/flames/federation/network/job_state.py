@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
+from flames.federation.budget import Member as Participant
 from flames.federation.network.consortium import Record
 from flames.federation.network.journal import Journal
 from flames.federation.network.run_state import RunState
 from flames.federation.network.scores import Scores
 from flames.federation.network.seats import Seat, company
-from flames.federation.server import Member as Participant
 from flames.federation.server import Server
 
 Verdict = Literal["next", "finished", "failed"]

@@ -1,0 +1,70 @@
+"""How many optimiser steps a client takes in which round, and in which rounds clients share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from flames.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Member:
+    """A client as the server knows it."""
+
+    name: str
+    modality: str
+    sites: int
+    """Sites behind it: 1, or more where a modality is pooled."""
+    local_steps: int | None = None
+    """Optimiser steps a round; None means the run's, for each site behind it."""
+
+
+class Budget:
+    """The steps and rounds of one federation."""
+
+    def __init__(
+        self,
+        members: Mapping[str, Member],
+        config: RunConfig,
+        schedule: Callable[[int, int], float] | None,
+    ) -> None:
+        """Deal out each member's steps in parts of ``schedule``; evenly where that is None."""
+        self._members = members
+        self._config = config
+        self._schedule = schedule or (lambda _round, _rounds: 1)
+
+    @property
+    def last_round(self) -> int:
+        """Return the number of the closing round, in which clients only receive and choose."""
+        return self._config.rounds + 1
+
+    @property
+    def shared_rounds(self) -> float:
+        """Return how many rounds clients share in."""
+        return shared_rounds(self._config)
+
+    def total(self, client: str) -> int:
+        """Return a client's steps in the whole run."""
+        member = self._members[client]
+        steps = member.local_steps or self._config.training.local_steps * member.sites
+        return self._config.rounds * steps
+
+    def steps(self, client: str, server_round: int) -> range:
+        """Return a client's steps of one round, counted from the run's start."""
+        rounds, total = self._config.rounds, self.total(client)
+        if server_round > rounds:
+            return range(total, total)
+        parts = [self._schedule(number, rounds) for number in range(1, rounds + 1)]
+        edges = [round(total * sum(parts[:n]) / sum(parts)) for n in range(rounds + 1)]
+        return range(edges[server_round - 1], edges[server_round])
+
+    def has_short_rounds(self, client: str) -> bool:
+        """Return whether turns suit a client; one that is no member any more takes none."""
+        limit = self._config.rounds * self._config.strategy.short_round
+        return client not in self._members or self.total(client) <= limit
+
+
+def shared_rounds(config: RunConfig) -> float:
+    """Return how many of a run's rounds clients share in."""
+    return config.strategy.sharing * config.rounds
