@@ -159,7 +159,8 @@ class StrategyConfig(Section):
     train at once."""
     short_round: int = Field(15, ge=1)
     """Optimiser steps of a round up to which they do; after more of them on one client's cases too
-    much of the others' is forgotten, and all train at once."""
+    much of the others' is forgotten, and all train at once. Up to which, too, clients of a circle
+    of two keep last levels of their own in each round, and not only in the closing pass."""
 
 
 class EvaluationConfig(Section):

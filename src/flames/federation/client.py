@@ -49,12 +49,13 @@ from flames.strategies.mixture import (
     choose,
     eligible,
     keep_statistics,
+    leads,
     other_statistics,
 )
 from flames.strategies.rules import split_controls, with_controls
 from flames.training.local import ControlVariates, Stretch, joined, train_shared
 from flames.training.loop import Progress, TrainResult, learning_rate, make_optimizer
-from flames.training.second import keep_second, train_second
+from flames.training.second import keep_second, second_arrays, train_second
 from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
@@ -221,7 +222,7 @@ class Client:
             ways = [self._scored_second(network, second, before)]
             keep_second(before, place, trained=second is not None)
         validated += time.perf_counter() - again
-        best, best_round, curve = self._keep(ways, place, before, task.server_round)
+        best, best_round, curve = self._keep(ways, place, before, task)
         measured = [*self._as_kept(network, tried, download), replace(trained, name="trained")]
         measured += [way for way in ways if way.name == "second"]
         return Reply(
@@ -296,11 +297,11 @@ class Client:
         return joined(result, more, whole), weights, second
 
     def _scored_second(self, network: nn.Module, second: Arrays | None, before: Path) -> Candidate:
-        """Return the second model with its score; without training since, what was kept before."""
+        """Return the second model with its score; without training since, that of before."""
         if second is None:
-            kept = load_arrays(before / "kept.safetensors")
             known = self._reply(before)
-            return Candidate("second", kept, None, float(known["best"]), known["curves"]["kept"])
+            score, curve = known["validation"]["second"], known["curves"].get("second")
+            return Candidate("second", second_arrays(before), None, score, curve)
         set_model_arrays(network, second)
         return self._scored(network, Candidate("second", second, None))
 
@@ -369,15 +370,17 @@ class Client:
         return found
 
     def _keep(
-        self, tried: Sequence[Candidate], place: Path, before: Path, server_round: int
+        self, tried: Sequence[Candidate], place: Path, before: Path, task: Task
     ) -> tuple[float | None, int, Any]:
         """Write the personal weights that validation prefers so far.
 
         Return their score, their round and their presence curve.
 
-        A recipe that selects nothing keeps what the server sent last. What was best while a client
+        In the closing pass an earlier round's stay only where they lead by more than chance. A
+        recipe that selects nothing keeps what the server sent last. What was best while a client
         shared does not count afterwards; one among strangers never shared.
         """
+        server_round = task.server_round
         if not self.strategy.selects:
             save_arrays(place / "kept.safetensors", tried[0].arrays)
             return None, server_round, None
@@ -388,10 +391,13 @@ class Client:
             last = self._last_round(server_round)
             shared = known["chosen"] == "mixture" and self._shares(last)
             ended = shared and not self._shares(server_round)
-            if not ended and known["best"] >= score:
+            old = float(known["best"])
+            closing = not task.steps
+            stays = leads(old, score, self.cases.validation) if closing else old >= score
+            if stays and not ended:
                 save_arrays(place / "kept.safetensors", load_arrays(before / "kept.safetensors"))
                 kept = known["curves"]["kept"]
-                return float(known["best"]), int(known["best_round"]), kept
+                return old, int(known["best_round"]), kept
         save_arrays(place / "kept.safetensors", best.arrays)
         return score, server_round, best.curve
 

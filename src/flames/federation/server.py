@@ -42,6 +42,7 @@ from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
 from flames.strategies import Download, Strategy, Update
 from flames.strategies.base import Chain
+from flames.strategies.mixture import leads
 from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
@@ -234,6 +235,8 @@ class Server:
                 download = self._informed().download(client, updates)
             else:
                 download = self._returning(client, away[client], updates)
+            if self.finished + 1 < self.last_round and not self.budget.has_short_rounds(client):
+                download = replace(download, own_head=False)
             guest = self._hosts() and client in self._likeness().guests
             if guest and download.model is not None:
                 return Download(download.model, use="replace")
@@ -405,7 +408,11 @@ class Server:
             score = group_score(replies)
             known = best_so_far(self.folders.records(), group, circle, updates)
             last = server_round == self.last_round
-            takes = last if not self.strategy.selects else known is None or score > known
+            if self.strategy.selects and known is not None:
+                judging = sum(reply.validation_cases for reply in replies)
+                takes = not leads(known, score, judging) if last else score > known
+            else:
+                takes = last or self.strategy.selects
             if takes:
                 models = models if models is not None else self._informed().models(updates)
                 save_arrays(partial / "best" / f"{group}.safetensors", models[group])

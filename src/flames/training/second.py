@@ -23,13 +23,21 @@ from flames.training.loop import TrainResult, make_optimizer
 
 Arrays = Mapping[str, np.ndarray]
 WEIGHTS, OPTIMIZER = "second.safetensors", "second-optimizer.safetensors"
+MIXED = "second-mixed.safetensors"
+"""What APFL's second model and the common one are together; Ditto's second model needs none."""
 
 
 def keep_second(before: Path, place: Path, *, trained: bool) -> None:
     """Carry the second model's state on through a round without training."""
-    for name in (WEIGHTS, OPTIMIZER):
+    for name in (WEIGHTS, OPTIMIZER, MIXED):
         if not trained and (before / name).exists():
             shutil.copyfile(before / name, place / name)
+
+
+def second_arrays(place: Path) -> dict[str, np.ndarray]:
+    """Return the personal weights of the second model as a round left them."""
+    mixed = place / MIXED
+    return load_arrays(mixed if mixed.exists() else place / WEIGHTS)
 
 
 def train_second(
@@ -71,7 +79,9 @@ def train_second(
     result = stretch.run(model, optimizer, batches, penalty=penalty)
     save_arrays(place / OPTIMIZER, optimizer_arrays(optimizer))
     if isinstance(model, Mixture):
+        mixed = model.mixed_arrays()
         save_arrays(place / WEIGHTS, model.own_arrays())
-        return result, model.mixed_arrays()
+        save_arrays(place / MIXED, mixed)
+        return result, mixed
     save_arrays(place / WEIGHTS, model_arrays(network))
     return result, model_arrays(network)
