@@ -123,7 +123,7 @@ def test_a_recipe_that_selects_nothing_keeps_what_it_was_sent(client, start):
     sent = {name: np.zeros_like(array) for name, array in weights.items()}
     download = Download(sent, use="mix", alpha=0.25, peers=1, own_share=0.5)
     reply, _ = client.answer(Task(2, range(4, 4), 4, download))
-    kept = client.kept_weights()
+    kept = client.rounds.kept_weights()
     for name, array in weights.items():
         np.testing.assert_allclose(kept[name], 0.25 * array, rtol=1e-6)
     assert (reply.chosen, reply.alpha) == ("mixture", 0.25)
@@ -166,7 +166,7 @@ def test_a_client_keeps_the_servers_best_model_where_it_leads_by_more_than_chanc
     reply, _ = client.answer(Task(3, range(4, 4), 4, download))
     assert (reply.chosen, reply.best) == (kept, scores[kept])
     assert reply.validation["best"] == score
-    np.testing.assert_equal(client.kept_weights(), sent[kept])
+    np.testing.assert_equal(client.rounds.kept_weights(), sent[kept])
 
 
 def test_batch_norm_statistics_stay_at_home(client, start, monkeypatch):

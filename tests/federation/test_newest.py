@@ -84,19 +84,19 @@ def test_a_client_ends_with_its_newest_weights(
     monkeypatch.setattr(client.cases, "judge", lambda *_: Validation(score, []))
     start = model_arrays(make_model(config.model))
     client.answer(Task(1, range(2), 4, Download(start, use="replace")))
-    first = client.kept_weights()
+    first = client.rounds.kept_weights()
     score = 0.5 - lead * chance
     use = {"local": "keep", "ditto": "replace"}[name]
     download = Download(start if use == "replace" else None, use=use)
     reply, _ = client.answer(Task(2, range(2, 4), 4, download))
     assert (reply.best, reply.best_round) == (0.5, 1)
-    np.testing.assert_equal(client.kept_weights(), first)
+    np.testing.assert_equal(client.rounds.kept_weights(), first)
     monkeypatch.setattr(client_module, "train_shared", None)
     reply, _ = client.answer(Task(3, range(4, 4), 4, download))
     newest = lead < 1
     assert reply.best_round == (3 if newest else 1)
     assert reply.best == pytest.approx(score if newest else 0.5, abs=1e-6)
-    found = client.kept_weights()
+    found = client.rounds.kept_weights()
     assert all(np.array_equal(found[key], first[key]) for key in first) != newest
 
 

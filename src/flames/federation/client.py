@@ -9,7 +9,6 @@ asked twice for the same round answers with what it did.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 import time
@@ -25,16 +24,14 @@ from torch import nn
 from flames.config import RunConfig
 from flames.data.store import SiteStore
 from flames.federation.budget import shared_rounds
+from flames.federation.client_rounds import ClientRounds
 from flames.federation.exchange import Reply, Task, begun_with, derive_seed
-from flames.federation.leaving import PARCEL, RESIDUAL, SENT, digests, unwrap, wrap
+from flames.federation.leaving import RESIDUAL, wrap
 from flames.federation.site_cases import SiteCases
-from flames.federation.summary import kept_rule
 from flames.files import save_json
-from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import Precision
 from flames.models.weights import (
-    LazyArrays,
     load_arrays,
     model_arrays,
     optimizer_arrays,
@@ -52,11 +49,10 @@ from flames.strategies.mixture import (
     leads,
     other_statistics,
 )
-from flames.strategies.rules import split_controls, with_controls
+from flames.strategies.rules import split_controls
 from flames.training.local import ControlVariates, Stretch, joined, train_shared
 from flames.training.loop import Progress, TrainResult, learning_rate, make_optimizer
 from flames.training.second import keep_second, second_arrays, train_second
-from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
 TASTING = range(2, 4)
@@ -96,7 +92,7 @@ class Client:
         self.config = config
         self.strategy = strategy
         self.precision = precision
-        self.folder = folder
+        self.rounds = ClientRounds(folder, strategy.private)
 
     @property
     def num_examples(self) -> int:
@@ -110,29 +106,27 @@ class Client:
             FlamesError: The site has nothing to train on, the loss is not finite, or the disk is
                 full; the client's folder then still holds its last complete round.
         """
-        place = self._round_folder(task.server_round)
+        place = self.rounds.of(task.server_round)
         digest = _digest(task)
         if place.exists():
-            known = json.loads((place / "reply.json").read_text(encoding="utf-8"))
+            known = self.rounds.reply(place)
             if known.pop("task") == digest:
-                return Reply(**known), self._sent(place)
+                return Reply(**known), self.rounds.sent(place)
             shutil.rmtree(place)
         partial = place.with_name(f".{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        before = self._last_round(task.server_round)
-        for old in self._rounds():
-            if old < before and old != task.held:
-                shutil.rmtree(self._round_folder(old), ignore_errors=True)
+        before = self.rounds.before(task.server_round)
+        self.rounds.forget(before, task.held)
         reply = self._train(task, partial, progress)
         if not self.config.wire.plain:
-            previous = self._round_folder(before)
+            previous = self.rounds.of(before)
             wrap(
-                self._sent(partial),
+                self.rounds.sent(partial),
                 partial,
                 server_round=task.server_round,
                 reply=reply,
                 begun=begun_with(
-                    task.download, self.held_arrays(task.held), reply.chosen, reply.alpha
+                    task.download, self.rounds.held(task.held), reply.chosen, reply.alpha
                 ),
                 waiting=previous / RESIDUAL,
                 own_head=task.download.own_head,
@@ -140,43 +134,7 @@ class Client:
             )
         save_json(partial / "reply.json", {"task": digest} | asdict(reply))
         partial.rename(place)
-        return reply, self._sent(place)
-
-    def holds(self) -> dict[str, str]:
-        """Return digests of the updates still here, by round, from which differences count."""
-        return digests({number: self._round_folder(number) for number in self._rounds()})
-
-    def held_arrays(self, server_round: int) -> Arrays | None:
-        """Return what left in the update of a round, as the server reads it; None for round 0."""
-        return LazyArrays(self._round_folder(server_round) / SENT) if server_round else None
-
-    def outgoing(self, server_round: int) -> tuple[Coded, str]:
-        """Return the update of a finished round as it travels, and the digest of what its
-        differences count from."""
-        place = self._round_folder(server_round)
-        if (place / PARCEL).exists():
-            return unwrap(place)
-        arrays = dict(self._sent(place))
-        return Coded("p" * len(arrays), arrays), ""
-
-    def kept_rule(self) -> PresenceRule:
-        """Return the presence rule that suits those weights."""
-        known = self._reply(self._round_folder(max(self._rounds())))
-        return kept_rule(known["curves"].get("kept"))
-
-    def kept_weights(self) -> Arrays:
-        """Return the personal weights that the client keeps after its last round."""
-        return load_arrays(self._round_folder(max(self._rounds())) / "kept.safetensors")
-
-    def _sent(self, place: Path) -> Arrays:
-        """Return what leaves the site after a round: weights but for private ones, controls."""
-        if (place / SENT).exists():
-            return load_arrays(place / SENT)
-        weights = load_arrays(place / "weights.safetensors")
-        private = self.strategy.private(weights)
-        shared = {name: array for name, array in weights.items() if name not in private}
-        controls = place / "controls.safetensors"
-        return with_controls(shared, load_arrays(controls)) if controls.exists() else shared
+        return reply, self.rounds.sent(place)
 
     def _unpack(self, download: Download, before: Path) -> tuple[Download, Arrays]:
         """Return what was received with the client's private arrays put in, and the controls."""
@@ -195,7 +153,7 @@ class Client:
 
     def _train(self, task: Task, place: Path, progress: Progress | None) -> Reply:
         started = time.perf_counter()
-        before = self._round_folder(self._last_round(task.server_round))
+        before = self.rounds.of(self.rounds.before(task.server_round))
         network = self.precision.place(make_model(self._start_model(), self.cases.plan))
         sharing = self._shares(task.server_round)
         download, controls = self._unpack(task.download, before)
@@ -299,7 +257,7 @@ class Client:
     def _scored_second(self, network: nn.Module, second: Arrays | None, before: Path) -> Candidate:
         """Return the second model with its score; without training since, that of before."""
         if second is None:
-            known = self._reply(before)
+            known = self.rounds.reply(before)
             score, curve = known["validation"]["second"], known["curves"].get("second")
             return Candidate("second", second_arrays(before), None, score, curve)
         set_model_arrays(network, second)
@@ -330,7 +288,7 @@ class Client:
         known: dict[str, Any] = {"validation": {}, "curves": {}}
         if before.exists():
             own = load_arrays(before / "weights.safetensors")
-            known = self._reply(before)
+            known = self.rounds.reply(before)
         found = []
         ways = candidates(download, own, count=self.config.strategy.alpha_candidates)
         if not self.strategy.selects:
@@ -387,8 +345,8 @@ class Client:
         best = max(tried, key=lambda c: c.score if math.isfinite(c.score) else -1.0)
         score = round(best.score, 6)
         if before.exists():
-            known = self._reply(before)
-            last = self._last_round(server_round)
+            known = self.rounds.reply(before)
+            last = self.rounds.before(server_round)
             shared = known["chosen"] == "mixture" and self._shares(last)
             ended = shared and not self._shares(server_round)
             old = float(known["best"])
@@ -401,9 +359,6 @@ class Client:
         save_arrays(place / "kept.safetensors", best.arrays)
         return score, server_round, best.curve
 
-    def _reply(self, place: Path) -> dict[str, Any]:
-        return dict(json.loads((place / "reply.json").read_text(encoding="utf-8")))
-
     def _scored(self, network: nn.Module, candidate: Candidate) -> Candidate:
         """Return the candidate, whose weights ``network`` holds, with what validation says."""
         found = self.cases.judge(network, self.precision)
@@ -411,17 +366,6 @@ class Client:
 
     def _start_model(self) -> Any:
         return self.config.model.model_copy(update={"pretrained": False, "weights": None})
-
-    def _rounds(self) -> list[int]:
-        """Return the complete rounds on disk."""
-        return sorted(int(path.name[6:]) for path in self.folder.glob("round-*"))
-
-    def _last_round(self, server_round: int) -> int:
-        """Return the last complete round before ``server_round``; it may have missed some."""
-        return max((known for known in self._rounds() if known < server_round), default=0)
-
-    def _round_folder(self, server_round: int) -> Path:
-        return self.folder / f"round-{server_round:04d}"
 
 
 def _best_by_name(tried: Sequence[Candidate]) -> dict[str, float]:

@@ -53,8 +53,8 @@ def save_models(
     personal = server.strategy.personal
     for site, store in stores.items():
         if personal:
-            arrays = dict(clients[site].kept_weights())
-            rule = clients[site].kept_rule()
+            arrays = dict(clients[site].rounds.kept_weights())
+            rule = clients[site].rounds.kept_rule()
         else:
             group = store.modality if store.modality in models else "all"
             arrays, rule = models[group], rules[group]

@@ -162,7 +162,7 @@ def _one_round(
             if not server.turns.may_begin(name, server.answered, expected):
                 continue
             waiting.remove(name)
-            task, coded = server.dispatch(name, clients[name].holds())
+            task, coded = server.dispatch(name, clients[name].rounds.holds())
             down[name] = _bytes_down(task, coded, server.config.wire)
 
             def progress(
@@ -177,7 +177,7 @@ def _one_round(
             if crew.at_a_time > 1:
                 done = len(clients) - len(waiting) - len(asked)
                 on_event(Event("train", server_round, rounds, "", done, len(clients), "sites"))
-            parcel, base = clients[name].outgoing(server_round)
+            parcel, base = clients[name].rounds.outgoing(server_round)
             up = _bytes_up(reply, parcel, base, server)
             try:
                 server.receive(reply, parcel, base, (down[name], up))

@@ -102,10 +102,10 @@ def test_malformed_updates_are_set_aside_and_told(make_hall, wire, count):
     for seat in desk.job.seats.values():
         seat.status = "here"
     client = hall.station("us-b", desk).client
-    ask = encode({"holds": client.holds()})
-    task = as_task(*decode(desk.handle("us-b", "ask", ask)), client.held_arrays)
+    ask = encode({"holds": client.rounds.holds()})
+    task = as_task(*decode(desk.handle("us-b", "ask", ask)), client.rounds.held)
     reply, _ = client.answer(task)
-    right = encode_update(reply, 3, *client.outgoing(3), hall.config.wire)
+    right = encode_update(reply, 3, *client.rounds.outgoing(3), hall.config.wire)
     head = decode(right)
     assert bool(head[1].get("weights.masks")) is bool(wire)
     chance = random.Random(11)

@@ -56,7 +56,7 @@ def score_models(
     options = ScoreOptions(
         config.evaluation.batch_size, config.evaluation.flip, config.evaluation.nsd_tolerance
     )
-    kept = client.kept_weights() if client.strategy.personal else None
+    kept = client.rounds.kept_weights() if client.strategy.personal else None
     paths = []
     for group in sorted(models):
         path = folder / f"{group}.safetensors"
@@ -67,7 +67,7 @@ def score_models(
     if kept is not None:
         path = folder / "personal.safetensors"
         trained_on = [fingerprint(store).model_dump(mode="json")]
-        rule = client.kept_rule()
+        rule = client.rounds.kept_rule()
         metadata = model_metadata(config, "personal", name, store.modality, trained_on, rule)
         save_arrays(path, kept, metadata)
         paths.append(path)

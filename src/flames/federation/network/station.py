@@ -90,7 +90,7 @@ class Station:
         self.beat.start()
         try:
             while True:
-                facts, sections = self._call("ask", {"holds": self.client.holds()})
+                facts, sections = self._call("ask", {"holds": self.client.rounds.holds()})
                 if facts["do"] in ("end", "leave"):
                     return str(facts.get("reason", ""))
                 self._do(facts, sections)
@@ -113,7 +113,7 @@ class Station:
         if facts["do"] == "hello":
             self._hello()
         elif facts["do"] == "train":
-            self._train(as_task(facts, sections, self.client.held_arrays))
+            self._train(as_task(facts, sections, self.client.rounds.held))
         else:
             self._score(facts, sections)
 
@@ -176,7 +176,7 @@ class Station:
         finally:
             self.beat.work_on(None)
             self.guard.end()
-        coded, base = self.client.outgoing(number)
+        coded, base = self.client.rounds.outgoing(number)
         message = encode_update(reply, number, coded, base, self.client.config.wire)
         self._deliver("update", message, f"update of round {number}")
 
