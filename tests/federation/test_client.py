@@ -94,7 +94,7 @@ def test_only_the_last_two_rounds_are_kept(client, start):
     client.answer(first_task(start))
     for number in (2, 3):
         client.answer(Task(number, range(0), 4, Download(None, use="keep")))
-    assert sorted(p.name for p in client.folder.iterdir()) == ["round-0002", "round-0003"]
+    assert sorted(p.name for p in client.rounds.folder.iterdir()) == ["round-0002", "round-0003"]
 
 
 def test_examples_are_training_cases(client, site_stores):
@@ -110,7 +110,7 @@ def replace_stores(client, stores):
         config=client.config,
         strategy=client.strategy,
         precision=client.precision,
-        folder=client.folder,
+        folder=client.rounds.folder,
     )
 
 
@@ -174,7 +174,7 @@ def test_batch_norm_statistics_stay_at_home(client, start, monkeypatch):
     monkeypatch.setattr(client_module, "set_model_arrays", lambda _, a: tried.append(a))
     monkeypatch.setattr(client_module, "load_arrays", lambda _: {"n.running_mean": np.ones(1)})
     monkeypatch.setattr(client.cases, "judge", lambda *_: Validation(0.5, []))
-    before = client.folder / "round-0001"
+    before = client.rounds.folder / "round-0001"
     before.mkdir(parents=True)
     (before / "reply.json").write_text(
         '{"validation": {"trained": 0.1}, "curves": {}}', encoding="utf-8"
