@@ -74,9 +74,21 @@ class DataConfig(Section):
     """3 trains on volumes as volumes, in patches of a modality's plan; 2 slice by slice."""
     image_size: int = Field(128, ge=32, le=1024)
     """Images are fitted into this square, aspect ratio kept."""
+    folds: int = Field(0, ge=0)
+    """Parts of a cross-validation inside every store, 3 or more; 0 takes the stores' own splits."""
+    fold: int = Field(0, ge=0)
+    """Which part is tested on; the others train and validate."""
     augment: bool = True
     tumour_fraction: float = Field(0.67, ge=0, le=1)
     """Share of training slices of a volume that show tumour, while it has both kinds."""
+
+    @model_validator(mode="after")
+    def _has_fold(self) -> DataConfig:
+        if self.folds in (1, 2):
+            raise ValueError(f"cross-validation needs 3 folds or more, found {self.folds}")
+        if self.fold >= max(1, self.folds):
+            raise ValueError(f"fold {self.fold} of {self.folds} folds does not exist")
+        return self
 
 
 class PlanConfig(Section):

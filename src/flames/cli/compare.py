@@ -13,7 +13,13 @@ def compare(
     strategies: str = typer.Option(
         "flames,local,modality,fedavg,central", "--strategies", help="Names, with commas between."
     ),
-    seeds: int = typer.Option(3, "--seeds", min=1, help="Runs of each strategy."),
+    seeds: int = typer.Option(3, "--seeds", min=1, help="Runs of each strategy, in each fold."),
+    folds: int = typer.Option(
+        0,
+        "--folds",
+        min=0,
+        help="Cross-validate, so that every case is tested once.",
+    ),
     reference: str = typer.Option("flames", "--reference", help="What differences are taken to."),
     jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Runs at a time."),
     set_: list[str] = typer.Option(
@@ -27,12 +33,15 @@ def compare(
     ),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Print the closing table only."),
 ) -> None:
-    """Run what is missing of strategies × seeds, and write one report of all."""
+    """Run what is missing of strategies × seeds (× folds), and write one report of all."""
     from flames.cli.settings import parse_overrides
     from flames.config import load_config
     from flames.federation.comparison import comparison_jobs
 
-    config = load_config(federation, parse_overrides(set_))
+    overrides = parse_overrides(set_)
+    if folds:
+        overrides["data.folds"] = str(folds)
+    config = load_config(federation, overrides)
     names = [name.strip() for name in strategies.split(",") if name.strip()]
     wanted = comparison_jobs(config, names, seeds=seeds, out=out)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flames.data.store import SPLITS, CaseRecord, SplitInfo, cases_digest
@@ -39,13 +39,10 @@ def split_cases(
     """
     cases = list(cases)
     check_fractions(fractions)
-    groups = _groups(cases, seed)
-    if len(groups) < len(SPLITS):
-        sides: list[list[_Group]] = [[], [], groups]
+    if len({case.group for case in cases}) < len(SPLITS):
+        names: list[tuple[str, ...]] = [(), (), tuple(sorted(case.case_id for case in cases))]
     else:
-        sides = _assign(groups, fractions)
-        _fill_empty(sides, fractions)
-    names = [tuple(sorted(c for g in side for c in g.cases)) for side in sides]
+        names = shared_out(cases, seed=seed, shares=fractions)
     return SplitInfo(
         seed=seed,
         fractions=fractions,
@@ -54,6 +51,19 @@ def split_cases(
         val=names[1],
         test=names[2],
     )
+
+
+def shared_out(
+    cases: Iterable[CaseRecord], *, seed: int, shares: Sequence[float]
+) -> list[tuple[str, ...]]:
+    """Return the names of the cases of each part, no group in two, as `split_cases` says.
+
+    There must be as many groups as parts, or more; then no part is empty.
+    """
+    groups = _groups(list(cases), seed)
+    sides = _assign(groups, shares)
+    _fill_empty(sides, shares)
+    return [tuple(sorted(c for g in side for c in g.cases)) for side in sides]
 
 
 def check_fractions(fractions: tuple[float, float, float]) -> None:
@@ -89,12 +99,12 @@ def _groups(cases: list[CaseRecord], seed: int) -> list[_Group]:
     return groups
 
 
-def _assign(groups: list[_Group], fractions: tuple[float, float, float]) -> list[list[_Group]]:
+def _assign(groups: list[_Group], fractions: Sequence[float]) -> list[list[_Group]]:
     strata: dict[tuple[bool, str], list[_Group]] = defaultdict(list)
     for group in groups:
         strata[group.stratum].append(group)
-    sides: list[list[_Group]] = [[], [], []]
-    wanted = [0.0, 0.0, 0.0]
+    sides: list[list[_Group]] = [[] for _ in fractions]
+    wanted = [0.0] * len(fractions)
     for stratum in sorted(strata, key=lambda s: (len(strata[s]), s)):
         inside = strata[stratum]
         total = sum(len(g.cases) for g in inside)
@@ -102,7 +112,7 @@ def _assign(groups: list[_Group], fractions: tuple[float, float, float]) -> list
         # Large groups first: small ones can still even out what those leave. The rest by chance, or
         # every small group of duplicates would be in train.
         for group in sorted(inside, key=lambda g: (-_large(g, total), g.order)):
-            side = max(range(3), key=lambda i: (wanted[i], -i))
+            side = max(range(len(wanted)), key=lambda i: (wanted[i], -i))
             sides[side].append(group)
             wanted[side] -= len(group.cases)
     return sides
@@ -113,8 +123,8 @@ def _large(group: _Group, total: int) -> int:
     return size if size * 10 > total else 0
 
 
-def _fill_empty(sides: list[list[_Group]], fractions: tuple[float, float, float]) -> None:
-    for i in sorted(range(3), key=lambda i: -fractions[i]):
+def _fill_empty(sides: list[list[_Group]], fractions: Sequence[float]) -> None:
+    for i in sorted(range(len(sides)), key=lambda i: -fractions[i]):
         if sides[i]:
             continue
         giver = max((s for s in sides if len(s) > 1), key=len)

@@ -15,7 +15,8 @@ def comparison_jobs(
 ) -> list[Job]:
     """Return a job for every strategy and seed, ``out/STRATEGY-SEED``, seed after seed.
 
-    Seeds are ``config.seed`` and the next ones; everything else is the same in all runs.
+    Seeds are ``config.seed`` and the next ones; everything else is the same in all runs. With
+    ``data.folds`` there is a job for each fold too, ``out/STRATEGY-SEED-fold-FOLD``.
 
     Raises:
         FlamesError: A strategy is unknown or named twice, or there is none.
@@ -28,13 +29,19 @@ def comparison_jobs(
             f"cannot compare {', '.join(strategies) or 'nothing'}",
             "name each strategy once, as in --strategies flames,local,modality",
         )
+    folds = config.data.folds
     return [
-        Job(_with(config, name, seed), out / f"{name}-{seed}")
+        Job(
+            _with(config, name, seed, fold),
+            out / (f"{name}-{seed}-fold-{fold}" if folds else f"{name}-{seed}"),
+        )
         for seed in range(config.seed, config.seed + seeds)
+        for fold in range(max(1, folds))
         for name in strategies
     ]
 
 
-def _with(config: RunConfig, name: str, seed: int) -> RunConfig:
+def _with(config: RunConfig, name: str, seed: int, fold: int) -> RunConfig:
     strategy = config.strategy.model_copy(update={"name": name})
-    return config.model_copy(update={"strategy": strategy, "seed": seed})
+    data = config.data.model_copy(update={"fold": fold})
+    return config.model_copy(update={"strategy": strategy, "seed": seed, "data": data})

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from flames.config import RunConfig
+from flames.data.folds import in_fold
 from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.beginning import make_strategy
@@ -138,7 +139,12 @@ _clients: dict[str, Client] = {}
 
 def _begin(config: RunConfig, run: RunFolder, threads: int) -> None:
     torch.set_num_threads(threads)
-    stores = {site.name: SiteStore.open(site.store) for site in config.sites if site.store}
+    data = config.data
+    stores = {
+        site.name: in_fold(SiteStore.open(site.store), data.folds, data.fold)
+        for site in config.sites
+        if site.store
+    }
     _clients.update(make_clients(config, stores, run))
 
 

@@ -21,6 +21,7 @@ from flames.data.synthetic.hospitals import HOSPITALS
 from flames.data.synthetic.stores import make_store
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
+from flames.federation.evaluation import as_in_run
 from flames.federation.study import claim, load_record, load_scores
 from flames.inference.cost import cost, parameters
 from flames.inference.predict import validate
@@ -171,7 +172,8 @@ def open_classroom(
             f"quarter of its teacher",
             "choose a smaller --student",
         )
-    owned = [SiteStore.open(path) for path in stores] or _made_up(files, out, options)
+    owned = [as_in_run(SiteStore.open(path), folder, config) for path in stores]
+    owned = owned or _made_up(files, out, options)
     server = {g: [store for store in owned if store.modality == g] for g in teachers}
     for group, mine in server.items():
         if not mine:
@@ -180,7 +182,7 @@ def open_classroom(
                 "add --store with one, or name a single --modality",
             )
     sites = {
-        site.name: store
+        site.name: as_in_run(store, folder, config)
         for site in config.sites
         if site.store is not None and (store := SiteStore.open(site.store)).modality in teachers
     }

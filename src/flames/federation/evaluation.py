@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flames.config import RunConfig, load_config
+from flames.data.folds import in_fold
 from flames.data.store import SPLITS, SiteStore, Split
 from flames.errors import FlamesError, nearest
 from flames.files import save_json
@@ -40,7 +41,7 @@ def evaluate_run(
     run, config = open_run(path)
     precision = choose_precision(config.training.precision)
     rows: list[dict[str, Any]] = []
-    for store in open_stores(sites):
+    for store in open_stores(sites, run, config):
         trained = load_model(model_path(run, model, store), precision)
         for side in SPLITS if split == "all" else (split,):
             scored = score_store(
@@ -69,8 +70,11 @@ def open_run(path: Path) -> tuple[RunFolder, RunConfig]:
     return run, load_config(run.config)
 
 
-def open_stores(sites: Sequence[Path]) -> list[SiteStore]:
+def open_stores(sites: Sequence[Path], run: RunFolder, config: RunConfig) -> list[SiteStore]:
     """Return the stores, whose scores their site names tell apart.
+
+    One that took part in a run with folds has the split of the run's fold, because its own test
+    cases may have been trained on.
 
     Raises:
         FlamesError: There is no such store, or two have one site name.
@@ -83,8 +87,14 @@ def open_stores(sites: Sequence[Path]) -> list[SiteStore]:
                 "could not be told apart",
                 "score each with a command and an --out of its own",
             )
-        found[store.site] = store
+        found[store.site] = as_in_run(store, run, config)
     return list(found.values())
+
+
+def as_in_run(store: SiteStore, run: RunFolder, config: RunConfig) -> SiteStore:
+    """Return a store with the split that a run saw it with; one that took no part with its own."""
+    took_part = store.splits.cases_digest in run.store_digests().values()
+    return in_fold(store, config.data.folds if took_part else 0, config.data.fold)
 
 
 def score_options(config: RunConfig, side: Split) -> ScoreOptions:

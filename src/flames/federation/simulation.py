@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from flames.config import (
+    DataConfig,
     RunConfig,
     SiteConfig,
     WireConfig,
@@ -19,6 +20,7 @@ from flames.config import (
     dump_config,
     load_config,
 )
+from flames.data.folds import in_fold
 from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
 from flames.federation.beginning import first_weights, make_strategy
@@ -122,10 +124,10 @@ def open_stores(config: RunConfig) -> dict[str, SiteStore]:
     """Return every site's store by name, verified.
 
     Raises:
-        FlamesError: A store is missing or changed, or a test case of one site is a training case
-            of another.
+        FlamesError: A store is missing or changed or has too few patients for the run's folds, or a
+            test case of one site is a training case of another.
     """
-    stores = {site.name: _open_store(site) for site in config.sites}
+    stores = {site.name: _open_store(site, config.data) for site in config.sites}
     sides: dict[str, tuple[str, str]] = {}
     for name, store in stores.items():
         store.verify()
@@ -140,13 +142,13 @@ def open_stores(config: RunConfig) -> dict[str, SiteStore]:
     return stores
 
 
-def _open_store(site: SiteConfig) -> SiteStore:
+def _open_store(site: SiteConfig, data: DataConfig) -> SiteStore:
     if site.store is None:
         raise FlamesError(
             f"site {site.name!r} has no store",
             'add store = "FOLDER" to its table, or run it in its consortium with --on',
         )
-    return SiteStore.open(site.store)
+    return in_fold(SiteStore.open(site.store), data.folds, data.fold)
 
 
 def _one_round(

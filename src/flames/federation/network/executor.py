@@ -18,6 +18,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 
 from flames.config import RunConfig, load_config
+from flames.data.folds import in_fold
 from flames.data.store import SiteStore
 from flames.errors import FlamesError, NotWritten
 from flames.federation.beginning import make_strategy
@@ -120,7 +121,7 @@ def _tell_full(gate: Gate) -> None:
 
 
 def _client(name: str, place: Path, config: RunConfig, folder: Path) -> Client:
-    store = SiteStore.open(place)
+    store = in_fold(SiteStore.open(place), config.data.folds, config.data.fold)
     store.verify()
     if config.threads:
         torch.set_num_threads(config.threads)

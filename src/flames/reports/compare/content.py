@@ -31,7 +31,7 @@ BASELINE = "local"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs by strategy, in the order in which the strategies were named, each run a seed."""
+    """Runs by strategy, in the order in which the strategies were named, each a seed and fold."""
 
     runs: dict[str, list[Records]]
     reference: str
@@ -45,7 +45,15 @@ class Comparison:
     @cached_property
     def groups(self) -> Any:
         """Return site → case id → patient."""
-        return groups_by_site(self.first.cases)
+        return groups_by_site(next(iter(self.tables.values()))[0])
+
+    @cached_property
+    def tables(self) -> dict[str, list[list[dict[str, str]]]]:
+        """Return strategy → the rows of each seed's test cases, from all of its folds."""
+        return {
+            name: [[row for r in fold for row in r.cases] for fold in by_seed(runs).values()]
+            for name, runs in self.runs.items()
+        }
 
     @property
     def seed(self) -> int:
@@ -82,7 +90,7 @@ class Comparison:
             kind: {name: self._scores(values) for name, values in found.items()}
             for kind, found in self.nsd.items()
         }
-        if not has_mean(self.first.cases, "nsd"):
+        if not has_mean(next(iter(self.tables.values()))[0], "nsd"):
             for scores in (found for kind in rows.values() for found in kind.values()):
                 scores[-1] |= {"mean": None, "low": None, "high": None}
         return rows
@@ -108,22 +116,28 @@ class Comparison:
     def presence(self) -> dict[str, list[dict[str, Any]]]:
         """Return each strategy's AUC, sensitivity and specificity by site and in the mean."""
         return {
-            name: presence_rows([r.cases for r in runs], model_kind="personal")
-            for name, runs in self.runs.items()
+            name: presence_rows(tables, model_kind="personal")
+            for name, tables in self.tables.items()
         }
 
     @cached_property
     def calibration(self) -> dict[str, tuple[list[dict[str, Any]], np.ndarray | None]]:
         """Return each strategy's calibration errors and its pooled reliability table."""
         return {
-            name: calibration_rows([r.run.load_calibration() for r in runs], model_kind="personal")
+            name: calibration_rows(
+                [
+                    [row for r in folds for row in r.run.load_calibration()]
+                    for folds in by_seed(runs).values()
+                ],
+                model_kind="personal",
+            )
             for name, runs in self.runs.items()
         }
 
     def _values(self, measure: str, kind: str) -> dict[str, Values]:
         found = {
-            name: case_values([r.cases for r in runs], measure, model_kind=kind)
-            for name, runs in self.runs.items()
+            name: case_values(tables, measure, model_kind=kind)
+            for name, tables in self.tables.items()
         }
         return {name: values for name, values in found.items() if values}
 
@@ -139,12 +153,21 @@ class Comparison:
         )
 
 
+def by_seed(runs: Sequence[Records]) -> dict[int, list[Records]]:
+    """Return a strategy's runs by seed: one, or one a fold."""
+    found: dict[int, list[Records]] = {}
+    for records in runs:
+        found.setdefault(int(records.summary["seed"]), []).append(records)
+    return found
+
+
 def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
     """Return the comparison of finished runs.
 
     Raises:
         FlamesError: A run is not finished, the runs were not made from the same stores or not
-            scored on the same cases, or the reference is none of their strategies.
+            scored on the same cases, no seed has all of its folds, or the reference is none of
+            their strategies.
     """
     found: dict[str, list[Records]] = {}
     if not runs:
@@ -161,10 +184,17 @@ def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
                 f"delete {run.summary.name} there and give the command again, which writes both",
             )
         found.setdefault(str(strategy), []).append(records)
+    if len({folds_of(records) for every in found.values() for records in every}) > 1:
+        raise FlamesError("the runs have different folds", "compare runs of one --folds only")
+    found = {name: whole for name, every in found.items() if (whole := _whole(every))}
+    if not found:
+        raise FlamesError(
+            "no seed has all of its folds finished", "leave out --report-only, which starts nothing"
+        )
     if reference not in found:
         raise FlamesError(f"no run of the reference {reference!r}", nearest(reference, found))
     comparison = Comparison(found, reference, _resamples(next(iter(found.values()))[0]))
-    for every in found.values():
+    for name, every in found.items():
         for records in every:
             stores = records.environment.get("stores")
             if stores != comparison.first.environment.get("stores"):
@@ -172,13 +202,29 @@ def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
                     f"a store changed between {comparison.first.run.path} and {records.run.path}",
                     "compare runs on the same images: start anew with a new --out",
                 )
-            if groups_by_site(records.cases) != comparison.groups:
+        for table, of_seed in zip(comparison.tables[name], by_seed(every).values(), strict=True):
+            if groups_by_site(table) != comparison.groups:
                 raise FlamesError(
-                    f"{records.run.path} and {comparison.first.run.path} were scored on other "
+                    f"{of_seed[0].run.path} and {comparison.first.run.path} were scored on other "
                     "cases",
                     "compare runs of one federation only",
                 )
     return comparison
+
+
+def _whole(runs: list[Records]) -> list[Records]:
+    """Return the runs of the seeds of which every fold is finished."""
+    return [
+        records
+        for folds in by_seed(runs).values()
+        if len(folds) == max(1, folds_of(folds[0]))
+        for records in folds
+    ]
+
+
+def folds_of(records: Records) -> int:
+    """Return how many folds a run is one of; 0 without cross-validation."""
+    return int((records.config.get("data") or {}).get("folds", 0))
 
 
 def _resamples(records: Records) -> int:

@@ -28,7 +28,7 @@ def hardest_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """Return the cases with tumour and the lowest mean over strategies, the hardest first."""
     shown = {
         (row["site"], row["case_id"])
-        for row in comparison.first.cases
+        for row in next(iter(comparison.tables.values()))[0]
         if number(row["tumour_present"])
     }
     rows = [r for r in case_rows(comparison) if (r["site"], r["case_id"]) in shown and _scores(r)]
@@ -51,10 +51,10 @@ def lost_rows(comparison: Comparison) -> list[dict[str, Any]]:
 def count_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """Return each strategy's missed tumours and false alarms, means over seeds, with totals."""
     rows = []
-    for name, runs in comparison.runs.items():
+    for name, tables in comparison.tables.items():
         counts = []
-        for records in runs:
-            mine = [r for r in records.cases if r["model_kind"] == "personal"]
+        for table in tables:
+            mine = [r for r in table if r["model_kind"] == "personal"]
             told = [(number(r["tumour_present"]), number(r["tumour_predicted"])) for r in mine]
             counts.append(
                 {
@@ -75,7 +75,7 @@ def count_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def failure_pictures(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return the worst case of each site and strategy, first seed, where its owner allows it."""
+    """Return each site's worst case by strategy, of one run, where its owner allows it."""
     sites: dict[str, list[dict[str, str]]] = {}
     for name, runs in comparison.runs.items():
         for entry in load_gallery(runs[0].run):

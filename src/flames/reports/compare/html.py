@@ -12,7 +12,7 @@ from flames import __version__
 from flames.files import save_text
 from flames.metrics.comparison import MEAN
 from flames.metrics.paired import FEWEST
-from flames.reports.compare.content import BASELINE, KINDS, Comparison, load_comparison
+from flames.reports.compare.content import BASELINE, KINDS, Comparison, folds_of, load_comparison
 from flames.reports.compare.curves import (
     convergence_figures,
     convergence_rows,
@@ -108,6 +108,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "reference": comparison.reference,
         "baseline": BASELINE,
         "fewest": FEWEST,
+        "folds": folds_of(first),
         "made_up": first.setting("made_up") is True,
         "facts": _facts(comparison),
         "strategies": [(name, STRATEGIES.get(name, "")) for name in comparison.runs],
@@ -149,6 +150,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("Strategies", str(len(comparison.runs))),
         ("Runs", str(len(runs))),
         ("Repetitions", f"{len(seeds)} (seed {', '.join(map(str, seeds))})"),
+        *([("Folds", str(folds))] if (folds := folds_of(first)) else []),
         ("Sites", str(len(comparison.sites))),
         ("Test cases", str(test)),
         ("Network", str(first.setting("network") or DASH)),

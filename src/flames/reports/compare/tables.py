@@ -16,7 +16,7 @@ def overview_rows(comparison: Comparison) -> list[dict[str, str]]:
     """Return a row a strategy: everything that decides between them."""
     means = {row["strategy"]: row for row in comparison.paired["personal"] if row["site"] == MEAN}
     rows = []
-    for name, runs in comparison.runs.items():
+    for name, tables in comparison.tables.items():
         scores = comparison.scores["personal"].get(name, [])
         paired = means.get(name, {})
         worst = comparison.worst.get(name) or {}
@@ -25,7 +25,7 @@ def overview_rows(comparison: Comparison) -> list[dict[str, str]]:
         rows.append(
             {
                 "strategy": name,
-                "seeds": str(len(runs)),
+                "seeds": str(len(tables)),
                 "dice": decimal(_of_mean(scores).get("mean")),
                 "dice_interval": interval(_of_mean(scores)),
                 "server": decimal(_of_mean(comparison.scores["server"].get(name, [])).get("mean")),
@@ -64,7 +64,7 @@ def site_table(comparison: Comparison, kind: str) -> list[dict[str, Any]]:
             for name, mine in scores.items()
         ]
         note = ", ".join(str(fields[k]) for k in ("organ", "modality") if fields.get(k))
-        cases = (fields.get("cases") or {}).get("test")
+        cases = len(comparison.groups.get(site, ())) or None
         rows.append({"site": site, "note": note, "cases": cases, "cells": cells})
     return rows
 
@@ -138,7 +138,7 @@ def score_csv(comparison: Comparison) -> list[dict[str, Any]]:
         for kind in KINDS:
             for name, found in scores[kind].items():
                 start = {"measure": measure, "model": kind, "strategy": name}
-                start["seeds"] = str(len(comparison.runs[name]))
+                start["seeds"] = str(len(comparison.tables[name]))
                 rows += [start | rounded(row) for row in found]
     return rows
 
@@ -162,7 +162,7 @@ def overview_csv(comparison: Comparison) -> list[dict[str, Any]]:
         worst = comparison.worst.get(name) or {}
         row = {
             "strategy": name,
-            "seeds": len(comparison.runs[name]),
+            "seeds": len(comparison.tables[name]),
             "dice": scores.get("mean"),
             "server_dice": _of_mean(comparison.scores["server"].get(name, [])).get("mean"),
             "sites_below_local": harm.get("below"),

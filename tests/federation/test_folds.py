@@ -1,0 +1,103 @@
+"""Runs of a cross-validation: each sees its own fold, and a report puts them together."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from flames.data.folds import in_fold
+from flames.data.store import SPLITS
+from flames.errors import FlamesError
+from flames.federation.batch import run_missing
+from flames.federation.comparison import comparison_jobs
+from flames.federation.evaluation import evaluate_run
+from flames.reports.compare import write_comparison
+from flames.runs import RunFolder, load_csv
+
+
+@pytest.fixture(scope="module")
+def jobs(make_config, tmp_path_factory):
+    """Return the finished runs of two strategies in three folds."""
+    config = make_config("us-a", "us-b", rounds=1, data={"folds": 3})
+    out = tmp_path_factory.mktemp("table")
+    jobs = comparison_jobs(config, ["flames", "local"], seeds=1, out=out)
+    run_missing(jobs)
+    return jobs
+
+
+def test_there_is_a_run_for_every_fold(jobs):
+    assert [job.folder.name for job in jobs] == [
+        f"{name}-5-fold-{fold}" for fold in range(3) for name in ("flames", "local")
+    ]
+    assert [job.config.data.fold for job in jobs] == [0, 0, 1, 1, 2, 2]
+
+
+def test_each_run_is_of_its_fold(jobs, site_stores):
+    for job in jobs:
+        known = json.loads((job.folder / "splits.json").read_text())
+        fold = in_fold(site_stores["us-b"], 3, job.config.data.fold)
+        assert known["us-b"] == {side: [c.case_id for c in fold.split(side)] for side in SPLITS}
+        tested = {r["case_id"] for r in load_csv(job.folder / "cases.csv") if r["site"] == "us-b"}
+        assert tested == {case.case_id for case in fold.split("test")}
+
+
+def test_a_report_has_every_case_once(jobs, site_stores, tmp_path):
+    runs = [RunFolder(job.folder) for job in jobs]
+    page = write_comparison(tmp_path, runs, reference="flames").read_text(encoding="utf-8")
+    assert "With 3 folds every case is a test case once" in page
+    scores = load_csv(tmp_path / "tables" / "scores.csv")
+    with (tmp_path / "tables" / "cases.csv").open(encoding="utf-8") as file:
+        cases = list(csv.DictReader(file))
+    for site in ("us-a", "us-b"):
+        assert sorted(r["case_id"] for r in cases if r["site"] == site) == sorted(
+            site_stores[site].cases
+        )
+    assert {row["seeds"] for row in scores} == {"1"}
+    # All tumours have a Dice; the one case without tumour may have none.
+    tumours = sum(case.has_tumour for case in site_stores["us-a"].cases.values())
+    mine = [
+        r for r in scores if (r["site"], r["measure"], r["model"]) == ("us-a", "dice", "personal")
+    ]
+    assert {tumours, tumours + 1} >= {int(r["n"]) for r in mine}
+
+
+def test_a_seed_without_all_of_its_folds_does_not_count(jobs, tmp_path):
+    runs = [RunFolder(job.folder) for job in jobs]
+    partly = [run for run in runs if run.path.name != "local-5-fold-1"]
+    write_comparison(tmp_path / "one", partly, reference="flames")
+    overview = load_csv(tmp_path / "one" / "tables" / "overview.csv")
+    assert [row["strategy"] for row in overview] == ["flames"]
+    with pytest.raises(FlamesError, match="no seed has all of its folds"):
+        write_comparison(tmp_path / "two", runs[:2], reference="flames")
+
+
+def test_runs_of_other_folds_are_not_put_together(jobs, finished, tmp_path):
+    with pytest.raises(FlamesError, match="different folds"):
+        write_comparison(tmp_path, [RunFolder(jobs[0].folder), finished], reference="flames")
+
+
+def test_a_site_is_scored_on_what_its_fold_did_not_train_on(
+    jobs, site_stores, third_store, tmp_path
+):
+    run, fold = jobs[4].folder, in_fold(site_stores["us-a"], 3, 2)
+    stores = [site_stores["us-a"].path, third_store["us-c"].path]
+    evaluate_run(run, stores, tmp_path / "out", model=None, split="test")
+    rows = load_csv(tmp_path / "out" / "cases.csv")
+    tested = {s: {r["case_id"] for r in rows if r["site"] == s} for s in ("us-a", "us-c")}
+    assert tested["us-a"] == {case.case_id for case in fold.split("test")}
+    assert tested["us-c"] == {case.case_id for case in third_store["us-c"].split("test")}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"folds": 2}, "3 folds or more"),
+        ({"folds": 4, "fold": 4}, "fold 4 of 4"),
+        ({"fold": 1}, "fold 1 of 0"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(make_config, data, words):
+    with pytest.raises(FlamesError, match=words):
+        make_config("us-a", data=data)
