@@ -90,6 +90,12 @@ def test_a_site_is_scored_on_what_its_fold_did_not_train_on(
     assert tested["us-c"] == {case.case_id for case in third_store["us-c"].split("test")}
 
 
+def test_too_many_folds_are_refused_before_anything_runs(make_config, tmp_path):
+    config = make_config("us-a", "us-b", data={"folds": 8})
+    with pytest.raises(FlamesError, match="us-b has 7 patients"):
+        comparison_jobs(config, ["local"], seeds=1, out=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flames.config import STRATEGY_NAMES, RunConfig
+from flames.data.folds import in_fold
+from flames.data.store import SiteStore
 from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
 
@@ -19,7 +21,8 @@ def comparison_jobs(
     ``data.folds`` there is a job for each fold too, ``out/STRATEGY-SEED-fold-FOLD``.
 
     Raises:
-        FlamesError: A strategy is unknown or named twice, or there is none.
+        FlamesError: A strategy is unknown or named twice, or there is none, or a site has fewer
+            patients than folds.
     """
     for name in strategies:
         if name not in STRATEGY_NAMES:
@@ -30,6 +33,9 @@ def comparison_jobs(
             "name each strategy once, as in --strategies flames,local,modality",
         )
     folds = config.data.folds
+    for site in config.sites if folds else ():
+        if site.store is not None:
+            in_fold(SiteStore.open(site.store), folds, 0)
     return [
         Job(
             _with(config, name, seed, fold),
