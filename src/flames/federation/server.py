@@ -407,12 +407,7 @@ class Server:
             replies = [self._received[name] for name in judges]
             score = group_score(replies)
             known = best_so_far(self.folders.records(), group, circle, updates)
-            last = server_round == self.last_round
-            if self.strategy.selects and known is not None:
-                judging = sum(reply.validation_cases for reply in replies)
-                takes = not leads(known, score, judging) if last else score > known
-            else:
-                takes = last or self.strategy.selects
+            takes = self._takes(score, known, replies)
             if takes:
                 models = models if models is not None else self._informed().models(updates)
                 save_arrays(partial / "best" / f"{group}.safetensors", models[group])
@@ -430,6 +425,15 @@ class Server:
                 }
             )
         return records
+
+    def _takes(self, score: float, known: float | None, judges: list[Reply]) -> bool:
+        """Return whether a model replaces the one that is kept, whose score is ``known``."""
+        closing = self.finished + 1 == self.last_round
+        if not self.strategy.selects:
+            return closing
+        if known is None or not closing:
+            return known is None or score > known
+        return not leads(known, score, sum(reply.validation_cases for reply in judges))
 
     def _informed(self) -> Strategy:
         """Return the strategy with what it remembers of the finished rounds."""
