@@ -161,7 +161,8 @@ class Client:
             network, download, before, server_round=task.server_round, sharing=sharing
         )
         fixed = task.download.alpha is not None
-        ways = eligible(tried, self.cases.validation)
+        alone = task.download.use == "keep"
+        ways = eligible(tried, self.cases.validation, alone=alone)
         chosen = ways[0] if fixed else choose(ways, sharing=sharing)
         set_model_arrays(network, chosen.arrays)
         validated = time.perf_counter() - started

@@ -87,18 +87,23 @@ def choose(tried: Sequence[Candidate], *, sharing: bool) -> Candidate:
     return max(tried, key=lambda candidate: candidate.score)
 
 
-def eligible(tried: Sequence[Candidate], cases: int) -> list[Candidate]:
-    """Return the candidates, but not ``best`` where it leads all others by no more than chance.
+def eligible(tried: Sequence[Candidate], cases: int, *, alone: bool = False) -> list[Candidate]:
+    """Return the candidates, but none that leads all others by no more than chance and may not.
 
-    It is older than they are. See `leads`.
+    That is ``best``, which is older than they are, and for a client ``alone``, whom no peer is
+    like, also the group's model: it is of others with another task. See `leads`.
 
     >>> tried = [Candidate(n, {}, None, s) for n, s in (("best", 0.6), ("own", 0.54))]
     >>> [[way.name for way in eligible(tried, cases)] for cases in (1, 4)]  # leads of 0.1 and 0.05
     [['own'], ['best', 'own']]
+    >>> tried = [Candidate(n, {}, None, s) for n, s in (("model", 0.01), ("own", 0.0))]
+    >>> [[way.name for way in eligible(tried, 1, alone=alone)] for alone in (False, True)]
+    [['model', 'own'], ['own']]
     """
-    others = [way.score for way in tried if way.name != "best" and math.isfinite(way.score)]
+    foreign = {"best", "model"} if alone and any(way.name == "own" for way in tried) else {"best"}
+    others = [w.score for w in tried if w.name not in foreign and math.isfinite(w.score)]
     most = max(others, default=-math.inf)
-    return [way for way in tried if way.name != "best" or leads(way.score, most, cases)]
+    return [way for way in tried if way.name not in foreign or leads(way.score, most, cases)]
 
 
 def leads(old: float, new: float, cases: int) -> bool:
