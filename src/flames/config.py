@@ -133,10 +133,10 @@ class PlanConfig(Section):
 class TrainingConfig(Section):
     """The one local loop that every method and every network use."""
 
-    local_steps: int = Field(40, ge=1)
+    local_steps: int = Field(10, ge=1)
     """Optimiser steps of a client in a round, on average over the rounds."""
     batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the run in which the rate rises; it then falls along a cosine over the whole run."""
@@ -241,7 +241,7 @@ class RunConfig(Section):
 
     name: str = "federation"
     seed: int = Field(0, ge=0)
-    rounds: int = Field(6, ge=1)
+    rounds: int = Field(24, ge=1)
     profile: Literal["flames", "paper"] = "flames"
     """Defaults of everything left unsaid: the corrected method, or the published recipe."""
     threads: int = Field(0, ge=0)
@@ -306,7 +306,9 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "model": {"name": "densenet-unet"},
         "data": {"image-size": 240, "augment": False},
         "training": {
+            "local-steps": 40,
             "batch-size": 64,
+            "learning-rate": 1e-3,
             "optimizer": "adam",
             "weight-decay": 0.0,
             "warmup": 0.0,
