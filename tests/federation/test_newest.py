@@ -110,3 +110,30 @@ def test_after_long_rounds_last_levels_are_ones_own_in_the_closing_pass_alone(
         play(server, 0.5, float(number), cases=ENOUGH)
         found.append(server.task("a").download.own_head)
     assert found == kept
+
+
+@pytest.mark.parametrize(("score", "chosen"), [(0.9, "model"), (0.52, "own")])
+def test_a_client_among_strangers_takes_their_model_only_where_it_clearly_leads(
+    make_config, site_stores, tmp_path, monkeypatch, score, chosen
+):
+    config = make_config("us-a", strategy={"name": "flames"})
+    client = Client(
+        "us-a",
+        [site_stores["us-a"]],
+        config=config,
+        strategy=make_strategy(config),
+        precision=choose_precision("float32"),
+        folder=tmp_path / "client",
+    )
+    found = 0.5
+    monkeypatch.setattr(client.cases, "judge", lambda *_: Validation(found, []))
+    start = model_arrays(make_model(config.model))
+    client.answer(Task(1, range(2), 4, Download(start, use="replace")))
+    found = score
+    alone = Download(None, use="keep", own_share=1.0, model=start)
+    reply, _ = client.answer(Task(3, range(4, 4), 4, alone))
+    assert reply.validation["model"] == score
+    assert (reply.chosen, reply.best) == (chosen, score if chosen == "model" else 0.5)
+    friends = Download(start, use="mix", peers=1, own_share=0.5, model=start)
+    reply, _ = client.answer(Task(3, range(4, 4), 4, friends))
+    assert reply.chosen == "model", "friends take whatever is best"
