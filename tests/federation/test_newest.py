@@ -134,6 +134,9 @@ def test_a_client_among_strangers_takes_their_model_only_where_it_clearly_leads(
     reply, _ = client.answer(Task(3, range(4, 4), 4, alone))
     assert reply.validation["model"] == score
     assert (reply.chosen, reply.best) == (chosen, score if chosen == "model" else 0.5)
+    early, _ = client.answer(Task(2, range(2, 4), 4, alone))
+    assert early.validation["model"] == score
+    assert early.chosen == "own", "before the closing pass whatever it scores"
     friends = Download(start, use="mix", peers=1, own_share=0.5, model=start)
     reply, _ = client.answer(Task(3, range(4, 4), 4, friends))
     assert reply.chosen == "model", "friends take whatever is best"

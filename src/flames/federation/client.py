@@ -162,7 +162,8 @@ class Client:
         )
         fixed = task.download.alpha is not None
         alone = task.download.use == "keep"
-        ways = eligible(tried, self.cases.validation, alone=alone)
+        closing = not task.steps
+        ways = eligible(tried, self.cases.validation, alone=alone, closing=closing)
         chosen = ways[0] if fixed else choose(ways, sharing=sharing)
         set_model_arrays(network, chosen.arrays)
         validated = time.perf_counter() - started

@@ -87,23 +87,33 @@ def choose(tried: Sequence[Candidate], *, sharing: bool) -> Candidate:
     return max(tried, key=lambda candidate: candidate.score)
 
 
-def eligible(tried: Sequence[Candidate], cases: int, *, alone: bool = False) -> list[Candidate]:
-    """Return the candidates, but none that leads all others by no more than chance and may not.
+def eligible(
+    tried: Sequence[Candidate], cases: int, *, alone: bool = False, closing: bool = True
+) -> list[Candidate]:
+    """Return the candidates but ``best``, and for a client ``alone`` but any of the group's models.
 
-    That is ``best``, which is older than they are, and for a client ``alone``, whom no peer is
-    like, also the group's model: it is of others with another task. See `leads`.
+    They count only where they lead all others by more than chance, see `leads`, and for a client
+    alone in the closing pass only. ``best`` is older than the others. To a client whom no peer is
+    like the group's model is of another task; tried in every round, one of many would score by
+    chance on a few hard cases.
 
     >>> tried = [Candidate(n, {}, None, s) for n, s in (("best", 0.6), ("own", 0.54))]
     >>> [[way.name for way in eligible(tried, cases)] for cases in (1, 4)]  # leads of 0.1 and 0.05
     [['own'], ['best', 'own']]
-    >>> tried = [Candidate(n, {}, None, s) for n, s in (("model", 0.01), ("own", 0.0))]
-    >>> [[way.name for way in eligible(tried, 1, alone=alone)] for alone in (False, True)]
-    [['model', 'own'], ['own']]
+    >>> tried = [Candidate(n, {}, None, s) for n, s in (("model", 0.2), ("own", 0.0))]
+    >>> [
+    ...     [way.name for way in eligible(tried, 1, alone=True, closing=closing)]
+    ...     for closing in (False, True)
+    ... ]
+    [['own'], ['model', 'own']]
     """
-    foreign = {"best", "model"} if alone and any(way.name == "own" for way in tried) else {"best"}
-    others = [w.score for w in tried if w.name not in foreign and math.isfinite(w.score)]
-    most = max(others, default=-math.inf)
-    return [way for way in tried if way.name not in foreign or leads(way.score, most, cases)]
+    alone = alone and any(way.name == "own" for way in tried)
+    foreign = {"best", "model"} if alone else {"best"}
+    own = [way for way in tried if way.name not in foreign]
+    if alone and not closing:
+        return own
+    most = max((way.score for way in own if math.isfinite(way.score)), default=-math.inf)
+    return [w for w in tried if w.name not in foreign or leads(w.score, most, cases)]
 
 
 def leads(old: float, new: float, cases: int) -> bool:
