@@ -93,6 +93,18 @@ def test_a_curve_from_zero_to_all_cases(finished, site_stores, tmp_path, monkeyp
     assert float(curve[-1]["minus_nothing"]) == float(curve[-1]["minus_all"])
 
 
+def test_each_start_has_its_rate(finished, site_stores, tmp_path, monkeypatch):
+    rates = {}
+
+    def train(network, optimizer, batches, *, config, **_):
+        rates[len(rates)] = (config.learning_rate, optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(adaptation, "train", train)
+    given = options(cases=(2,), rate_from_nothing=0.03)
+    adapt(finished.path, site_stores["us-a"], tmp_path / "study", given)
+    assert sorted(rates.values()) == [(0.01, 0.01)] * 2 + [(0.03, 0.03)] * 2
+
+
 def test_what_is_missing_or_damaged_is_made_again(finished, site_stores, tmp_path):
     store = site_stores["us-b"]
     rows = adapt(finished.path, store, tmp_path, options())

@@ -15,7 +15,10 @@ def adapt(
         "0,5,10,20,50", "--cases", help="Numbers of labelled cases, with commas between."
     ),
     steps: int = typer.Option(120, "--steps", min=1, help="Optimiser steps of each training."),
-    learning_rate: float = typer.Option(0.001, "--learning-rate", help="Highest rate."),
+    learning_rate: float = typer.Option(
+        0.001, "--learning-rate", help="Highest rate from the model."
+    ),
+    nothing_rate: float = typer.Option(0.003, "--nothing-rate", help="Highest rate from nothing."),
     batch_size: int = typer.Option(8, "--batch-size", min=1, help="Images or slices a step."),
     seed: int = typer.Option(0, "--seed", min=0, help="Which cases are labelled first, and more."),
     seeds: int = typer.Option(1, "--seeds", min=1, help="Repetitions."),
@@ -30,6 +33,7 @@ def adapt(
 
     numbers = parse_numbers(cases, "--cases")
     positive(learning_rate, "--learning-rate")
+    positive(nothing_rate, "--nothing-rate")
 
     import torch
     from rich.console import Console
@@ -50,6 +54,7 @@ def adapt(
         cases=numbers,
         steps=steps,
         training=TrainingConfig(learning_rate=learning_rate, batch_size=batch_size),
+        rate_from_nothing=nothing_rate,
         seed=seed,
         seeds=seeds,
         flip=tta,

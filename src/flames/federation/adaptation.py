@@ -45,23 +45,34 @@ CASES = (0, 5, 10, 20, 50)
 
 @dataclass(frozen=True)
 class AdaptOptions:
-    """How a joining hospital trains; the same for every number of cases and both starts."""
+    """How a joining hospital trains; the same for every number of cases, and but for the rate for
+    both starts."""
 
     cases: tuple[int, ...] = CASES
     """Numbers of labelled cases; those that the site does not have are left out."""
     steps: int = 120
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Of the start from the model."""
+    rate_from_nothing: float = 0.003
+    """Highest rate of the start from nothing, which has further to go."""
     seed: int = 0
     seeds: int = 1
     tumour_fraction: float = 0.67
     flip: bool = True
     nsd_tolerance: float = 2.0
 
+    def training_of(self, start: str) -> TrainingConfig:
+        """Return how a start trains."""
+        if start == MODEL:
+            return self.training
+        return self.training.model_copy(update={"learning_rate": self.rate_from_nothing})
+
     def as_dict(self) -> dict[str, Any]:
         """Return what decides numbers, but for which and how many of them are asked for."""
         return {
             "steps": self.steps,
             "training": self.training.model_dump(mode="json"),
+            "rate_from_nothing": self.rate_from_nothing,
             "tumour_fraction": self.tumour_fraction,
             "flip": self.flip,
             "nsd_tolerance": self.nsd_tolerance,
@@ -198,11 +209,12 @@ def _train(path: Path, store: SiteStore, point: Point, options: AdaptOptions) ->
         seed = derive_seed(point.seed, store.site, point.cases)
         torch.manual_seed(seed)
         batches, judge = _labelled(loaded, store, point, options, seed, precision)
+        training = options.training_of(point.start)
         train(
             network,
-            make_optimizer(network, options.training),
+            make_optimizer(network, training),
             batches,
-            config=options.training,
+            config=training,
             precision=precision,
             steps=range(options.steps),
             total_steps=options.steps,
