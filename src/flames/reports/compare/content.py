@@ -153,6 +153,12 @@ class Comparison:
         )
 
 
+def commits_of(runs: Sequence[Records]) -> list[str]:
+    """Return the commits of the code that made the runs, where it was a checkout."""
+    known = {records.environment.get("commit") for records in runs}
+    return sorted(str(commit)[:10] for commit in known if commit)
+
+
 def by_seed(runs: Sequence[Records]) -> dict[int, list[Records]]:
     """Return a strategy's runs by seed: one, or one a fold."""
     found: dict[int, list[Records]] = {}

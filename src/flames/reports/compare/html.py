@@ -12,7 +12,14 @@ from flames import __version__
 from flames.files import save_text
 from flames.metrics.comparison import MEAN
 from flames.metrics.paired import FEWEST
-from flames.reports.compare.content import BASELINE, KINDS, Comparison, folds_of, load_comparison
+from flames.reports.compare.content import (
+    BASELINE,
+    KINDS,
+    Comparison,
+    commits_of,
+    folds_of,
+    load_comparison,
+)
 from flames.reports.compare.curves import (
     convergence_figures,
     convergence_rows,
@@ -145,7 +152,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     runs = [records for every in comparison.runs.values() for records in every]
     seeds = sorted({int(records.summary["seed"]) for records in runs})
     test = sum(len(cases) for cases in comparison.groups.values())
-    commits = sorted({str(r.environment.get("commit"))[:10] for r in runs})
+    commits = commits_of(runs)
     return [
         ("Strategies", str(len(comparison.runs))),
         ("Runs", str(len(runs))),
@@ -154,5 +161,5 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("Sites", str(len(comparison.sites))),
         ("Test cases", str(test)),
         ("Network", str(first.setting("network") or DASH)),
-        ("Commit", ", ".join(commits)),
+        ("Commit", ", ".join(commits) or DASH),
     ]

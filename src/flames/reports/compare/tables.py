@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from flames.metrics.comparison import LEVEL, MEAN
-from flames.reports.compare.content import KINDS, Comparison
+from flames.reports.compare.content import KINDS, Comparison, commits_of
 from flames.reports.compare.costs import cost_rows
 from flames.reports.numbers import DASH, decimal, interval, is_number, megabytes, signed
 from flames.reports.words import SENDS
@@ -176,8 +176,7 @@ def overview_csv(comparison: Comparison) -> list[dict[str, Any]]:
         row |= _without_site(_of_mean(comparison.calibration[name][0]), ("ece", "ece_raised"))
         row |= {f"bytes_{k}" if k not in ("steps", "minutes") else k: v
                 for k, v in costs[name].items() if k != "strategy"}  # fmt: skip
-        commits = {str(r.environment.get("commit"))[:10] for r in comparison.runs[name]}
-        rows.append(rounded(row | {"commit": " ".join(sorted(commits))}))
+        rows.append(rounded(row | {"commit": " ".join(commits_of(comparison.runs[name]))}))
     return rows
 
 
