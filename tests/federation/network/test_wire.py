@@ -86,7 +86,7 @@ def test_what_moved_too_far_is_set_aside_and_the_round_goes_on(make_hall):
     hall = make_hall("us-a", "us-b", rounds=3, wire={"norm-limit": 3.0})
 
     def far(client):
-        plain = client.outgoing
+        plain = client.rounds.outgoing
 
         def outgoing(number):
             coded, base = plain(number)
@@ -96,7 +96,7 @@ def test_what_moved_too_far_is_set_aside_and_the_round_goes_on(make_hall):
                         coded.values[name] = array + np.float32(1)
             return coded, base
 
-        client.outgoing = outgoing
+        client.rounds.outgoing = outgoing
         return client
 
     hall.client_of = far
@@ -113,19 +113,19 @@ def test_what_moved_too_far_is_set_aside_and_the_round_goes_on(make_hall):
 def test_a_simulation_goes_on_without_an_update_that_moved_too_far(
     make_config, tmp_path, monkeypatch, last
 ):
-    from flames.federation.client import Client
+    from flames.federation.client_rounds import ClientRounds
 
-    plain = Client.outgoing
+    plain = ClientRounds.outgoing
 
     def outgoing(self, number):
         coded, base = plain(self, number)
-        if self.name == "us-b" and number == (4 if last else 2):
+        if self.folder.name == "us-b" and number == (4 if last else 2):
             for name, array in coded.values.items():
                 if array.dtype == np.float32:
                     coded.values[name] = array * np.float32(50)
         return coded, base
 
-    monkeypatch.setattr(Client, "outgoing", outgoing)
+    monkeypatch.setattr(ClientRounds, "outgoing", outgoing)
     events = []
     run = simulate(make_config("us-a", "us-b", rounds=3), tmp_path / "run", on_event=events.append)
     assert any("is set aside" in event.text for event in events)
