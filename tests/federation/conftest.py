@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from flames.config import RunConfig
+from flames.data.store import SiteStore
+from flames.federation.beginning import make_strategy
+from flames.federation.client import Client
 from flames.federation.simulation import simulate
+from flames.models.precision import choose_precision
 from flames.runs import RunFolder
 
 
@@ -17,6 +23,23 @@ def _small_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["flames.models.unet"], "FILTERS", (4, 8, 16))
         yield
+
+
+@pytest.fixture
+def make_client(site_stores: dict[str, SiteStore], tmp_path: Path) -> Callable[[RunConfig], Client]:
+    """Return a function that gives the client of ``us-a`` in a run, with a folder of its own."""
+
+    def make(config: RunConfig) -> Client:
+        return Client(
+            "us-a",
+            [site_stores["us-a"]],
+            config=config,
+            strategy=make_strategy(config),
+            precision=choose_precision("float32"),
+            folder=tmp_path / "client",
+        )
+
+    return make
 
 
 @pytest.fixture(scope="module")

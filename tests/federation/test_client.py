@@ -15,23 +15,14 @@ from flames.federation.server import Server
 from flames.federation.simulation import make_strategy
 from flames.inference.predict import Validation
 from flames.models import make_model
-from flames.models.precision import choose_precision
 from flames.models.weights import LazyArrays, model_arrays
 from flames.strategies import Download
 from flames.strategies.mixture import Candidate
 
 
 @pytest.fixture
-def client(make_config, site_stores, tmp_path):
-    config = make_config("us-a")
-    return Client(
-        "us-a",
-        [site_stores["us-a"]],
-        config=config,
-        strategy=make_strategy(config),
-        precision=choose_precision("float32"),
-        folder=tmp_path / "client",
-    )
+def client(make_config, make_client):
+    return make_client(make_config("us-a"))
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,10 @@ import pytest
 from flames.federation import client as client_module
 from flames.federation.beginning import make_strategy
 from flames.federation.budget import Member
-from flames.federation.client import Client
 from flames.federation.exchange import Reply, Task
 from flames.federation.server import Server
 from flames.inference.validation import Validation
 from flames.models import make_model
-from flames.models.precision import choose_precision
 from flames.models.weights import model_arrays
 from flames.strategies import Download
 from flames.strategies.mixture import CHANCE
@@ -65,20 +63,11 @@ def test_before_the_last_round_the_server_keeps_the_best(make_config, tmp_path):
     assert server.best_models()["US"]["w"] == [1.0]
 
 
-@pytest.mark.parametrize("name", ["local", "ditto"])
+@pytest.mark.parametrize("name", ["local", "ditto", "apfl"])
 @pytest.mark.parametrize("lead", [0.9, 1.1])
-def test_a_client_ends_with_its_newest_weights(
-    make_config, site_stores, tmp_path, monkeypatch, name, lead
-):
+def test_a_client_ends_with_its_newest_weights(make_config, make_client, monkeypatch, name, lead):
     config = make_config("us-a", strategy={"name": name})
-    client = Client(
-        "us-a",
-        [site_stores["us-a"]],
-        config=config,
-        strategy=make_strategy(config),
-        precision=choose_precision("float32"),
-        folder=tmp_path / "client",
-    )
+    client = make_client(config)
     chance = CHANCE / client.cases.validation**0.5
     score = 0.5
     monkeypatch.setattr(client.cases, "judge", lambda *_: Validation(score, []))
@@ -86,7 +75,7 @@ def test_a_client_ends_with_its_newest_weights(
     client.answer(Task(1, range(2), 4, Download(start, use="replace")))
     first = client.rounds.kept_weights()
     score = 0.5 - lead * chance
-    use = {"local": "keep", "ditto": "replace"}[name]
+    use = "keep" if name == "local" else "replace"
     download = Download(start if use == "replace" else None, use=use)
     reply, _ = client.answer(Task(2, range(2, 4), 4, download))
     assert (reply.best, reply.best_round) == (0.5, 1)
@@ -97,6 +86,7 @@ def test_a_client_ends_with_its_newest_weights(
     assert reply.best_round == (3 if newest else 1)
     assert reply.best == pytest.approx(score if newest else 0.5, abs=1e-6)
     found = client.rounds.kept_weights()
+    assert set(found) == set(first)
     assert all(np.array_equal(found[key], first[key]) for key in first) != newest
 
 
@@ -114,17 +104,10 @@ def test_after_long_rounds_last_levels_are_ones_own_in_the_closing_pass_alone(
 
 @pytest.mark.parametrize(("score", "chosen"), [(0.9, "model"), (0.52, "own")])
 def test_a_client_among_strangers_takes_their_model_only_where_it_clearly_leads(
-    make_config, site_stores, tmp_path, monkeypatch, score, chosen
+    make_config, make_client, monkeypatch, score, chosen
 ):
     config = make_config("us-a", strategy={"name": "flames"})
-    client = Client(
-        "us-a",
-        [site_stores["us-a"]],
-        config=config,
-        strategy=make_strategy(config),
-        precision=choose_precision("float32"),
-        folder=tmp_path / "client",
-    )
+    client = make_client(config)
     found = 0.5
     monkeypatch.setattr(client.cases, "judge", lambda *_: Validation(found, []))
     start = model_arrays(make_model(config.model))
@@ -134,9 +117,20 @@ def test_a_client_among_strangers_takes_their_model_only_where_it_clearly_leads(
     reply, _ = client.answer(Task(3, range(4, 4), 4, alone))
     assert reply.validation["model"] == score
     assert (reply.chosen, reply.best) == (chosen, score if chosen == "model" else 0.5)
-    early, _ = client.answer(Task(2, range(2, 4), 4, alone))
-    assert early.validation["model"] == score
-    assert early.chosen == "own", "before the closing pass whatever it scores"
     friends = Download(start, use="mix", peers=1, own_share=0.5, model=start)
     reply, _ = client.answer(Task(3, range(4, 4), 4, friends))
     assert reply.chosen == "model", "friends take whatever is best"
+
+
+def test_before_the_closing_pass_a_client_among_strangers_keeps_nothing_of_theirs(
+    make_config, make_client, monkeypatch
+):
+    client = make_client(make_config("us-a", strategy={"name": "flames"}))
+    found = 0.5
+    monkeypatch.setattr(client.cases, "judge", lambda *_: Validation(found, []))
+    start = model_arrays(make_model(client.config.model))
+    client.answer(Task(1, range(2), 4, Download(start, use="replace")))
+    found = 0.9  # of the model, which is tried first, as of what it trains itself
+    reply, trained = client.answer(Task(2, range(2, 4), 4, Download(None, "keep", model=start)))
+    assert (reply.validation["model"], reply.best, reply.best_round) == (0.9, 0.9, 2)
+    np.testing.assert_equal(client.rounds.kept_weights(), dict(trained))

@@ -1,4 +1,4 @@
-"""Cross-validation inside a store: every case is a test case once, each time with the same rest."""
+"""Cross-validation inside a store: of several splits, in which every case is a test case once."""
 
 from __future__ import annotations
 
