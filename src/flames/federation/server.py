@@ -37,6 +37,7 @@ from flames.federation.likeness import Likeness
 from flames.federation.parcels import SECTIONS, Parcels, Sections
 from flames.federation.records import best_so_far, group_rule, group_score, site_record
 from flames.federation.round_folders import RoundFolders
+from flames.federation.round_updates import known_updates, last_update, open_updates
 from flames.federation.turns import SETTLED, Turns
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
@@ -258,7 +259,7 @@ class Server:
         others get: an old update has no part in it.
         """
         strategy = self._informed()
-        own = self._update(reply, "away", updates, self.affinity())
+        own = last_update(self.folders, reply, "away", updates, self.affinity())
         download = strategy.download(client, {**updates, client: own})
         group = self.strategy.group_of(reply.modality)
         there = [n for n, u in updates.items() if self._sent_alike(u.modality, reply.modality)]
@@ -292,22 +293,9 @@ class Server:
     def _updates(self) -> dict[str, Update]:
         """Return the last finished round's updates, and the last ones of groups that were away."""
         if self._last_updates is None or self._last_updates[0] != self.finished:
-            self._last_updates = (self.finished, self._read_updates())
+            found = known_updates(self.folders, self.strategy.group_of, self.affinity())
+            self._last_updates = (self.finished, found)
         return dict(self._last_updates[1])
-
-    def _read_updates(self) -> dict[str, Update]:
-        fresh, away = self.replies(), self.away()
-        present = {self.strategy.group_of(reply.modality) for reply in fresh.values()}
-        kept = {
-            name: reply
-            for name, reply in away.items()
-            if self.strategy.group_of(reply.modality) not in present
-        }
-        known, likes = fresh | kept, self.affinity()
-        return {
-            name: self._update(reply, "updates" if name in fresh else "away", known, likes)
-            for name, reply in known.items()
-        }
 
     def _judge(self, previous: Path, partial: Path) -> None:
         """Write down whom each client should learn from, as this round and those before show."""
@@ -319,7 +307,7 @@ class Server:
                 handed={r.modality for n, r in self._received.items() if self.turns.takes_turns(n)},
                 begun=lambda name: self._begun(self._received[name], partial),
             )
-            known = movements.seen_by(known, self._open_updates())
+            known = movements.seen_by(known, open_updates(self.folders, self._received))
             shutil.rmtree(partial / "begun", ignore_errors=True)
         scores = Scores(self.folders.records(), self._received)
         known = known.without(scores.strangers() - set(known.back))
@@ -354,27 +342,6 @@ class Server:
         place = partial / "begun" / f"{reply.client}.safetensors"
         save_arrays(place, begun)
         return LazyArrays(place)
-
-    def _update(
-        self,
-        reply: Reply,
-        place: str,
-        others: Mapping[str, Reply] | Mapping[str, Update],
-        likes: Mapping[str, Mapping[str, float]],
-    ) -> Update:
-        """Return an update of the last finished round; who joined later is weighed like anyone."""
-        known = likes.get(reply.client, {})
-        affinity = {
-            name: known.get(name, 1.0)
-            for name, other in others.items()
-            if name != reply.client and other.modality == reply.modality
-        }
-        return _as_update(reply, self.folders.last / place, affinity)
-
-    def _open_updates(self) -> dict[str, Update]:
-        """Return the updates of the open round."""
-        folder = self.folders.open / "updates"
-        return {n: _as_update(r, folder, None) for n, r in self._received.items()}
 
     def _carry_away(self, previous: Path, partial: Path) -> None:
         """Keep the last update of clients that did not answer in this round."""
@@ -445,7 +412,7 @@ class Server:
         if self.strategy.advance is None:
             return
         memory = load_arrays(self.folders.last / MEMORY) if self.finished else {}
-        updates = self._open_updates()
+        updates = open_updates(self.folders, self._received)
         # Strategies with a memory have one network for all modalities.
         start = self.start(next(iter(updates.values())).modality) if updates else {}
         after = memory | self.strategy.advance(memory, updates, start)
@@ -465,8 +432,3 @@ class Server:
 
     def _group(self, reply: Reply) -> str:
         return str(self.strategy.group_of(reply.modality) or reply.modality)
-
-
-def _as_update(reply: Reply, folder: Path, affinity: Mapping[str, float] | None) -> Update:
-    arrays = LazyArrays(folder / f"{reply.client}.safetensors")
-    return Update(reply.client, reply.modality, arrays, reply.num_examples, affinity)
