@@ -71,8 +71,9 @@ def save_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, Any] | None =
         NotWritten: The disk is full or the folder cannot be written.
     """
     words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
+    # Of nothing at all with empty metadata safetensors writes a header that cannot be read.
     content = _in_order(
-        save({name: np.asarray(arrays[name], order="C") for name in arrays}, metadata=words)
+        save({name: np.asarray(arrays[name], order="C") for name in arrays}, metadata=words or None)
     )
     partial = path.with_name(f".{path.name}.partial")
     try:

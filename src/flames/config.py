@@ -146,6 +146,8 @@ class TrainingConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     validation_images: int = Field(192, ge=1)
     """At most about this many images or slices judge a set of weights, spread over the cases."""
+    validation_steps: int = Field(10, ge=1)
+    """Where rounds are shorter, only one in as many as make these optimiser steps is judged."""
 
 
 class StrategyConfig(Section):
@@ -173,6 +175,10 @@ class StrategyConfig(Section):
     """Optimiser steps of a round up to which they do; after more of them on one client's cases too
     much of the others' is forgotten, and all train at once. Up to which, too, clients of a circle
     of two keep last levels of their own in each round, and not only in the closing pass."""
+    first_steps: int = Field(10, ge=1)
+    """Optimiser steps of each of the first two rounds of `flames`, at least: fewer do not tell who
+    is alike. Where rounds are shorter, what these take more the others take less; both together
+    take at most a third of the budget."""
 
 
 class EvaluationConfig(Section):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -171,11 +172,12 @@ def test_batch_norm_statistics_stay_at_home(client, start, monkeypatch):
         '{"validation": {"trained": 0.1}, "curves": {}}', encoding="utf-8"
     )
     sent = Download({"n.running_mean": np.full(1, 9.0)}, use="mix", peers=1, own_share=0.6)
-    client._try(None, sent, before, server_round=2, sharing=False)
+    task = Task(2, range(2, 4), 4, sent)
+    client._try(None, sent, before, task=task, sharing=False, judged=True)
     assert [float(arrays["n.running_mean"][0]) for arrays in tried] == [1.0] * 4
     client.strategy = replace(client.strategy, keeps_statistics=False)
     tried.clear()
-    client._try(None, sent, before, server_round=2, sharing=False)
+    client._try(None, sent, before, task=task, sharing=False, judged=True)
     assert float(tried[0]["n.running_mean"][0]) == pytest.approx(4.2)  # 0.6·1 + 0.4·9
 
 
@@ -253,6 +255,31 @@ def test_rounds_share_out_the_budget(make_config, tmp_path, name, rounds):
     assert len(server.budget.steps("us-a", rounds + 1)) == 0
     if name == "paper" and rounds == 4:
         assert [len(part) for part in ranges] == [4, 40, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "rounds", "steps", "first", "expected"),
+    [
+        ("flames", 22, 6, 10, {10: 2, 6: 12, 5: 8}),
+        ("flames", 40, 3, 10, {10: 2, 3: 24, 2: 14}),
+        ("flames", 40, 3, 1, {3: 40}),
+        ("flames", 12, 10, 10, {10: 12}),
+        ("flames", 3, 6, 10, {6: 3}),
+        ("flames", 20, 1, 10, {1: 20}),
+        ("modality", 40, 3, 10, {3: 40}),
+    ],
+)
+def test_the_first_rounds_are_long_enough_to_tell_who_is_alike(
+    make_config, tmp_path, name, rounds, steps, first, expected
+):
+    server = server_of(
+        make_config, tmp_path, rounds=rounds, training={"local-steps": steps},
+        strategy={"name": name, "first-steps": first},
+    )  # fmt: skip
+    lengths = [len(server.budget.steps("us-a", number)) for number in range(1, rounds + 1)]
+    assert dict(Counter(lengths)) == expected
+    assert sum(lengths) == rounds * steps
+    assert lengths[0] == lengths[1] == max(lengths)
 
 
 def test_the_server_reads_updates_one_array_at_a_time(finished, make_config):

@@ -114,9 +114,9 @@ def test_published_alpha_of_two_and_of_one():
 
 
 def test_published_second_round_is_ten_parts():
-    parts = [published().schedule(number, 4) for number in (1, 2, 3, 4)]
+    parts = [published().schedule(number, 4, 6) for number in (1, 2, 3, 4)]
     assert parts == [1, 10, 1, 1]
-    assert published().schedule(1, 1) == 1
+    assert published().schedule(1, 1, 6) == 1
 
 
 def test_by_modality_keeps_modalities_apart():

@@ -30,10 +30,12 @@ def make_strategy(config: RunConfig) -> Strategy:
     if chosen.name in FURTHER:
         knobs = Knobs(chosen.proximal_mu, chosen.ditto_lambda, chosen.server_rate)
         strategy = FURTHER[chosen.name](knobs)
-    elif config.hands_on:
-        strategy = by_modality(personalised(relay=chosen.relay), chosen.name)
+    elif chosen.name == "flames":
+        alpha = None if chosen.alpha == "tuned" else float(chosen.alpha)
+        relay = chosen.relay if config.hands_on else 1
+        strategy = by_modality(personalised(alpha, relay, chosen.first_steps), chosen.name)
     else:
-        strategy = STRATEGIES[chosen.name](None if chosen.alpha == "tuned" else float(chosen.alpha))
+        strategy = STRATEGIES[chosen.name](None)
     apart = chosen.name in APART or chosen.name.startswith("modality-")
     if config.data.dimensions == 3 and (not apart or strategy.advance is not None):
         raise FlamesError(

@@ -1,4 +1,4 @@
-"""How many optimiser steps a client takes in which round, and in which rounds clients share."""
+"""How many steps a client takes in which round, which rounds are shared, and which are judged."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flames.config import RunConfig
+from flames.strategies.relay import SETTLED
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class Budget:
         self,
         members: Mapping[str, Member],
         config: RunConfig,
-        schedule: Callable[[int, int], float] | None,
+        schedule: Callable[[int, int, int], float] | None,
     ) -> None:
         """Deal out each member's steps in parts of ``schedule``; evenly where that is None."""
         self._members = members
         self._config = config
-        self._schedule = schedule or (lambda _round, _rounds: 1)
+        self._schedule = schedule or (lambda _round, _rounds, _steps: 1)
 
     @property
     def last_round(self) -> int:
@@ -55,9 +56,14 @@ class Budget:
         rounds, total = self._config.rounds, self.total(client)
         if server_round > rounds:
             return range(total, total)
-        parts = [self._schedule(number, rounds) for number in range(1, rounds + 1)]
+        numbers = range(1, rounds + 1)
+        parts = [self._schedule(number, rounds, total // rounds) for number in numbers]
         edges = [round(total * sum(parts[:n]) / sum(parts)) for n in range(rounds + 1)]
         return range(edges[server_round - 1], edges[server_round])
+
+    def judges(self, server_round: int) -> bool:
+        """Return whether a round's models are judged."""
+        return is_judged(self._config, server_round)
 
     def has_short_rounds(self, client: str) -> bool:
         """Return whether turns suit a client; one that is no member any more takes none."""
@@ -68,3 +74,15 @@ class Budget:
 def shared_rounds(config: RunConfig) -> float:
     """Return how many of a run's rounds clients share in."""
     return config.strategy.sharing * config.rounds
+
+
+def is_judged(config: RunConfig, server_round: int) -> bool:
+    """Return whether clients judge on validation cases in a round what they receive and train.
+
+    They do in the first rounds, which tell who is alike, in the last one and in the closing pass,
+    and between them after every ``training.validation-steps`` steps, or each round if it has more:
+    judging models can take longer than a round's training, and tells little new so soon.
+    """
+    training = config.training
+    every = max(1, training.validation_steps // training.local_steps)
+    return server_round <= SETTLED + 1 or server_round >= config.rounds or server_round % every == 0

@@ -23,7 +23,7 @@ from torch import nn
 
 from flames.config import RunConfig
 from flames.data.store import SiteStore
-from flames.federation.budget import shared_rounds
+from flames.federation.budget import is_judged, shared_rounds
 from flames.federation.client_rounds import ClientRounds
 from flames.federation.exchange import Reply, Task, begun_with, derive_seed
 from flames.federation.leaving import RESIDUAL, wrap
@@ -156,10 +156,9 @@ class Client:
         before = self.rounds.of(self.rounds.before(task.server_round))
         network = self.precision.place(make_model(self._start_model(), self.cases.plan))
         sharing = self._shares(task.server_round)
+        judged = self._judges(task, before, sharing=sharing)
         download, controls = self._unpack(task.download, before)
-        tried = self._try(
-            network, download, before, server_round=task.server_round, sharing=sharing
-        )
+        tried = self._try(network, download, before, task=task, sharing=sharing, judged=judged)
         fixed = task.download.alpha is not None
         alone = task.download.use == "keep"
         closing = not task.steps
@@ -176,14 +175,16 @@ class Client:
         set_model_arrays(network, weights)
         trained = replace(chosen, name="own", arrays=weights, alpha=None)
         if result:
-            trained = self._scored(network, trained)
+            trained = self._scored(network, trained) if judged else replace(trained, score=math.nan)
         ways.append(trained)
         if self.strategy.rule.second:
-            ways = [self._scored_second(network, second, before)]
+            ways = [self._scored_second(network, second, before, judged=judged)]
             keep_second(before, place, trained=second is not None)
         validated += time.perf_counter() - again
-        best, best_round, curve = self._keep(ways, place, before, task)
-        measured = [*self._as_kept(network, tried, download), replace(trained, name="trained")]
+        best, best_round, curve = self._keep(ways, place, before, task, judged=judged)
+        measured = [replace(trained, name="trained")]
+        if judged:
+            measured = [*self._as_kept(network, tried, download), *measured]
         measured += [way for way in ways if way.name == "second"]
         return Reply(
             client=self.name,
@@ -256,14 +257,28 @@ class Client:
         )
         return joined(result, more, whole), weights, second
 
-    def _scored_second(self, network: nn.Module, second: Arrays | None, before: Path) -> Candidate:
+    def _scored_second(
+        self, network: nn.Module, second: Arrays | None, before: Path, *, judged: bool
+    ) -> Candidate:
         """Return the second model with its score; without training since, that of before."""
         if second is None:
-            known = self.rounds.reply(before)
-            score, curve = known["validation"]["second"], known["curves"].get("second")
-            return Candidate("second", second_arrays(before), None, score, curve)
+            known, second = self.rounds.reply(before), second_arrays(before)
+            if "second" in known["validation"]:
+                score, curve = known["validation"]["second"], known["curves"].get("second")
+                return Candidate("second", second, None, score, curve)
+        found = Candidate("second", second, None)
+        if not judged:
+            return found
         set_model_arrays(network, second)
-        return self._scored(network, Candidate("second", second, None))
+        return self._scored(network, found)
+
+    def _judges(self, task: Task, before: Path, *, sharing: bool) -> bool:
+        """Return whether a round needs scores: it is to be judged, or else could not begin."""
+        if is_judged(self.config, task.server_round) or not task.steps or not before.exists():
+            return True
+        ended = self._shares(self.rounds.before(task.server_round)) and not sharing
+        tunes = task.download.use == "mix" and task.download.alpha is None and not sharing
+        return ended or tunes
 
     def _shares(self, server_round: int) -> bool:
         """Return whether a round belongs to those that begin from the group's model."""
@@ -275,16 +290,17 @@ class Client:
         download: Download,
         before: Path,
         *,
-        server_round: int,
+        task: Task,
         sharing: bool,
+        judged: bool,
     ) -> list[Candidate]:
-        """Return what the client could begin with, each scored on validation cases.
+        """Return what the client could begin with, scored on validation cases if it is ``judged``.
 
         While it shares it needs no mixture but the first; the mean of two or more peers is also
         tried alone in the first rounds, to see whether they have the same task.
 
         A single way to begin is scored too, so that the server can choose its best round, except
-        in recipes that select nothing: their scores are NaN.
+        in recipes that select nothing. What is not scored has NaN.
         """
         own: Arrays | None = None
         known: dict[str, Any] = {"validation": {}, "curves": {}}
@@ -298,17 +314,17 @@ class Client:
         elif sharing and download.alpha is None:
             mixtures = [way for way in ways if way.name == "mixture"]
             ways = [way for way in ways if way.name != "mixture" or way is mixtures[0]]
-            tastes = download.peers > 1 and server_round in TASTING
+            tastes = download.peers > 1 and task.server_round in TASTING
             if tastes and mixtures and mixtures[0].alpha:
                 assert download.arrays is not None
                 ways.append(Candidate("peers", download.arrays, 0.0))
         for way in ways:
             if self.strategy.keeps_statistics and own is not None:
                 way = replace(way, arrays=keep_statistics(way.arrays, own))
-            if way.name == "own":
-                score = known["validation"].get("trained", math.nan)
+            score = known["validation"].get("trained") if way.name == "own" else None
+            if score is not None:
                 way = replace(way, score=score, curve=known["curves"].get("trained"))
-            elif self.strategy.selects:
+            elif judged and self.strategy.selects:
                 set_model_arrays(network, way.arrays)
                 way = self._scored(network, way)
             found.append(way)
@@ -330,15 +346,16 @@ class Client:
         return found
 
     def _keep(
-        self, tried: Sequence[Candidate], place: Path, before: Path, task: Task
+        self, tried: Sequence[Candidate], place: Path, before: Path, task: Task, *, judged: bool
     ) -> tuple[float | None, int, Any]:
         """Write the personal weights that validation prefers so far.
 
         Return their score, their round and their presence curve.
 
-        In the closing pass an earlier round's stay only where they lead by more than chance. A
-        recipe that selects nothing keeps what the server sent last. What was best while a client
-        shared does not count afterwards; one among strangers never shared.
+        In the closing pass an earlier round's stay only where they lead by more than chance; in a
+        round that is not judged they always stay. A recipe that selects nothing keeps what the
+        server sent last. What was best while a client shared does not count afterwards; one among
+        strangers never shared.
         """
         server_round = task.server_round
         if not self.strategy.selects:
@@ -354,7 +371,7 @@ class Client:
             old = float(known["best"])
             closing = not task.steps
             stays = leads(old, score, self.cases.validation) if closing else old >= score
-            if stays and not ended:
+            if not judged or (stays and not ended):
                 save_arrays(place / "kept.safetensors", load_arrays(before / "kept.safetensors"))
                 kept = known["curves"]["kept"]
                 return old, int(known["best_round"]), kept

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from flames.federation.exchange import Reply
-from flames.federation.turns import SETTLED
 from flames.strategies.affinity import fitting
+from flames.strategies.relay import SETTLED
 
 APART = SETTLED + 2
 """First round in which a circle's model has nothing of a stranger: it is the mean of what clients

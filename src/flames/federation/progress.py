@@ -36,4 +36,4 @@ def sentence(record: dict[str, object]) -> str:
     scores = record["validation"]
     assert isinstance(scores, dict)
     parts = ", ".join(f"{key} {number(value)}" for key, value in scores.items())
-    return f"{record['site']:>24}  loss {number(record['loss'])}  {parts}"
+    return f"{record['site']:>24}  loss {number(record['loss'])}  {parts}".rstrip()

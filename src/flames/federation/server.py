@@ -38,12 +38,13 @@ from flames.federation.parcels import SECTIONS, Parcels, Sections
 from flames.federation.records import best_so_far, group_rule, group_score, site_record
 from flames.federation.round_folders import RoundFolders
 from flames.federation.round_updates import known_updates, last_update, open_updates
-from flames.federation.turns import SETTLED, Turns
+from flames.federation.turns import Turns
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
 from flames.strategies import Download, Strategy, Update
 from flames.strategies.base import Chain
 from flames.strategies.mixture import leads
+from flames.strategies.relay import SETTLED
 from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
@@ -241,6 +242,8 @@ class Server:
             guest = self._hosts() and client in self._likeness().guests
             if guest and download.model is not None:
                 return Download(download.model, use="replace")
+            if download.use != "replace" and not self._is_looked_at(self.finished + 1):
+                download = replace(download, model=None)
             if self.finished + 1 == self.last_round and download.model is not None:
                 download = replace(download, best=self.folders.best_model(str(group)))
             before = self.turns.before(client, self._received)
@@ -251,6 +254,12 @@ class Server:
             return replace(download, arrays=handed, own_share=0.0)
         models = {} if group is None else self._informed().models(updates)
         return Download({**self.start(modality), **models.get(str(group), {})}, use="replace")
+
+    def _is_looked_at(self, server_round: int) -> bool:
+        """Return whether clients with weights of their own look at their group's model in a round:
+        they judge it, or may begin with it because they no longer share."""
+        shares = self.strategy.shares_first and server_round <= self.budget.shared_rounds
+        return self.budget.judges(server_round) or not shares
 
     def _returning(self, client: str, reply: Reply, updates: Mapping[str, Update]) -> Download:
         """Return what a client receives that was away in the last round, while others were there.
@@ -357,7 +366,10 @@ class Server:
             save_json(partial / "away.json", {n: asdict(r) for n, r in sorted(away.items())})
 
     def _keep_best(self, server_round: int, previous: Path, partial: Path) -> list[dict[str, Any]]:
-        """Score the models that clients received this round; keep the better ones."""
+        """Score the models that clients received this round; keep the better ones.
+
+        A round that is not judged changes nothing, unless the models there are of other clients.
+        """
         if self.finished == 0:
             return []
         if (previous / "best").exists():
@@ -372,14 +384,14 @@ class Server:
             circle = self.strategy.circle(group, updates)
             judges = [n for n in members if n in (updates if circle is None else circle)]
             replies = [self._received[name] for name in judges]
-            score = group_score(replies)
+            score = group_score(replies) if self.budget.judges(server_round) else None
             known = best_so_far(self.folders.records(), group, circle, updates)
             takes = self._takes(score, known, replies)
             if takes:
                 models = models if models is not None else self._informed().models(updates)
                 save_arrays(partial / "best" / f"{group}.safetensors", models[group])
                 save_json(partial / "best" / f"{group}.json", asdict(group_rule(replies)))
-            best = score if takes or known is None else known
+            best = score if takes else known
             records.append(
                 {
                     "kind": "server",
@@ -393,13 +405,13 @@ class Server:
             )
         return records
 
-    def _takes(self, score: float, known: float | None, judges: list[Reply]) -> bool:
+    def _takes(self, score: float | None, known: float | None, judges: list[Reply]) -> bool:
         """Return whether a model replaces the one that is kept, whose score is ``known``."""
         closing = self.finished + 1 == self.last_round
         if not self.strategy.selects:
             return closing
-        if known is None or not closing:
-            return known is None or score > known
+        if known is None or score is None or not closing:
+            return known is None or (score is not None and score > known)
         return not leads(known, score, sum(reply.validation_cases for reply in judges))
 
     def _informed(self) -> Strategy:

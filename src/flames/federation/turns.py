@@ -6,9 +6,6 @@ from collections.abc import Callable, Collection
 
 from flames.strategies.base import Chain
 
-SETTLED = 2
-"""Rounds after which it is known who is alike, and a relay may begin."""
-
 
 class Turns:
     """The turns of one open round."""

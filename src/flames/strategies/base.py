@@ -94,8 +94,9 @@ class Strategy:
     """With whom a client trains in turn while it shares, each from the weights of the one before:
     ``(client, updates of the last round, rounds in turn before) -> chain``; None where all train at
     once."""
-    schedule: Callable[[int, int], int] | None = None
-    """Optimiser steps of each round as parts of the budget: ``(server_round, rounds) -> parts``."""
+    schedule: Callable[[int, int, int], float] | None = None
+    """Optimiser steps of each round as parts of a client's budget: ``(server_round, rounds, its
+    steps a round on average) -> parts``; None where all rounds are alike."""
     rule: LocalRule = PLAIN
     """What a client's training does beside the plain loop."""
     private: Private = nothing_private

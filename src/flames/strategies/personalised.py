@@ -13,13 +13,13 @@ import numpy as np
 from flames.strategies.arrays import weighted_mean
 from flames.strategies.base import Download, Strategy, Update, Updates, ordered
 from flames.strategies.fedavg import case_weighted_mean
-from flames.strategies.relay import LEAST, chain_of, circle_of, circles
+from flames.strategies.relay import LEAST, SETTLED, chain_of, circle_of, circles
 
 ENOUGH = 100
 """Training cases with which a client can learn to draw by itself, and keeps its last levels."""
 
 
-def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
+def personalised(alpha: float | None = None, relay: int = 1, first_steps: int = 1) -> Strategy:
     """Return the corrected recipe: ``θ_k ← α θ_k + (1 − α) Σ_{j≠k} w_j θ_j``, ``w_j ∝ a_kj N_j``.
 
     ``a_kj`` in [0, 1] is how alike both clients move, see `affinities`, and 1
@@ -35,6 +35,7 @@ def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
         alpha: Own share, for every client alike; None lets each client tune its own.
         relay: Friends that train one after another while they share, at most; with 1, or with a
             fixed α, each begins from the mean. See `chain_of`.
+        first_steps: Optimiser steps of each of the first rounds, at least. See `acquainting`.
     """
 
     hands_on = alpha is None and relay > 1
@@ -73,8 +74,34 @@ def personalised(alpha: float | None = None, relay: int = 1) -> Strategy:
         personal=True,
         keeps_statistics=True,
         shares_first=True,
+        schedule=partial(acquainting, first_steps=first_steps),
         chain=partial(chain_of, length=relay) if hands_on else None,
     )
+
+
+def acquainting(server_round: int, rounds: int, steps: int, *, first_steps: int) -> float:
+    """Return a round's optimiser steps where the first `SETTLED` rounds have ``first_steps``.
+
+    After fewer steps movements do not tell yet who is alike. What these rounds take more than
+    others the rest takes less, but a step at least; they take at most a third of the budget.
+
+    Args:
+        server_round: From 1.
+        rounds: Of the whole run.
+        steps: Of a round, on average.
+        first_steps: Of each of the first rounds, where others are shorter.
+
+    >>> [acquainting(number, 10, 6, first_steps=10) for number in (1, 2, 3, 10)]  # 60 steps in all
+    [10.0, 10.0, 5.0, 5.0]
+    >>> [acquainting(1, rounds, steps, first_steps=10) for rounds, steps in ((9, 12), (2, 3))]
+    [12.0, 3.0]
+    """
+    if rounds <= SETTLED:
+        return float(steps)
+    total, later = rounds * steps, rounds - SETTLED
+    most = min(total // (3 * SETTLED), (total - later) // SETTLED)
+    first = max(steps, min(first_steps, most))
+    return float(first) if server_round <= SETTLED else (total - SETTLED * first) / later
 
 
 def largest_circle(updates: Updates) -> dict[str, Update]:
@@ -131,7 +158,7 @@ def published() -> Strategy:
         personal=True,
         selects=False,
         keeps_optimizer=False,
-        schedule=lambda server_round, rounds: 10 if server_round == 2 and rounds > 1 else 1,
+        schedule=lambda server_round, rounds, _: 10 if server_round == 2 and rounds > 1 else 1,
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from flames.strategies.base import Chain, Update, Updates, ordered
 
+SETTLED = 2
+"""Rounds after which it is known who is alike, and a relay may begin."""
 LEAST = 3
 """Clients of a circle that hands a model on."""
 
