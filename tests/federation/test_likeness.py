@@ -73,10 +73,14 @@ def test_read_again_as_it_was_written(tmp_path):
     assert Likeness.read(tmp_path / "missing") == Likeness()
 
 
-def server_of(names, size, make_config, folder):
-    """Return a server of three rounds of `flames` for weights that begin as ``size`` zeros."""
+def server_of(names, size, make_config, folder, *, first_steps=2):
+    """Return a server of three rounds of `flames` for weights that begin as ``size`` zeros.
+
+    A round has two steps, so that of ``first_steps`` depends whether the third tells anything.
+    """
     start = {"w": np.zeros(size, np.float32)}
-    config = make_config("us-a", rounds=3, strategy={"name": "flames"})
+    strategy = {"name": "flames", "first-steps": first_steps}
+    config = make_config("us-a", rounds=3, strategy=strategy)
     return Server(
         [Member(name, "US", 1) for name in names],
         config=config,
@@ -86,9 +90,10 @@ def server_of(names, size, make_config, folder):
     )
 
 
-def test_a_server_counts_movements_from_where_each_client_began(make_config, tmp_path):
+@pytest.mark.parametrize("first_steps", [2, 3])
+def test_a_server_counts_movements_from_where_each_client_began(make_config, tmp_path, first_steps):
     names = ("a", "b", "c")
-    server = server_of(names, 2, make_config, tmp_path)
+    server = server_of(names, 2, make_config, tmp_path, first_steps=first_steps)
     held = {}
 
     def play(**moves):
@@ -111,6 +116,9 @@ def test_a_server_counts_movements_from_where_each_client_began(make_config, tmp
     second = play(a=[1, 0], b=[0, 1], c=[1, 0])  # the mixtures of a and b were (1, 0)
     assert (second["a"]["b"], second["a"]["c"], second["b"]["c"]) == (0.0, 1.0, 0.0)
     third = play(a=[1, 0], b=[1, 0], c=[1, 0])  # means of two rounds: 0.5 with b, 1 with c
+    if first_steps > 2:
+        assert third == second, "short rounds after the first two tell nothing"
+        return
     assert (third["a"]["b"], third["a"]["c"], third["b"]["c"]) == (0.5, 1.0, 0.5)
     assert not (tmp_path / "round-0003" / "begun").exists()
     last = play(a=[0, 0], b=[0, 0], c=[0, 0])  # the closing round, without training

@@ -65,6 +65,14 @@ class Budget:
         """Return whether a round's models are judged."""
         return is_judged(self._config, server_round)
 
+    def tells_who_is_alike(self, server_round: int) -> bool:
+        """Return whether a round is long enough for movements to tell who is alike.
+
+        The first ones are, or are all that there is.
+        """
+        enough = self._config.training.local_steps >= self._config.strategy.first_steps
+        return enough or server_round <= SETTLED
+
     def has_short_rounds(self, client: str) -> bool:
         """Return whether turns suit a client; one that is no member any more takes none."""
         limit = self._config.rounds * self._config.strategy.short_round

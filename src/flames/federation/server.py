@@ -309,7 +309,8 @@ class Server:
     def _judge(self, previous: Path, partial: Path) -> None:
         """Write down whom each client should learn from, as this round and those before show."""
         known = Likeness.read(previous)
-        again = self.strategy.shares_first and not known.complete
+        telling = self.budget.tells_who_is_alike(self.finished + 1)
+        again = self.strategy.shares_first and telling and not known.complete
         if self.finished == 0 or (again and self.finished + 1 < self.last_round):
             movements = Movements(
                 networks={n: id(self.start(r.modality)) for n, r in self._received.items()},
