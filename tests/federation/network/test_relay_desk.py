@@ -32,6 +32,24 @@ def test_a_relay_over_messages_is_a_simulation_bit_for_bit(make_hall, four_round
     assert as_simulated(hall.run) == as_simulated(four_rounds)
 
 
+@pytest.mark.parametrize("wire", [{}, {"encoding": "int8", "delta": True}])
+def test_rounds_that_nobody_judges_travel_as_in_a_simulation(
+    make_hall, make_config, as_simulated, tmp_path, wire
+):
+    given = {
+        "rounds": 6,
+        "training": {"local-steps": 1, "validation-steps": 2},
+        "strategy": RELAY | {"first-steps": 2},
+        "wire": wire,
+    }
+    plain = simulate(make_config(*SITES, **given), tmp_path / "simulated")
+    rows = [r for r in plain.load_rounds() if r["kind"] == "site"]
+    assert {r["round"] for r in rows if not r["validation"]} == {5}
+    hall = make_hall(*SITES, **given)
+    assert hall.job(*SITES)[0] == "finished"
+    assert as_simulated(hall.run) == as_simulated(plain)
+
+
 def test_who_is_before_and_away_is_waited_for(make_hall, four_rounds, as_simulated):
     hall = make_hall(*SITES, rounds=4, strategy=RELAY, network={"rounds-per-job": 2})
     assert hall.job(*SITES) == ("next", "the job did its rounds")
