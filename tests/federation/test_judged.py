@@ -130,7 +130,13 @@ def test_a_client_judges_nothing_and_keeps_what_it_kept(client, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("sharing", "use", "judged"), [(1.0, "mix", False), (0.4, "mix", True), (0.4, "keep", False)]
+    ("sharing", "use", "judged"),
+    [
+        (1.0, "mix", False),
+        (0.4, "mix", True),
+        (0.4, "keep", False),
+        (0.45, "keep", True),  # the first round of its own: what it kept while it shared is over
+    ],
 )
 def test_a_client_judges_where_it_must_choose(make_client, make_config, sharing, use, judged):
     strategy = {"name": "flames", "sharing": sharing}
@@ -140,6 +146,21 @@ def test_a_client_judges_where_it_must_choose(make_client, make_config, sharing,
     download = Download(start if use == "mix" else None, use=use, peers=2, own_share=0.5)
     reply, _ = client.answer(Task(5, range(2, 4), 18, download))
     assert bool(reply.validation) == judged
+
+
+def test_a_second_model_without_a_score_gets_one_in_the_closing_pass(
+    make_client, make_config, monkeypatch
+):
+    client = make_client(
+        make_config("us-a", rounds=9, training=EVERY_THIRD, strategy={"name": "apfl"})
+    )
+    monkeypatch.setattr(client.cases, "judge", lambda *_: Validation(0.5, []))
+    sent = Download(model_arrays(make_model(client.config.model)), use="replace")
+    client.answer(Task(4, range(2), 18, sent))
+    reply, _ = client.answer(Task(5, range(2, 4), 18, sent))
+    assert reply.validation == {}
+    reply, _ = client.answer(Task(10, range(18, 18), 18, sent))
+    assert (reply.validation["second"], reply.best_round) == (0.5, 10)
 
 
 def test_a_client_judges_its_first_round_whenever_it_comes(client):

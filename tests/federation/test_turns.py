@@ -16,11 +16,11 @@ NAMES = ("a", "b", "c")
 
 @pytest.fixture
 def make_server(make_config, tmp_path):
-    def make(relay=8, rounds=4, validation_steps=1, **strategy):
+    def make(relay=8, rounds=4, **strategy):
         config = make_config(
             "us-a",
             rounds=rounds,
-            training={"validation-steps": validation_steps},
+            training={"validation-steps": 1},
             strategy={"name": "flames", "relay": relay, **strategy},
         )
         start = {"w": np.zeros(1, np.float32)}
