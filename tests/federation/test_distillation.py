@@ -17,10 +17,12 @@ from flames.federation.distillation import DistilOptions, Variant, distil, open_
 from flames.federation.simulation import simulate
 from flames.inference.cost import cost
 from flames.inference.score import load_model
+from flames.inference.validation import validation_of
 from flames.models.precision import choose_precision
 from flames.models.student import Told, tell
-from flames.models.weights import load_arrays
+from flames.models.weights import load_arrays, model_arrays
 from flames.reports.distillation import overview_lines, write_distillation
+from flames.strategies.mixture import CHANCE
 
 SMALL = TrainingConfig(batch_size=2, learning_rate=0.01, precision="float32")
 BOTH = (Variant(told=True, labels=True), Variant(told=False, labels=False))
@@ -91,6 +93,31 @@ def test_students_beside_their_teachers(finished, stores, tmp_path, monkeypatch)
     assert distil(finished.path, stores, tmp_path, OPTIONS) == rows
     with pytest.raises(FlamesError, match="another steps"):
         distil(finished.path, stores, tmp_path, replace(OPTIONS, steps=16))
+
+
+@pytest.mark.parametrize(("lead", "newest"), [(0.9, True), (1.1, False)])
+def test_a_student_ends_with_its_newest_weights(
+    finished, stores, tmp_path, monkeypatch, lead, newest
+):
+    """Unless earlier ones lead by more than the chance of validation cases of two modalities."""
+    options = replace(OPTIONS, variants=BOTH[:1])
+    judged = {"MR": 2, "US": 4}  # three stores with two validation cases
+    chance = CHANCE * (sum(1 / n for n in judged.values()) / 4) ** 0.5
+    looks, weights = [], []
+
+    def look(student, tables, **_):
+        if len(looks) % 2 == 0:
+            weights.append(model_arrays(student))
+        looks.append(sum(len(t.rows_by_case) for t in tables))
+        scores = [0.1, 0.2, 0.5, 0.3, 0.2, 0.1, 0.2, 0.5 - lead * chance]
+        return validation_of([scores[len(weights) - 1]], [True], [0.9])
+
+    monkeypatch.setattr(distillation, "validate", look)
+    distil(finished.path, stores, tmp_path, options)
+    assert looks == list(judged.values()) * 8
+    kept = load_arrays(tmp_path / "models" / "told-labels.safetensors")
+    np.testing.assert_equal(kept, weights[-1 if newest else 2])
+    assert any((weights[-1][name] != weights[2][name]).any() for name in kept)
 
 
 def test_without_labels_labels_change_nothing(finished, write_store, tmp_path):

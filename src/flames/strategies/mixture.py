@@ -116,7 +116,7 @@ def eligible(
     return [w for w in tried if w.name not in foreign or leads(w.score, most, cases)]
 
 
-def leads(old: float, new: float, cases: int) -> bool:
+def leads(old: float, new: float, cases: float) -> bool:
     """Return whether an older model leads a newer one by more than chance: ``old - new ≥ c / √n``.
 
     The best of many rounds is always a lucky one, the more so the fewer cases judge it; the newest
