@@ -8,7 +8,6 @@ asked twice for the same round answers with what it did.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import time
@@ -107,7 +106,7 @@ class Client:
                 full; the client's folder then still holds its last complete round.
         """
         place = self.rounds.of(task.server_round)
-        digest = _digest(task)
+        digest = task.digest()
         if place.exists():
             known = self.rounds.reply(place)
             if known.pop("task") == digest:
@@ -300,7 +299,8 @@ class Client:
         tried alone in the first rounds, to see whether they have the same task.
 
         A single way to begin is scored too, so that the server can choose its best round, except
-        in recipes that select nothing. What is not scored has NaN.
+        in recipes that select nothing, and the mixture that a round of sharing begins with whatever
+        its score. What is not scored has NaN.
         """
         own: Arrays | None = None
         known: dict[str, Any] = {"validation": {}, "curves": {}}
@@ -309,9 +309,11 @@ class Client:
             known = self.rounds.reply(before)
         found = []
         ways = candidates(download, own, count=self.config.strategy.alpha_candidates)
+        unread = ""
         if not self.strategy.selects:
             ways = ways[:1]
         elif sharing and download.alpha is None:
+            unread = "mixture"
             mixtures = [way for way in ways if way.name == "mixture"]
             ways = [way for way in ways if way.name != "mixture" or way is mixtures[0]]
             tastes = download.peers > 1 and task.server_round in TASTING
@@ -324,7 +326,7 @@ class Client:
             score = known["validation"].get("trained") if way.name == "own" else None
             if score is not None:
                 way = replace(way, score=score, curve=known["curves"].get("trained"))
-            elif judged and self.strategy.selects:
+            elif judged and self.strategy.selects and way.name != unread:
                 set_model_arrays(network, way.arrays)
                 way = self._scored(network, way)
             found.append(way)
@@ -395,17 +397,3 @@ def _best_by_name(tried: Sequence[Candidate]) -> dict[str, float]:
             known = scores.get(candidate.name, -math.inf)
             scores[candidate.name] = round(max(known, candidate.score), 6)
     return scores
-
-
-def _digest(task: Task) -> str:
-    digest = hashlib.sha256()
-    download = task.download
-    digest.update(
-        f"{task.server_round} {task.steps} {task.total_steps} {download.use} {download.alpha} "
-        f"{download.peers} {download.own_share} {download.own_head}".encode()
-    )
-    for arrays in (download.arrays or {}, download.model or {}, download.best or {}):
-        for name in sorted(arrays):
-            digest.update(name.encode())
-            digest.update(np.asarray(arrays[name], order="C").tobytes())
-    return digest.hexdigest()

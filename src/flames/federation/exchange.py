@@ -36,6 +36,22 @@ class Task:
     """Round of the client's own update from which differences count, because both sides have it;
     0 where there is none."""
 
+    def digest(self) -> str:
+        """Return what tells this task from any other: what is to be done, and every number of the
+        weights received.
+        """
+        digest = hashlib.sha256()
+        download = self.download
+        digest.update(
+            f"{self.server_round} {self.steps} {self.total_steps} {download.use} {download.alpha} "
+            f"{download.peers} {download.own_share} {download.own_head}".encode()
+        )
+        for arrays in (download.arrays or {}, download.model or {}, download.best or {}):
+            for name in sorted(arrays):
+                digest.update(name.encode())
+                digest.update(np.asarray(arrays[name], order="C").tobytes())
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class Reply:

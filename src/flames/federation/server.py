@@ -33,9 +33,10 @@ from flames.federation.exchange import (
 from flames.federation.guests import APART
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
 from flames.federation.judging import Movements, Scores
+from flames.federation.keeping import Keeping, by_group
 from flames.federation.likeness import Likeness
 from flames.federation.parcels import SECTIONS, Parcels, Sections
-from flames.federation.records import best_so_far, group_rule, group_score, site_record
+from flames.federation.records import site_record
 from flames.federation.round_folders import RoundFolders
 from flames.federation.round_updates import known_updates, last_update, open_updates
 from flames.federation.turns import Turns
@@ -43,7 +44,6 @@ from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
 from flames.strategies import Download, Strategy, Update
 from flames.strategies.base import Chain
-from flames.strategies.mixture import leads
 from flames.strategies.relay import SETTLED
 from flames.wire.coding import Coded
 
@@ -183,7 +183,7 @@ class Server:
         previous = self.folders.last
         with writing(partial):
             records = [self._site_record(name, server_round) for name in sorted(self._received)]
-            records += self._keep_best(server_round, previous, partial)
+            records += self._keep_best(server_round)
             replies = {n: asdict(r) for n, r in sorted(self._received.items())}
             save_json(partial / "replies.json", replies)
             self._judge(previous, partial)
@@ -333,7 +333,7 @@ class Server:
         if not tunes or not APART <= self.finished + 1 <= self.budget.shared_rounds - 2:
             return {}
         found: dict[str, list[str]] = {}
-        for group, members in self._groups().items():
+        for group, members in by_group(self.strategy, self._received).items():
             circle = self.strategy.circle(group, self._updates()) or []
             found |= scores.of(members).guests(known, group, circle)
         return found
@@ -366,54 +366,15 @@ class Server:
         if away:
             save_json(partial / "away.json", {n: asdict(r) for n, r in sorted(away.items())})
 
-    def _keep_best(self, server_round: int, previous: Path, partial: Path) -> list[dict[str, Any]]:
-        """Score the models that clients received this round; keep the better ones.
-
-        A round that is not judged changes nothing, unless the models there are of other clients.
-        """
-        if self.finished == 0:
-            return []
-        if (previous / "best").exists():
-            shutil.copytree(previous / "best", partial / "best", dirs_exist_ok=True)
-        updates = self._updates()
-        models: dict[str, dict[str, np.ndarray]] | None = None
-        records = []
-        served = {self.strategy.group_of(update.modality) for update in updates.values()}
-        for group, members in self._groups().items():
-            if group not in served:
-                continue
-            circle = self.strategy.circle(group, updates)
-            judges = [n for n in members if n in (updates if circle is None else circle)]
-            replies = [self._received[name] for name in judges]
-            score = group_score(replies) if self.budget.judges(server_round) else None
-            known = best_so_far(self.folders.records(), group, circle, updates)
-            takes = self._takes(score, known, replies)
-            if takes:
-                models = models if models is not None else self._informed().models(updates)
-                save_arrays(partial / "best" / f"{group}.safetensors", models[group])
-                save_json(partial / "best" / f"{group}.json", asdict(group_rule(replies)))
-            best = score if takes else known
-            records.append(
-                {
-                    "kind": "server",
-                    "round": server_round - 1,
-                    "group": group,
-                    "sites": members,
-                    "circle": circle,
-                    "validation": score if self.strategy.selects else None,
-                    "best": best if self.strategy.selects else None,
-                }
-            )
-        return records
-
-    def _takes(self, score: float | None, known: float | None, judges: list[Reply]) -> bool:
-        """Return whether a model replaces the one that is kept, whose score is ``known``."""
-        closing = self.finished + 1 == self.last_round
-        if not self.strategy.selects:
-            return closing
-        if known is None or score is None or not closing:
-            return known is None or (score is not None and score > known)
-        return not leads(known, score, sum(reply.validation_cases for reply in judges))
+    def _keep_best(self, server_round: int) -> list[dict[str, Any]]:
+        """Keep the better ones of the models that clients received this round."""
+        updates = self._updates() if self.finished else {}
+        return Keeping(self.strategy, self.folders, self.last_round).keep(
+            self._received,
+            updates,
+            lambda: self._informed().models(updates),
+            judged=self.budget.judges(server_round),
+        )
 
     def _informed(self) -> Strategy:
         """Return the strategy with what it remembers of the finished rounds."""
@@ -430,14 +391,6 @@ class Server:
         start = self.start(next(iter(updates.values())).modality) if updates else {}
         after = memory | self.strategy.advance(memory, updates, start)
         save_arrays(partial / MEMORY, after)
-
-    def _groups(self) -> dict[str, list[str]]:
-        groups: dict[str, list[str]] = {}
-        for name in sorted(self._received):
-            group = self.strategy.group_of(self._received[name].modality)
-            if group is not None:
-                groups.setdefault(group, []).append(name)
-        return groups
 
     def _site_record(self, name: str, server_round: int) -> dict[str, Any]:
         steps = self.budget.steps(name, server_round)
