@@ -45,6 +45,15 @@ def test_add_says_what_it_did_and_that_nothing_is_new(source: Path, tmp_path: Pa
     assert "Nothing new" in second
 
 
+def test_brackets_in_names_are_shown_as_they_are(source: Path, tmp_path: Path) -> None:
+    place = tmp_path / "a store [/x] [mr]"
+    add = [*ADD[:4], "[/b]north", *ADD[5:], "--workers", "1", source, place]
+    assert f"Prepared 6 cases: {place}" in (said := call(*add))
+    assert "[/b]north, US breast" in said
+    assert f"Nothing new: {place} already holds" in call(*add)
+    assert "[/b]north: US breast" in call("check", place)
+
+
 def test_add_passes_every_option_on(source: Path, tmp_path: Path) -> None:
     arguments = ["add", "--format", "pairs", "--site", "n", "--modality", "CT", "--organ", "lung"]
     arguments += ["--images", "benign/*.png", "--masks", "benign/*_mask.png"]
@@ -93,6 +102,14 @@ def test_check_of_a_changed_store_ends_with_one(source: Path, tmp_path: Path) ->
     result = CliRunner().invoke(data, ["check", str(tmp_path / "store")])
     assert result.exit_code == 1
     assert "Problem: 1 cases" in result.output
+
+
+def test_a_store_without_training_cases_has_no_fingerprint(source: Path, tmp_path: Path) -> None:
+    for path in source.glob("benign/b ([2-5])*"):
+        path.unlink()
+    call(*ADD, source, tmp_path / "two")
+    with pytest.raises(FlamesError, match="no training case"):
+        call("fingerprint", tmp_path / "two")
 
 
 def test_help_loads_no_numpy() -> None:

@@ -12,7 +12,8 @@ from source_folders import save
 from flames.data.check import Check, check_store
 from flames.data.check_pictures import draw_check
 from flames.data.prepare import StoreRequest, add_store
-from flames.data.store import SiteStore, cases_digest
+from flames.data.sources import SourceOptions
+from flames.data.store import SPLITS, SiteStore, cases_digest
 from flames.errors import FlamesError
 from flames.files import save_text
 
@@ -54,6 +55,26 @@ def test_a_good_store_has_no_finding(tmp_path: Path) -> None:
     assert case.tumour_share == pytest.approx(case.tumour_size / (96 * 128))
     for shares in check.intensities.values():
         assert sum(shares) == pytest.approx(1, abs=1e-4)
+
+
+def test_pictures_that_adding_told_apart_are_no_leak(tmp_path: Path) -> None:
+    """Seven bright pixels, cut off by normalising, tell two from each other."""
+    for i in range(8):
+        image, mask = lesion(i % 4)
+        image = image.astype(np.uint16)
+        image[2 + 10 * i : 9 + 10 * i, 5] = 60000
+        save(tmp_path / "source" / f"{i}.png", image)
+        save(tmp_path / "source" / f"{i}_mask.png", mask)
+    options = SourceOptions(images="[0-9].png", masks="*_mask.png")
+    apart = 0
+    for seed in range(3):
+        request = StoreRequest("pairs", "x", "US", "breast", options=options, seed=seed)
+        store = add_store(tmp_path / "source", tmp_path / f"store-{seed}", request).store
+        assert len({case.group for case in store.info.cases}) == 8
+        sides = {case.case_id: name for name in SPLITS for case in store.split(name)}
+        apart += any(sides[str(i)] != sides[str(i + 4)] for i in range(4))
+        assert "leak" not in kinds(check_store(store))
+    assert apart
 
 
 def test_shifted_masks_are_seen_and_by_how_much(tmp_path: Path) -> None:

@@ -232,3 +232,56 @@ def test_ct_that_is_not_in_hounsfield_units_is_said_once(msd: Path, tmp_path: Pa
     assert json.loads((tmp_path / "store" / "store.json").read_text())["settings"] == {
         "ct_window": [-200.0, 300.0]
     }
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_folder_that_merely_holds_cases_is_left_alone(
+    busi: Path, tmp_path: Path, inside: bool
+) -> None:
+    """Even where a case has the name of one of the source, or the source lies in it."""
+    dest = tmp_path / "study"
+    notes = dest / "cases" / "benign-1" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    source = busi.rename(dest / "cases" / "busi") if inside else busi
+    before = contents(dest)
+    with pytest.raises(FlamesError, match="lies in DEST" if inside else "not a site store"):
+        add_store(source, dest, BUSI)
+    assert contents(dest) == before
+
+
+def test_a_begun_store_takes_nobody_elses_folder_away(busi: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "store"
+    add_store(busi, dest, BUSI)
+    (dest / "splits.json").unlink()
+    (dest / "cases" / "benign-1" / "case.json").unlink()
+    before = contents(dest)
+    with pytest.raises(FlamesError, match="benign-1 is there already and is not a prepared case"):
+        add_store(busi, dest, BUSI)
+    assert contents(dest) == before
+
+
+@pytest.mark.parametrize("cut", [None, 0, 200])
+def test_a_begun_store_prepares_again_what_a_power_failure_took(
+    busi: Path, tmp_path: Path, cut: int | None
+) -> None:
+    dest = tmp_path / "store"
+    whole = contents(add_store(busi, dest, BUSI).store.path)
+    (dest / "splits.json").unlink()
+    array = dest / "cases" / "benign-2" / "label.npy"
+    if cut is None:
+        array.unlink()
+    else:
+        os.truncate(array, cut)
+    assert add_store(busi, dest, BUSI).prepared == 1
+    again = contents(dest)
+    assert {name: again[name][0] for name in again} == {name: whole[name][0] for name in whole}
+
+
+def test_a_damaged_store_says_how_to_make_it_again(busi: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "store"
+    add_store(busi, dest, BUSI)
+    (dest / "cases" / "benign-2" / "image.npy").unlink()
+    with pytest.raises(FlamesError, match="cannot read") as caught:
+        add_store(busi, dest, BUSI)
+    assert f"take {dest} away and give the same command again" in caught.value.remedy

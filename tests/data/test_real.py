@@ -10,7 +10,7 @@ import pytest
 
 from flames.data.cases import read_case
 from flames.data.dicom.find import find_dicom
-from flames.data.duplicates import duplicate_groups
+from flames.data.duplicates import duplicate_groups, signature
 from flames.data.formats import find_sources
 from flames.data.pictures import read_picture
 from flames.data.prepare import StoreRequest, add_store
@@ -23,8 +23,8 @@ NONE = SourceOptions()
 def test_busi_has_its_images_masks_and_duplicates(real_data: Path) -> None:
     sources = find_sources(real_data / "busi", "busi", NONE)
     assert len(sources) == 551
-    images = {s.case_id: read_picture(s.images[0]) for s in sources}
-    groups = duplicate_groups(images)
+    signatures = {s.case_id: signature(read_picture(s.images[0])) for s in sources}
+    groups = duplicate_groups(signatures)
     sizes = np.unique(list(groups.values()), return_counts=True)[1]
     assert 0.1 < sizes[sizes > 1].sum() / 551 < 0.45
     assert sizes.max() <= 8

@@ -46,7 +46,7 @@ def adapt(
     from flames.reports.adaptation import curve_rows, write_adaptation
     from flames.reports.numbers import decimal
 
-    console = Console()
+    console = Console(markup=False)
     if threads:
         torch.set_num_threads(threads)
     store = SiteStore.open(site)

@@ -23,7 +23,7 @@ def attach(
     from flames.cli.run import close
     from flames.federation.network.follow import attach as join
 
-    console = Console()
+    console = Console(markup=False)
     with RunProgress(console, quiet=quiet) as progress:
         finished = join(run, on=on, run=name or None, on_event=progress.show)
     close(finished, console)

@@ -54,7 +54,7 @@ def compare(
 
     if reference not in names:
         raise FlamesError(f"the reference {reference!r} is not compared", nearest(reference, names))
-    console = Console()
+    console = Console(markup=False)
     if report_only:
         wanted = [job for job in wanted if job.finished]
     runs = run_jobs(wanted, console, at_a_time=jobs, keep_state=keep_state, quiet=quiet)

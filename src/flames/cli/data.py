@@ -102,8 +102,8 @@ def _with_progress(source: Path, dest: Path, request: StoreRequest, workers: int
 
     from flames.data.prepare import add_store
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True, markup=False)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
@@ -201,7 +201,7 @@ def _window(text: str) -> tuple[float, float]:
 def _print_added(added: Added) -> None:
     from rich.console import Console
 
-    out = Console(highlight=False)
+    out = Console(highlight=False, markup=False, soft_wrap=True)
     store = added.store
     if added.prepared == 0:
         out.print(f"Nothing new: {store.path} already holds these {added.kept} cases.")
@@ -284,7 +284,7 @@ def _print_check(found: Check) -> None:
 
     from flames.data.store import SPLITS
 
-    out = Console(highlight=False)
+    out = Console(highlight=False, markup=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, title=f"{found.site}: {found.modality} {found.organ}")
     table.add_column("")
     for name in SPLITS:

@@ -60,7 +60,7 @@ def distill(
     known = set(MODELS) - {"told-student"}
     if student not in known:
         raise FlamesError(f"no student {student!r}", nearest(student, known))
-    console = Console()
+    console = Console(markup=False)
     if threads:
         torch.set_num_threads(threads)
     telling = (False,) if one else CHOICES[told]

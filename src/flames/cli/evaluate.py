@@ -42,7 +42,7 @@ def evaluate(
 
     from flames.reports.terminal import print_scores
 
-    console = Console()
+    console = Console(markup=False)
     print_scores(summary, console)
     console.print(f"scores: {out / 'cases.csv'}", soft_wrap=True, highlight=False)
 
@@ -56,7 +56,7 @@ def _shifts(
     from flames.federation.robustness import evaluate_shifts
     from flames.reports.robustness import overview, overview_lines, write_robustness
 
-    console = Console()
+    console = Console(markup=False)
     with steps_bar(console, quiet=as_json) as show:
         evaluate_shifts(run, sites, out, model=model, split=split, on_progress=show)
     path = write_robustness(out, name=run.name, seed=0)

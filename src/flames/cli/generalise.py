@@ -46,7 +46,7 @@ def generalise(
     from flames.federation.simulation import open_stores
     from flames.reports.generalisation import overview_lines, write_generalisation
 
-    console = Console()
+    console = Console(markup=False)
     stores = open_stores(config)
     parts, notes = plan(stores)
     parts = parts_named(parts, leave_out)

@@ -28,9 +28,9 @@ class RunProgress:
         self.quiet = quiet
         self.started = time.monotonic()
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(30),
-            TextColumn("{task.completed}/{task.total} {task.fields[text]}"),
+            TextColumn("{task.completed}/{task.total} {task.fields[text]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -110,7 +110,7 @@ def run_jobs(
 def steps_bar(console: Console, *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Give a function that shows what is being done; without a terminal it shows nothing."""
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(30),
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),

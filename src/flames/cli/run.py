@@ -62,7 +62,7 @@ def run(
 
     from flames.cli.progress import RunProgress
 
-    console = Console()
+    console = Console(markup=False)
     with RunProgress(console, quiet=quiet) as progress:
         if config is not None:
             from flames.federation.simulation import simulate

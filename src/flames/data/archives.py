@@ -1,15 +1,27 @@
-"""A ZIP of a folder: unpacked beside the results while it is read, and then taken away."""
+"""A ZIP of a folder: unpacked beside the results while it is read, and then taken away.
+
+What is unpacked are patients' images. A process that is asked to stop takes them away; one that is
+killed leaves them, and the next one to unpack there takes them away.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from flames.errors import FlamesError
+
+PREFIX = ".unpacked-"
+LOCK = ".in-use"
+"""Locked by the process that unpacked a ZIP, as long as it lives."""
 
 
 @contextmanager
@@ -24,18 +36,46 @@ def unpacked(source: Path, beside: Path) -> Iterator[Path]:
         return
     try:
         beside.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=beside))
+        _clear_abandoned(beside)
+        room = Path(tempfile.mkdtemp(prefix=PREFIX, dir=beside))
         folder = room / source.stem  # series at its top are named after the ZIP
         folder.mkdir()
+        (room / LOCK).touch()
     except OSError as error:
         raise FlamesError(
             f"cannot write into {beside}: {error.strerror}", "choose another place"
         ) from error
     try:
-        _unpack(source, folder)
-        yield folder
+        with _asked_to_stop(), (room / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _unpack(source, folder)
+            yield folder
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+def _clear_abandoned(beside: Path) -> None:
+    """Take away what killed processes unpacked here; what a living one works on is locked."""
+    for room in beside.glob(f"{PREFIX}*"):
+        try:
+            with (room / LOCK).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(room, ignore_errors=True)
+        except OSError:
+            continue  # it is in use, or not of this program
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[None]:
+    """End by an exception when the process is asked to terminate, so that files are cleared."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _unpack(source: Path, folder: Path) -> None:

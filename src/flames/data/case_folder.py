@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from flames.data.cases import Case, read_case
+from flames.data.mapped import map_array
 from flames.data.normalise import intensity_window, looks_like_hu
 from flames.data.sources import Source, SourceOptions
 from flames.data.store import CaseRecord, Modality, arrays_digest
@@ -96,6 +97,8 @@ def prepare_case(job: CaseJob) -> Outcome:
         return Outcome(case_id, error=(error.found, error.remedy))
     try:
         _write(target, case, record)
+    except FlamesError as error:
+        return Outcome(case_id, error=(error.found, error.remedy), fatal=True)
     except OSError as error:
         shutil.rmtree(_partial(target), ignore_errors=True)
         return Outcome(
@@ -137,6 +140,15 @@ def source_digest(job: CaseJob) -> str:
                 f"cannot read {path}: {error.strerror}", "check that the file is there and readable"
             ) from error
     return digest.hexdigest()
+
+
+def is_partial(name: str) -> bool:
+    """Return whether a folder of this name is a case that a stopped run left half written.
+
+    >>> [is_partial(name) for name in (".a-1.partial", "a-1")]
+    [True, False]
+    """
+    return name.startswith(".") and name.endswith(".partial")
 
 
 def clear_partials(cases: Path) -> None:
@@ -202,6 +214,10 @@ def _record(job: CaseJob, case: Case, digest: str) -> CaseRecord:
 
 
 def _write(target: Path, case: Case, record: CaseRecord) -> None:
+    if target.exists() and not (target / "case.json").exists():
+        raise FlamesError(
+            f"{target} is there already and is not a prepared case", "choose a new folder as DEST"
+        )
     folder = _partial(target)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -218,7 +234,16 @@ def _kept(target: Path, digest: str) -> CaseRecord | None:
         record = CaseRecord.model_validate_json((target / "case.json").read_bytes())
     except (OSError, ValueError):
         return None
-    return record if record.source_sha256 == digest else None
+    return record if record.source_sha256 == digest and _has_arrays(target, record) else None
+
+
+def _has_arrays(target: Path, record: CaseRecord) -> bool:
+    """Return whether both arrays are there and whole; after a power failure they may not be."""
+    try:
+        shapes = {map_array(str(target / f"{name}.npy")).shape for name in ("image", "label")}
+    except (OSError, ValueError):
+        return False
+    return shapes == {tuple(record.shape)}
 
 
 def _note(job: CaseJob, record: CaseRecord) -> str | None:

@@ -141,7 +141,8 @@ class _Measured:
         return cls(
             record,
             counts / counts.sum(),
-            signature(middle),
+            # Of the very pictures that groups were made of, so that a new store has no pair apart.
+            signature(image if record.slice_axis is None else middle),
             step_map(picture, mask) if record.has_tumour else None,
             _looks_inverted(label),
             record.affine is None and bool(find_writing(np.asarray(picture))),

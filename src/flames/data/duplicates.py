@@ -21,6 +21,9 @@ Above it nearly every pair is one scan seen twice. A false pair costs a split no
 leaks, so it lies at the low end of the range in which the number of groups hardly moves.
 """
 
+BLOCK = 1024
+"""Pictures that are held against all others at a time."""
+
 
 def signature(image: np.ndarray) -> np.ndarray:
     """Return ``image`` small, without its coarse brightness, of mean 0 and length 1.
@@ -48,23 +51,29 @@ def similar_pairs(
     """
     flat = signatures.reshape(len(signatures), -1)
     mirrored = signatures[:, :, ::-1].reshape(len(signatures), -1)
-    likeness = np.maximum(flat @ flat.T, flat @ mirrored.T)
-    first, second = np.nonzero(np.triu(likeness >= threshold, k=1))
-    pairs = [(int(i), int(j), float(likeness[i, j])) for i, j in zip(first, second, strict=True)]
+    pairs = []
+    for start in range(0, len(flat), BLOCK):
+        rows = flat[start : start + BLOCK]
+        likeness = np.maximum(rows @ flat.T, rows @ mirrored.T)
+        first, second = np.nonzero(np.triu(likeness >= threshold, k=1 + start))
+        pairs += [(start + int(i), int(j), float(likeness[i, j]))
+                  for i, j in zip(first, second, strict=True)]  # fmt: skip
     return sorted(pairs, key=lambda pair: (-pair[2], pair[:2]))
 
 
 def duplicate_groups(
-    images: Mapping[str, np.ndarray], threshold: float = THRESHOLD
+    signatures: Mapping[str, np.ndarray], threshold: float = THRESHOLD
 ) -> dict[str, str]:
     """Return the group of every picture by name: the first name, sorted, among its likes.
 
+    ``signatures`` are as `signature` makes them.
+
     Likeness carries over: when A is like B and B like C, all three are one group.
     """
-    names = sorted(images)
+    names = sorted(signatures)
     if not names:
         return {}
-    pairs = similar_pairs(np.stack([signature(images[n]) for n in names]), threshold)
+    pairs = similar_pairs(np.stack([signatures[n] for n in names]), threshold)
     roots = join(len(names), [(i, j) for i, j, _ in pairs])
     return {name: names[root] for name, root in zip(names, roots, strict=True)}
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flames.data.normalise import CT_WINDOW, intensity_window, normalise
 from flames.data.store import Modality, SiteStore
+from flames.errors import FlamesError
 
 PERCENTILES = (5.0, 50.0, 95.0)
 AT_MOST = 200
@@ -48,8 +49,17 @@ class Fingerprint(BaseModel):
 
 
 def fingerprint(store: SiteStore) -> Fingerprint:
-    """Return the fingerprint of a store's training cases."""
+    """Return the fingerprint of a store's training cases.
+
+    Raises:
+        FlamesError: It has none.
+    """
     cases = store.split("train")
+    if not cases:
+        raise FlamesError(
+            f"{store.path} has no training case to tell of: all {len(store.cases)} are test cases",
+            "prepare a store of three patients or more",
+        )
     step = max(1, -(-len(cases) // AT_MOST))
     light = [measure(store.image(c.case_id), c.intensity) for c in cases[::step]]
     apart = [spacing_parts(c.spacing, c.slice_axis) for c in cases]

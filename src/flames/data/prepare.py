@@ -17,10 +17,11 @@ import numpy as np
 
 import flames
 from flames.data.archives import unpacked
-from flames.data.case_folder import CaseJob, Outcome, clear_partials, prepare_all
+from flames.data.case_folder import CaseJob, Outcome, clear_partials, is_partial, prepare_all
 from flames.data.datasets import check_modality, dataset_options
-from flames.data.duplicates import duplicate_groups
+from flames.data.duplicates import duplicate_groups, signature
 from flames.data.formats import find_sources
+from flames.data.mapped import map_array
 from flames.data.normalise import CT_WINDOW
 from flames.data.sources import Source, SourceOptions, check_folder, select
 from flames.data.splits import FRACTIONS, check_fractions, split_cases
@@ -113,7 +114,12 @@ def _add(
     request = replace(request, options=options)
     found = of_modality(find_sources(source, request.source_format, request.options), request)
     sources = select(found, request.where)
-    old = _check_dest(source, dest, request)
+    try:
+        old = _check_dest(source, dest, request)
+    except OSError as error:
+        raise FlamesError(
+            f"cannot look at {dest}: {error.strerror or error}", "choose another folder as DEST"
+        ) from error
     check_modality(request.source_format, request.modality)
     jobs = [CaseJob(s, source, dest / "cases", request.modality, request.options, request.ct_window)
             for s in sources]  # fmt: skip
@@ -181,19 +187,42 @@ def _check_dest(source: Path, dest: Path, request: StoreRequest) -> SiteStore | 
     check_folder(source)
     if source.resolve() == dest.resolve():
         raise FlamesError(f"SOURCE and DEST are both {dest}", "choose a new folder as DEST")
+    if source.resolve().is_relative_to(dest.resolve()):
+        raise FlamesError(f"SOURCE {source} lies in DEST {dest}", "choose a new folder as DEST")
     if not dest.exists():
         return None
     check_folder(dest)
-    names = {path.name for path in dest.iterdir()}
     if (dest / "splits.json").exists():
-        store = SiteStore.open(dest)
+        store = _whole(dest)
         _same(store.info, request, dest)
         return store
-    if names and "cases" not in names:
+    if any(dest.iterdir()) and not _begun(dest):
         raise FlamesError(
             f"{dest} has files and is not a site store", "choose a new or an empty folder as DEST"
         )
     return None
+
+
+def _whole(dest: Path) -> SiteStore:
+    try:
+        return SiteStore.open(dest)
+    except FlamesError as error:
+        raise FlamesError(
+            error.found,
+            f"take {dest} away and give the same command again: from the same source it makes the "
+            "same cases and the same split",
+        ) from error
+
+
+def _begun(dest: Path) -> bool:
+    """Return whether a folder without a split is a store that was begun: it has its own cases."""
+    cases = dest / "cases"
+    if (dest / "store.json").exists() or not cases.is_dir():
+        return cases.is_dir()
+    found = list(cases.iterdir())
+    return not found or any(
+        (path / "case.json").exists() or is_partial(path.name) for path in found
+    )
 
 
 def _same(info: StoreInfo, request: StoreRequest, dest: Path) -> None:
@@ -251,12 +280,22 @@ def _grouped(records: list[CaseRecord], dest: Path) -> list[CaseRecord]:
     """Return the records with their groups: patients, or near-duplicate pictures."""
     alone = [r for r in records if r.patient_id is None and len(r.shape) == 2]
     groups = duplicate_groups(
-        {r.case_id: np.load(dest / "cases" / r.case_id / "image.npy") for r in alone}
+        {r.case_id: signature(_image(dest / "cases" / r.case_id / "image.npy")) for r in alone}
     )
     return [
         r.model_copy(update={"group": r.patient_id or groups.get(r.case_id, r.case_id)})
         for r in records
     ]
+
+
+def _image(path: Path) -> np.ndarray:
+    try:
+        return map_array(str(path))
+    except (OSError, ValueError) as error:
+        raise FlamesError(
+            f"cannot read {path} again: {error}",
+            "give the same command again: it goes on from here",
+        ) from error
 
 
 def _clear_strays(dest: Path, wanted: set[str]) -> None:
