@@ -21,7 +21,7 @@ from flames.data.store import CaseRecord, Modality, arrays_digest
 from flames.errors import FlamesError
 from flames.processes import Workers
 
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 """Raised when the same bytes and settings give other arrays or records."""
 PROCESSES_FROM = 8
 """DICOM series; starting a process takes as long as reading two or three."""

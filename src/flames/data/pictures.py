@@ -6,18 +6,20 @@ import math
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
+from flames.data.picture_masks import MaskPixels, inside_of, label_values, mask_pixels
+from flames.data.picture_pixels import pixels, upright
 from flames.errors import FlamesError
 
-GREY_SHARE = 0.02
-"""Share of a mask's pixels that may be neither dark nor bright, as smoothed outlines are."""
 _OPENING = threading.Lock()
+Page = TypeVar("Page")
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_picture(path: Path, channel: int | None = None) -> np.ndarray:
-    """Return a picture as ``(H, W)``, uint8, uint16 or float32.
+    """Return a picture as ``(H, W)``, uint8, uint16 or float32, upright as viewers show it.
 
     Colour becomes luminance unless ``channel`` chooses one; transparency is dropped.
 
@@ -81,48 +83,44 @@ def read_frames(path: Path, channel: int | None = None) -> np.ndarray:
     Raises:
         FlamesError: The file is damaged, or its pages differ in size.
     """
-    pages = [_one_picture(path, p, channel) for p in _pages(path)]
+    pages = [_one_picture(path, p, channel) for p in _pages(path, _page)]
     if any(page.shape != pages[0].shape for page in pages):
         raise FlamesError(f"{path} has pages of several sizes", "save its pages as separate files")
     return np.stack(pages)
 
 
 def read_mask(path: Path, *, any_colour: bool = False) -> np.ndarray:
-    """Return a mask as ``(H, W)``, 1 inside.
-
-    Inside is the brighter half of the values that occur, or, with ``any_colour``, all but black.
+    """Return a mask as ``(H, W)``, 1 inside; see `flames.data.picture_masks`.
 
     Raises:
-        FlamesError: The file is damaged, or is a photograph rather than a mask.
+        FlamesError: The file is damaged, is a photograph rather than a mask, or does not tell what
+            is outside.
     """
-    values = read_values(path)
-    if any_colour:
-        return (values > 0).astype(np.uint8)
-    top = float(values.max(initial=0))
-    share = values / top if top > 0 else values.astype(float)
-    grey = float(np.mean((share > 0.1) & (share < 0.9)))
-    if grey > GREY_SHARE:
-        raise FlamesError(
-            f"{path} is not a mask of two values: {grey:.0%} of it is grey",
-            "give a black and white mask; check that it is not the image itself",
-        )
-    return (share > 0.5).astype(np.uint8)
+    return inside_of(path, _mask(path), any_colour=any_colour)
 
 
 def read_values(path: Path) -> np.ndarray:
-    """Return a mask's values as ``(H, W)``; of a colour, its brightest channel."""
-    pixels = _pixels(path)
-    return pixels if pixels.ndim == 2 else pixels.max(axis=2)
+    """Return a mask's values as ``(H, W)``: of a palette its index, of a colour its brightest."""
+    return label_values(_mask(path))
+
+
+def _mask(path: Path) -> MaskPixels:
+    (mask,) = _pages(path, mask_pixels, most=1)
+    if mask.labels.size == 0:
+        raise FlamesError(f"{path} has no pixel", "take it away")
+    return mask
 
 
 def _pixels(path: Path) -> np.ndarray:
-    pages = _pages(path, most=1)
+    pages = _pages(path, _page, most=1)
     if pages[0].size == 0:
         raise FlamesError(f"{path} has no pixel", "take it away")
     return pages[0]
 
 
-def _pages(path: Path, most: int | None = None) -> list[np.ndarray]:
+def _pages(
+    path: Path, decode: Callable[[Image.Image], Page], most: int | None = None
+) -> list[Page]:
     with reading(path), _opened(path) as picture:
         count = int(getattr(picture, "n_frames", 1))
         if most is not None and count > most:
@@ -134,7 +132,7 @@ def _pages(path: Path, most: int | None = None) -> list[np.ndarray]:
             if count > 1:
                 picture.seek(number)
             _check_size(picture)
-            pages.append(_page(picture))
+            pages.append(decode(picture))
     return pages
 
 
@@ -152,12 +150,4 @@ def _check_size(picture: Image.Image) -> None:
 
 
 def _page(picture: Image.Image) -> np.ndarray:
-    if picture.mode in ("L", "F"):
-        return np.asarray(picture)
-    if picture.mode.startswith("I"):
-        pixels = np.asarray(picture)
-        narrow = pixels.min() >= 0 and pixels.max() <= np.iinfo(np.uint16).max
-        return pixels.astype(np.uint16 if narrow else np.float32)
-    if picture.mode in ("1", "LA"):
-        return np.asarray(picture.convert("L"))
-    return np.asarray(picture.convert("RGB"))
+    return pixels(upright(picture))
