@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from flames.data.cases import Case, read_case
+from flames.data.companions import companions
 from flames.data.mapped import map_array
 from flames.data.normalise import intensity_window, looks_like_hu
 from flames.data.sources import Source, SourceOptions
@@ -125,6 +128,12 @@ def source_digest(job: CaseJob) -> str:
     """Return the SHA-256 of the files' bytes and of all that decides what they become."""
     facts = asdict(job.source)
     facts["images"], facts["masks"] = _names(job, job.source.images), _names(job, job.source.masks)
+    for name in () if job.source.private_names else (*facts["images"], *facts["masks"]):
+        if name.encode(errors="replace") != os.fsencode(name):
+            raise FlamesError(
+                f"the name {os.fsencode(name)!r} is not UTF-8 text, so no record can hold it",
+                "rename the file or its folder",
+            )
     facts |= {
         "options": {k: v for k, v in job.options.as_dict().items() if k not in ("images", "masks")},
         "modality": job.modality,
@@ -132,7 +141,9 @@ def source_digest(job: CaseJob) -> str:
         "version": PREPARE_VERSION,
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for path in (*job.source.images, *job.source.masks):
+    files = (*job.source.images, *job.source.masks)
+    beside = files if job.source.reader == "volume" else ()
+    for path in chain(files, *(companions(file) for file in beside)):
         try:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         except OSError as error:
