@@ -133,6 +133,18 @@ VOLUMES: dict[str, tuple[Spoil, str]] = {
     "probabilities": (lambda r: _label(r, ONES * np.float32(0.5)), "not whole numbers"),
     "NaN in label": (lambda r: _label(r, ONES * np.float32("nan")), "not whole numbers"),
     "unsaid label": (lambda r: _label(r, ONES * 7), "holds label 7"),
+    "label without image": (
+        lambda r: save_nifti(r / "labelsTr" / "X.nii.gz", ONES),
+        "X.nii.gz has no image",
+    ),
+    "image twice": (lambda r: save_nifti(r / "imagesTr" / "TCGA_CS_2.nii", ONES), "are both there"),
+    "label twice": (lambda r: save_nifti(r / "labelsTr" / "TCGA_CS_2.nii", ONES), "are both there"),
+    "whole and channel": (
+        lambda r: save_nifti(r / "imagesTr" / "TCGA_CS_2_0000.nii.gz", ONES).with_name(
+            "TCGA_CS_2.nii.gz"
+        ),
+        "one file a channel is there too",
+    ),
 }
 
 

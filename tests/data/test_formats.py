@@ -118,6 +118,18 @@ def test_msd_channels_as_fourth_axis_or_as_files(tmp_path: Path) -> None:
         read_case(Source("A", sources["A"].images, sources["A"].masks, "volume", channel=5), NONE)
 
 
+def test_msd_takes_no_channel_for_another(tmp_path: Path) -> None:
+    for name in ("A_0000", "A_0001", "B_0001"):
+        save_nifti(tmp_path / "imagesTr" / f"{name}.nii.gz", np.full((4, 5, 6), 3, np.uint16))
+    for name in ("A", "B"):
+        save_nifti(tmp_path / "labelsTr" / f"{name}.nii.gz", np.ones((4, 5, 6), np.uint8))
+    sources = found(tmp_path, "msd", SourceOptions(channel=1))
+    assert {s.images[0].name for s in sources.values()} == {"A_0001.nii.gz", "B_0001.nii.gz"}
+    assert (read_case(sources["B"], NONE).image == 3).all()
+    with pytest.raises(FlamesError, match="B has channel 1, not 0"):
+        found(tmp_path, "msd", SourceOptions(channel=0))
+
+
 def test_tumour_labels_choose(tmp_path: Path) -> None:
     label = np.zeros((4, 5, 6), np.uint8)
     label[0, 0, :4] = (1, 1, 2, 3)

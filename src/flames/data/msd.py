@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TypeVar
 
 from flames.data.sources import (
     Source,
@@ -23,6 +24,7 @@ from flames.data.sources import (
 from flames.errors import FlamesError
 
 NIFTI = (".nii", ".nii.gz")
+Key = TypeVar("Key", str, int | None)
 _CHANNEL = re.compile(r"^(?P<stem>.+)_(?P<channel>000\d)$")
 
 
@@ -30,7 +32,8 @@ def find_msd(folder: Path, options: SourceOptions) -> list[Source]:
     """Return one source a volume in ``imagesTr``.
 
     Raises:
-        FlamesError: No volume, a volume without label, or several channels and none chosen.
+        FlamesError: No volume, a volume without label, a label without volume, a file that
+            is there twice, or several channels and none chosen.
     """
     check_folder(folder)
     folder = msd_folder(folder) or folder
@@ -40,13 +43,21 @@ def find_msd(folder: Path, options: SourceOptions) -> list[Source]:
             f"{folder / 'imagesTr'} has no NIfTI file",
             "give the folder that holds imagesTr and labelsTr",
         )
-    labels = {nifti_stem(path): path for path in files_with(folder / "labelsTr", NIFTI)}
+    labels: dict[str, Path] = {}
+    for path in files_with(folder / "labelsTr", NIFTI):
+        _put(labels, nifti_stem(path), path)
     cases: dict[str, dict[int | None, Path]] = {}
     for path in images:
         stem, channel = _stem_and_channel(path, labels)
         if stem not in labels:
             raise missing_mask(path, folder / "labelsTr" / f"{stem}.nii.gz")
-        cases.setdefault(stem, {})[channel] = path
+        _put(cases.setdefault(stem, {}), channel, path)
+    for stem, path in labels.items():
+        if stem not in cases:
+            raise FlamesError(
+                f"{path} has no image: {folder / 'imagesTr' / stem}.nii.gz is not there",
+                "add the image, or take the label away",
+            )
     return [_source(stem, files, labels[stem], options) for stem, files in cases.items()]
 
 
@@ -76,20 +87,23 @@ def _stem_and_channel(path: Path, labels: dict[str, Path]) -> tuple[str, int | N
     return match["stem"], int(match["channel"])
 
 
+def _put(files: dict[Key, Path], key: Key, path: Path) -> None:
+    other = files.setdefault(key, path)
+    if other is not path:
+        raise FlamesError(f"{other} and {path} are both there", "take one of them away")
+
+
 def _source(
     stem: str, files: dict[int | None, Path], label: Path, options: SourceOptions
 ) -> Source:
-    channel: int | None
-    keys = sorted(files, key=lambda k: -1 if k is None else k)
-    if len(files) == 1:
-        image, channel = files[keys[0]], options.channel
-    elif options.channel in files:
-        image, channel = files[options.channel], 0
-    else:
+    if None in files and len(files) > 1:
         raise FlamesError(
-            f"{files[keys[0]]} is one of {len(files)} channels of {stem}",
-            f"say which with --channel, one of {', '.join(str(k) for k in keys)}",
+            f"{files[None]} is all of {stem}, and one file a channel is there too",
+            "take one or the other away",
         )
+    image, channel = files.get(None), options.channel
+    if image is None:
+        image, channel = _channel_file(stem, files, options.channel), None
     return Source(
         safe_case_id(stem),
         (image,),
@@ -99,3 +113,20 @@ def _source(
         hospital=tcga_hospital(stem),
         channel=channel,
     )
+
+
+def _channel_file(stem: str, files: dict[int | None, Path], channel: int | None) -> Path:
+    there = sorted(number for number in files if number is not None)
+    if channel is None and len(files) == 1:
+        return files[there[0]]
+    if channel is None:
+        raise FlamesError(
+            f"{files[there[0]]} is one of {len(files)} channels of {stem}",
+            f"say which with --channel, one of {', '.join(map(str, there))}",
+        )
+    if channel not in files:
+        raise FlamesError(
+            f"{stem} has channel {', '.join(map(str, there))}, not {channel}: {files[there[0]]}",
+            "correct --channel, add the file, or take the case away",
+        )
+    return files[channel]
