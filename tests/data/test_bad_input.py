@@ -83,12 +83,23 @@ def test_truncated_jpg(tmp_path: Path) -> None:
     _refused(root, tmp_path / "store", "otu2d", "US", path, "truncated")
 
 
-def test_damaged_classes(tmp_path: Path) -> None:
+CLASSES: dict[str, tuple[bytes, str]] = {
+    "no tab": (b"1 Teratoma\n", "line 1"),
+    "no such image": (b"1\tTeratoma\nimage 2\tOvary_Normal\n", "line 2: no image has the name"),
+    "two classes": (b"1\tTeratoma\n1\tOvary_Normal\n", "in a line above"),
+    "Latin-1": ("1\tZyste-\u00e4\n".encode("latin-1"), "not UTF-8"),
+    "UTF-16": ("1\tOvary_Normal\n".encode("utf-16"), "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_damaged_classes(tmp_path: Path, name: str) -> None:
     root = tmp_path / "otu"
     save(root / "images" / "1.JPG", speckle(1))
     save(root / "annotations" / "1.PNG", square())
-    (root / "classes.tsv").write_text("1 Teratoma\n")
-    _refused(root, tmp_path / "store", "otu2d", "US", root / "classes.tsv", "line 1")
+    content, said = CLASSES[name]
+    (root / "classes.tsv").write_bytes(content)
+    _refused(root, tmp_path / "store", "otu2d", "US", root / "classes.tsv", said)
 
 
 def _volume(root: Path, **changes: object) -> Path:

@@ -54,11 +54,12 @@ def test_otu2d_takes_every_colour_but_black_and_no_normal_ovary(tmp_path: Path) 
     (root / "annotations").mkdir(exist_ok=True)
     Image.fromarray(colours).quantize().save(root / "annotations" / "2.PNG")
     assert read_case(found(tmp_path, "otu2d")["2"], NONE).label.sum() == 12
-    (root / "classes.tsv").write_text("1\tTeratoma\n2\tOvary_Normal\n")
-    sources = found(tmp_path, "otu2d")
-    assert sources["1"].category == "Teratoma"
-    assert read_case(sources["1"], NONE).label.sum() == 12
-    assert read_case(sources["2"], NONE).label.sum() == 0
+    for text in ("2\tOvary_Normal\n1\tTeratoma\n", "\ufeff2.JPG\tOvary_Normal\n1.JPG\tTeratoma"):
+        (root / "classes.tsv").write_text(text, encoding="utf-8")
+        sources = found(tmp_path, "otu2d")
+        assert sources["1"].category == "Teratoma"
+        assert read_case(sources["1"], NONE).label.sum() == 12
+        assert read_case(sources["2"], NONE).label.sum() == 0
 
 
 def test_kaggle3m_stacks_the_middle_channel_by_number(kaggle3m: Path) -> None:

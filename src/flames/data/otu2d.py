@@ -38,7 +38,7 @@ def find_otu2d(folder: Path, options: SourceOptions) -> list[Source]:
             f"{root / 'images'} has no picture", "give the folder that holds images and annotations"
         )
     masks = {path.stem: path for path in files_with(root / "annotations", PICTURES)}
-    classes = _classes(root / "classes.tsv")
+    classes = _classes(root / "classes.tsv", images)
     found = []
     for path in images:
         if path.stem not in masks:
@@ -59,12 +59,14 @@ def find_otu2d(folder: Path, options: SourceOptions) -> list[Source]:
     return found
 
 
-def _classes(path: Path) -> dict[str, str]:
+def _classes(path: Path, images: list[Path]) -> dict[str, str]:
+    """Return the class of each image that a line names, with or without its ending."""
     if not path.exists():
         return {}
-    classes = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        fields = line.split("\t")
+    stems = {name: image.stem for image in images for name in (image.name, image.stem)}
+    classes: dict[str, str] = {}
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        fields = [field.strip() for field in line.split("\t")]
         if not line.strip():
             continue
         if len(fields) != 2:
@@ -72,5 +74,27 @@ def _classes(path: Path) -> dict[str, str]:
                 f"{path}, line {number}: {line!r} is not NUMBER<tab>CLASS",
                 "mend the line, or take the file away",
             )
-        classes[fields[0].strip()] = fields[1].strip()
+        if fields[0] not in stems:
+            raise FlamesError(
+                f"{path}, line {number}: no image has the name {fields[0]!r}",
+                "correct the line, or take it away",
+            )
+        said = classes.setdefault(stems[fields[0]], fields[1])
+        if said != fields[1]:
+            raise FlamesError(
+                f"{path}, line {number}: {fields[0]!r} is {fields[1]!r}, and {said!r} in a line "
+                "above",
+                "take the wrong line away",
+            )
     return classes
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FlamesError(f"{path} is not UTF-8 text", "save it as UTF-8") from error
+    except OSError as error:
+        raise FlamesError(
+            f"cannot read {path}: {error.strerror}", "check that the file is readable"
+        ) from error
