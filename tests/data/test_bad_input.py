@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,17 +172,52 @@ def test_spoiled_volume(msd: Path, tmp_path: Path, name: str) -> None:
     _refused(msd, tmp_path / "store", "msd", "MR", spoil(msd), said, options)
 
 
-def test_a_patient_lacks_a_slice(kaggle3m: Path, tmp_path: Path) -> None:
-    folder = kaggle3m / "kaggle_3m" / "TCGA_CS_1_19970222"
-    (folder / "TCGA_CS_1_19970222_5.tif").unlink()
-    _refused(kaggle3m, tmp_path / "store", "kaggle3m", "MR", folder, "no slice 5")
+PATIENT = "TCGA_CS_1_19970222"
 
 
-def test_a_slice_lacks_its_mask(kaggle3m: Path, tmp_path: Path) -> None:
-    folder = kaggle3m / "kaggle_3m" / "TCGA_CS_1_19970222"
-    (folder / "TCGA_CS_1_19970222_5_mask.tif").unlink()
-    slice_5 = folder / "TCGA_CS_1_19970222_5.tif"
-    _refused(kaggle3m, tmp_path / "store", "kaggle3m", "MR", slice_5, "has no mask")
+def _slice(folder: Path, name: str) -> Path:
+    return save(folder / f"{PATIENT}_{name}", np.zeros((8, 9, 3), np.uint8))
+
+
+def _gone(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
+def _emptied(folder: Path) -> Path:
+    for path in folder.iterdir():
+        path.unlink()
+    return folder
+
+
+SLICES: dict[str, tuple[Spoil, str]] = {
+    "no slice inside": (lambda f: _gone(f / f"{PATIENT}_5.tif").parent, "no slice 5"),
+    "no slice at the end": (
+        lambda f: _gone(f / f"{PATIENT}_11.tif").with_name(f"{PATIENT}_11_mask.tif"),
+        "11_mask.tif has no image",
+    ),
+    "no mask": (
+        lambda f: _gone(f / f"{PATIENT}_5_mask.tif").with_name(f"{PATIENT}_5.tif"),
+        "has no mask",
+    ),
+    "mask of another": (
+        lambda f: (
+            (f / f"{PATIENT}_5_mask.tif").rename(f / "X_5_mask.tif").with_name(f"{PATIENT}_5.tif")
+        ),
+        "has no mask",
+    ),
+    "nothing": (_emptied, "has no slice"),
+    "a number twice": (lambda f: _slice(f, "05.tif"), "would both be number 5"),
+    "two endings": (lambda f: _slice(f, "5.tiff"), "would both be number 5"),
+    "no number": (lambda f: _slice(f, "five.tif"), "neither a slice nor a mask"),
+}
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_spoiled_slices(kaggle3m: Path, tmp_path: Path, name: str) -> None:
+    spoil, said = SLICES[name]
+    path = spoil(kaggle3m / "kaggle_3m" / PATIENT)
+    _refused(kaggle3m, tmp_path / "store", "kaggle3m", "MR", path, said)
 
 
 def test_a_slice_of_another_size(kaggle3m: Path, tmp_path: Path) -> None:
@@ -205,6 +241,75 @@ def test_pairs_left_over(tmp_path: Path) -> None:
     _refused(root, tmp_path / "store", "pairs", "US", extra, "has no mask", options)
     with pytest.raises(FlamesError, match="--images"):
         add_store(root, tmp_path / "store", StoreRequest("pairs", "a", "US", "b"))
+
+
+def _brats(root: Path) -> Path:
+    for name in ("BraTS_1", "BraTS_2"):
+        for ending in ("flair", "seg"):
+            save_nifti(root / name / f"{name}_{ending}.nii.gz", np.ones((4, 5, 6), np.uint8))
+    return root
+
+
+def test_a_patient_folder_without_images(tmp_path: Path) -> None:
+    root = _brats(tmp_path / "brats")
+    _emptied(root / "BraTS_2")
+    _refused(root, tmp_path / "store", "brats", "MR", root / "BraTS_2", "BraTS_2 has no NAME_flair")
+
+
+LINKS: dict[str, tuple[str, str]] = {
+    "leads nowhere": ("gone", "leads nowhere"),
+    "leads to another patient": ("BraTS_1", "are the same folder"),
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_link_that_is_no_patient(tmp_path: Path, name: str) -> None:
+    root = _brats(tmp_path / "brats")
+    target, said = LINKS[name]
+    (root / "BraTS_3").symlink_to(root / target)
+    _refused(root, tmp_path / "store", "brats", "MR", root / "BraTS_3", said)
+
+
+UNREADABLE = {
+    "msd": ("imagesTr", SourceOptions()),
+    "brats": ("BraTS_1", SourceOptions()),
+    "pairs": ("i", SourceOptions(images="i/*.png", masks="m/*.png")),
+}
+
+
+@pytest.mark.parametrize("source_format", UNREADABLE)
+def test_an_unreadable_folder(
+    msd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source_format: str
+) -> None:
+    root = msd if source_format == "msd" else _brats(tmp_path / "source")
+    if source_format == "pairs":
+        save(root / "m" / "1.png", square())
+        save(root / "i" / "1.png", speckle(1))
+    name, options = UNREADABLE[source_format]
+    listed = Path.iterdir
+
+    def refusing(path: Path) -> object:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    said = "cannot read the folder"
+    _refused(root, tmp_path / "store", source_format, "MR", root / name, said, options)
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    root = tmp_path / "pairs"
+    for folder, picture in (("i", speckle(1)), ("m", square())):
+        path = save(root / folder / "1.png", picture)
+        try:
+            path.rename(path.with_name(os.fsdecode(b"caf\xe9.png")))
+        except OSError:
+            pytest.skip("this disk takes no such names")
+    options = SourceOptions(images="i/*.png", masks="m/*.png")
+    with pytest.raises(FlamesError, match=r"caf\\xe9.png' is not UTF-8") as caught:
+        add_store(root, tmp_path / "s", StoreRequest("pairs", "a", "US", "b", options=options))
+    assert caught.value.found.isascii()
 
 
 def test_every_spoiled_case_is_named_at_once(busi: Path, tmp_path: Path) -> None:

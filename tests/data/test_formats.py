@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -8,8 +9,9 @@ import pytest
 from source_folders import save, save_nifti, speckle, square
 
 from flames.data.cases import read_case
+from flames.data.folders import matches
 from flames.data.formats import FORMATS, find_sources
-from flames.data.sources import Source, SourceOptions, parse_where, select
+from flames.data.sources import Source, SourceOptions, parse_where, safe_case_id, select
 from flames.errors import FlamesError
 
 NONE = SourceOptions()
@@ -152,6 +154,81 @@ def test_pairs_go_by_what_the_wildcards_match(tmp_path: Path) -> None:
     sources = found(tmp_path, "pairs", options)
     assert {k: read_case(s, options).label.sum() for k, s in sources.items()} == {"7": 64, "70": 64}
     assert sources["7"].masks[0].name == "7_seg.png"
+
+
+NAMES = (
+    "Müller",
+    "Möller",
+    "Mu\u0308ller 2",
+    "肿瘤",
+    "腫瘍",
+    "( )",
+    "10²5",
+    "plain_1",
+    "benign (4)",
+)
+
+
+def test_every_name_has_its_own_case_id(tmp_path: Path) -> None:
+    for name in NAMES:
+        save(tmp_path / "i" / f"{name}.png", speckle(1))
+        save(tmp_path / "m" / f"{name}.png", square())
+    options = SourceOptions(images="i/*.png", masks="m/*.png")
+    ids = [s.case_id for s in select(find_sources(tmp_path, "pairs", options), {})]
+    assert len(ids) == len(set(ids)) == len(NAMES)
+    assert {"plain_1", "benign-4"} < set(ids)
+    assert all(re.fullmatch("[A-Za-z0-9_.-]+", case_id) for case_id in ids)
+    assert safe_case_id("M\u00fcller") == safe_case_id("Mu\u0308ller")
+
+
+def linked(root: Path) -> tuple[Path, SourceOptions]:
+    """Return a source of two patients, one of them behind a link."""
+    for name in ("P_1", "P_2"):
+        folder = root.with_name("elsewhere") / name if name == "P_2" else root / name
+        for ending in ("flair", "seg"):
+            save_nifti(folder / f"{name}_{ending}.nii.gz", np.ones((4, 5, 6), np.uint8))
+        for ending in ("1.tif", "1_mask.tif"):
+            save(folder / "tif" / f"{name}_{ending}", square())
+    (root / "P_2").symlink_to(root.with_name("elsewhere") / "P_2", target_is_directory=True)
+    (root / "P_1" / "tif" / "back").symlink_to(root, target_is_directory=True)
+    return root, SourceOptions(images="**/*_1.tif", masks="**/*_1_mask.tif")
+
+
+@pytest.mark.parametrize("source_format", ["brats", "pairs"])
+def test_links_to_patients_are_followed(tmp_path: Path, source_format: str) -> None:
+    root, options = linked(tmp_path / "source")
+    sources = find_sources(root, source_format, options)
+    assert [s.images[0].name[:3] for s in select(sources, {})] == ["P_1", "P_2"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("**/*.png", ["0.png", "a/1.png", "a/b/2.png", ".h/3.png"]),
+        ("a/**/*.png", ["a/1.png", "a/b/2.png"]),
+        ("*/[12].png", ["a/1.png"]),
+        ("a/b/?.png", ["a/b/2.png"]),
+        ("**/b/*", ["a/b/2.png"]),
+        ("../source/a/*.png", ["../source/a/1.png"]),
+        ("a", ["a"]),
+        ("b/*", []),
+        ("0.png/*", []),
+    ],
+)
+def test_globs_find_what_pathlib_finds(tmp_path: Path, pattern: str, names: list[str]) -> None:
+    root = tmp_path / "source"
+    for name in ("0.png", "a/1.png", "a/b/2.png", ".h/3.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    found = matches(root, pattern)
+    assert sorted(found) == sorted(root / name for name in names)
+    assert sorted(found) == sorted(root.glob(pattern))
+
+
+@pytest.mark.parametrize("pattern", ["/i/*.png", "i**/*.png"])
+def test_globs_that_cannot_be_searched(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(FlamesError, match=r"--masks .* cannot be searched"):
+        find_sources(tmp_path, "pairs", SourceOptions(images="i/*.png", masks=pattern))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from flames.data.folders import subfolders
 from flames.data.sources import (
     Source,
     SourceOptions,
@@ -23,18 +24,20 @@ from flames.data.sources import (
 from flames.errors import FlamesError
 
 FLAIR = 1
-_SLICE = re.compile(r"^(?P<patient>.+)_(?P<number>\d+)$")
+TIFF = (".tif", ".tiff")
+_SLICE = re.compile(r"^.+_(?P<number>[0-9]+)(?P<mask>_mask)?$")
 
 
 def find_kaggle3m(folder: Path, options: SourceOptions) -> list[Source]:
     """Return one source a patient folder below ``folder`` or its ``kaggle_3m``.
 
     Raises:
-        FlamesError: No patient, a slice without mask, or slice numbers with a gap.
+        FlamesError: No patient, a patient without slices, a slice without mask or a mask without
+            slice, or slice numbers that are there twice or have a gap.
     """
     check_folder(folder)
     root = folder / "kaggle_3m" if (folder / "kaggle_3m").is_dir() else folder
-    patients = [p for p in sorted(root.iterdir()) if p.is_dir() and files_with(p, (".tif",))]
+    patients = subfolders(root)
     if not patients:
         raise FlamesError(
             f"{root} has no patient folder with TIF slices", "give the folder kaggle_3m"
@@ -44,13 +47,12 @@ def find_kaggle3m(folder: Path, options: SourceOptions) -> list[Source]:
 
 
 def _patient(folder: Path, channel: int) -> Source:
-    slices: dict[int, Path] = {}
-    for path in files_with(folder, (".tif",)):
-        match = _SLICE.match(path.stem)
-        if match and not path.stem.endswith("_mask"):
-            slices[int(match["number"])] = path
+    slices, masks = _numbered(folder)
     if not slices:
-        raise FlamesError(f"{folder} has masks but no slice", "add slices named PATIENT_N.tif")
+        raise FlamesError(
+            f"{folder} has {'masks but no slice' if masks else 'no slice'}",
+            "add slices named PATIENT_N.tif, or take the folder away",
+        )
     numbers = sorted(slices)
     gaps = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
     if gaps:
@@ -58,17 +60,40 @@ def _patient(folder: Path, channel: int) -> Source:
             f"{folder} has no slice {gaps[0]}, and {len(gaps) - 1} more are missing",
             "add the slices, or take the patient away: a volume needs every slice",
         )
-    images = tuple(slices[number] for number in numbers)
-    masks = tuple(path.with_name(f"{path.stem}_mask.tif") for path in images)
-    for image, mask in zip(images, masks, strict=True):
-        if not mask.exists():
-            raise missing_mask(image, mask.name)
+    for number, path in slices.items():
+        if number not in masks or masks[number].stem != f"{path.stem}_mask":
+            raise missing_mask(path, f"{path.stem}_mask{path.suffix}")
+    for number in sorted(masks.keys() - slices.keys()):
+        raise FlamesError(
+            f"{masks[number]} has no image: its slice is not there",
+            "add the slice, or take the patient away: a volume needs every slice",
+        )
     return Source(
         safe_case_id(folder.name),
-        images,
-        masks,
+        tuple(slices[number] for number in numbers),
+        tuple(masks[number] for number in numbers),
         "slices",
         patient_id=folder.name,
         hospital=tcga_hospital(folder.name),
         channel=channel,
     )
+
+
+def _numbered(folder: Path) -> tuple[dict[int, Path], dict[int, Path]]:
+    """Return the slices and the masks of a patient by their numbers."""
+    slices: dict[int, Path] = {}
+    masks: dict[int, Path] = {}
+    for path in files_with(folder, TIFF):
+        match = _SLICE.match(path.stem)
+        if match is None:
+            raise FlamesError(
+                f"{path} is neither a slice nor a mask",
+                "name it PATIENT_N.tif or PATIENT_N_mask.tif, or take it away",
+            )
+        other = (masks if match["mask"] else slices).setdefault(int(match["number"]), path)
+        if other is not path:
+            raise FlamesError(
+                f"{other} and {path} would both be number {int(match['number'])}",
+                "take one of them away",
+            )
+    return slices, masks

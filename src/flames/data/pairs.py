@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from flames.data.folders import matches
 from flames.data.msd import nifti_stem
 from flames.data.sources import (
     Source,
     SourceOptions,
     check_folder,
     missing_mask,
-    natural,
     safe_case_id,
     tcga_hospital,
 )
@@ -66,8 +66,8 @@ def _matches(
     folder: Path, pattern: str, option: str, leave_out: set[Path] | None = None
 ) -> dict[str, Path]:
     try:
-        paths = sorted(folder.glob(pattern), key=natural)
-    except (ValueError, NotImplementedError) as error:
+        paths = matches(folder, pattern)
+    except ValueError as error:
         raise FlamesError(
             f"{option} {pattern!r} cannot be searched: {error}", "give it relative to SOURCE"
         ) from error

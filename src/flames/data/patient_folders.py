@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flames.data.folders import subfolders
 from flames.data.msd import nifti_stem
 from flames.data.sources import (
     Source,
@@ -17,7 +18,6 @@ from flames.data.sources import (
     check_folder,
     files_with,
     missing_mask,
-    natural,
     safe_case_id,
 )
 from flames.errors import FlamesError
@@ -33,7 +33,7 @@ def find_kits(folder: Path, _options: SourceOptions) -> list[Source]:
         FlamesError: No case, a case without image, or one without segmentation.
     """
     root = _root(folder, "dataset")
-    cases = [p for p in _folders(root) if p.name.startswith("case_")]
+    cases = [p for p in subfolders(root) if p.name.startswith("case_")]
     if not cases:
         raise FlamesError(f"{root} has no case_00000", "give the folder 'dataset' of KiTS23")
     found = []
@@ -54,7 +54,7 @@ def find_brats(folder: Path, options: SourceOptions) -> list[Source]:
     """Return one source a patient, of one sequence: channel 0 FLAIR, 1 T1, 2 T1ce, 3 T2.
 
     Raises:
-        FlamesError: No patient, no such sequence, or a patient without segmentation.
+        FlamesError: No patient, no such sequence, or a patient without images or segmentation.
     """
     root = _root(folder, "MICCAI_BraTS2020_TrainingData")
     channel = options.channel or 0
@@ -64,11 +64,14 @@ def find_brats(folder: Path, options: SourceOptions) -> list[Source]:
             "correct --channel",
         )
     found = []
-    for patient in _folders(root):
+    for patient in subfolders(root):
         endings = {nifti_stem(path).lower(): path for path in files_with(patient, NIFTI)}
         images = {s: p for s in SEQUENCES for name, p in endings.items() if name.endswith(f"_{s}")}
         if not images:
-            continue
+            raise FlamesError(
+                f"{patient} has no NAME_flair.nii.gz or other sequence",
+                "copy the patient again, or take the folder away",
+            )
         sequence = SEQUENCES[channel]
         if sequence not in images:
             raise FlamesError(
@@ -94,9 +97,3 @@ def _source(folder: Path, image: Path, mask: Path) -> Source:
 def _root(folder: Path, inner: str) -> Path:
     check_folder(folder)
     return folder / inner if (folder / inner).is_dir() else folder
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(
-        (p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural
-    )

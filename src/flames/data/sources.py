@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -71,10 +74,18 @@ class Source:
 def safe_case_id(name: str) -> str:
     """Return ``name`` with only the characters that a case folder may have.
 
-    >>> safe_case_id("benign (4)")
-    'benign-4'
+    A name with others than ASCII characters, or of which nothing is left, ends in a hash of it.
+
+    >>> safe_case_id("benign (4)"), safe_case_id("Müller"), safe_case_id("肿瘤")
+    ('benign-4', 'M-ller-a7842989', 'b8b64660')
     """
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")
+    # One name, whether a disk keeps an umlaut as one character or as two.
+    name = unicodedata.normalize("NFC", name)
+    kept = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")
+    if kept and name.isascii():
+        return kept
+    short = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{kept}-{short}" if kept else short
 
 
 def tcga_hospital(name: str) -> str | None:
@@ -91,33 +102,48 @@ def files_with(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """Return the visible files of ``folder`` with one of the suffixes, in natural order.
 
     Raises:
-        FlamesError: ``folder`` is missing or is not a folder.
+        FlamesError: ``folder`` is missing, is not a folder, or cannot be read.
     """
     check_folder(folder)
     endings = tuple(suffixes)
-    found = [
-        path
-        for path in folder.iterdir()
-        if path.name.lower().endswith(endings) and not path.name.startswith(".")
-    ]
+    with listing(folder):
+        found = [
+            path
+            for path in folder.iterdir()
+            if path.name.lower().endswith(endings) and not path.name.startswith(".")
+        ]
     return sorted(found, key=natural)
+
+
+@contextmanager
+def listing(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong while the names in ``folder`` are read into an error with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise FlamesError(
+            f"cannot read the folder {folder}: {error.strerror or error}",
+            "get the right to read it, or take it away",
+        ) from error
 
 
 def natural(path: Path | str) -> list[tuple[int, int, str]]:
     """Return a sort key that puts ``slice_2`` before ``slice_10``."""
     parts = re.split(r"(\d+)", str(path))
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts]
 
 
 def check_folder(folder: Path) -> None:
     """Refuse what is not a folder.
 
     Raises:
-        FlamesError: ``folder`` is missing or is a file.
+        FlamesError: ``folder`` is missing, is a file, or lies where nothing can be read.
     """
-    if not folder.exists():
+    with listing(folder.parent):
+        there, is_folder = folder.exists(), folder.is_dir()
+    if not there:
         raise FlamesError(f"there is no folder {folder}", "check the path of SOURCE")
-    if not folder.is_dir():
+    if not is_folder:
         raise FlamesError(f"{folder} is a file, not a folder", "give the folder that holds it")
 
 
@@ -176,6 +202,7 @@ def _field(source: Source, key: str) -> str | None:
 def _check_unique(sources: list[Source]) -> None:
     seen: dict[str, Source] = {}
     for source in sources:
+        assert source.case_id, source
         # Case folders on a disk that ignores case would fall together too.
         other = seen.setdefault(source.case_id.lower(), source)
         if other is not source:

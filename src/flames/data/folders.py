@@ -1,0 +1,96 @@
+"""What is in a folder, links followed: what cannot be read is an error, and nothing is left out."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+from flames.data.sources import listing, natural
+from flames.errors import FlamesError
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the visible folders in ``folder``, links among them, in natural order.
+
+    Raises:
+        FlamesError: ``folder`` cannot be read, or a link in it leads nowhere or to a folder that
+            is there already.
+    """
+    found: dict[Path, Path] = {}
+    for path in _inside(folder):
+        if path.name.startswith(".") or not _leads_to_folder(path):
+            continue
+        other = found.setdefault(path.resolve(), path)
+        if other is not path:
+            raise FlamesError(f"{other} and {path} are the same folder", "take the link away")
+    return list(found.values())
+
+
+def matches(folder: Path, pattern: str) -> list[Path]:
+    """Return what the glob ``pattern`` finds below ``folder``, in natural order.
+
+    ``**`` is any number of folders, links among them. A folder that two ways lead to is searched
+    once, so a link to a folder above does no harm.
+
+    Raises:
+        FlamesError: A folder cannot be read, or a link leads nowhere.
+        ValueError: ``pattern`` is absolute, or has ``**`` as a part of a name.
+    """
+    parts = PurePath(pattern).parts
+    if PurePath(pattern).is_absolute():
+        raise ValueError("it is absolute")
+    if any("**" in part and part != "**" for part in parts):
+        raise ValueError("** must stand between slashes")
+    return sorted(set(_matching(folder, parts)), key=natural)
+
+
+def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+    if not parts:
+        yield folder
+        return
+    first, rest = parts[0], parts[1:]
+    if first == "**":
+        for below in _all_below(folder):
+            yield from _matching(below, rest or ("*",))
+    elif not glob.has_magic(first):
+        with listing(folder):
+            there = (folder / first).exists()
+        if there:
+            yield from _matching(folder / first, rest)
+    elif _leads_to_folder(folder):
+        for path in _inside(folder):
+            if fnmatch.fnmatch(path.name, first):
+                yield from _matching(path, rest)
+
+
+def _all_below(folder: Path) -> list[Path]:
+    """Return ``folder`` and all below it: its true folders first, then what links lead to."""
+    found: dict[Path, Path] = {}
+    waiting = [folder]
+    while waiting:
+        links: list[Path] = []
+        while waiting:
+            path = waiting.pop()
+            if not _leads_to_folder(path) or path.resolve() in found:
+                continue
+            found[path.resolve()] = path
+            for inner in _inside(path):
+                (links if inner.is_symlink() else waiting).append(inner)
+        waiting = links[::-1]
+    return list(found.values())
+
+
+def _leads_to_folder(path: Path) -> bool:
+    """Return whether ``path`` is a folder or a link to one; a link to nowhere is an error."""
+    with listing(path.parent):
+        lost, is_folder = path.is_symlink() and not path.exists(), path.is_dir()
+    if lost:
+        raise FlamesError(f"{path} is a link that leads nowhere", "mend the link, or take it away")
+    return is_folder
+
+
+def _inside(folder: Path) -> list[Path]:
+    with listing(folder):
+        return sorted(folder.iterdir(), key=natural)
