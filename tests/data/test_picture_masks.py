@@ -164,6 +164,12 @@ def test_turned_pictures_are_read_as_viewers_show_them(
     np.testing.assert_array_equal(scan.image, upright)
 
 
+def test_damaged_exif_turns_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(speckle(1)).save(path, exif=b"Exif\x00\x00nothing that is TIFF")
+    np.testing.assert_array_equal(read_picture(path), speckle(1))
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA"])
 def test_a_turned_image_and_its_upright_mask_lie_together(tmp_path: Path, mode: str) -> None:
     exif = Image.Exif()

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-TURNS = {
+TURNS: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -25,8 +25,16 @@ def upright(picture: Image.Image) -> Image.Image:
     if isinstance(picture, TiffImageFile):
         picture.filename = ""
     picture.load()
-    turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    turn = TURNS.get(_orientation(picture))
     return picture if turn is None else picture.transpose(turn)
+
+
+def _orientation(picture: Image.Image) -> object:
+    try:
+        return picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        # Damaged EXIF data says nothing; viewers show such a picture as it lies.
+        return None
 
 
 def pixels(picture: Image.Image) -> np.ndarray:
