@@ -86,7 +86,7 @@ def test_truncated_jpg(tmp_path: Path) -> None:
 
 CLASSES: dict[str, tuple[bytes, str]] = {
     "no tab": (b"1 Teratoma\n", "line 1"),
-    "no such image": (b"1\tTeratoma\nimage 2\tOvary_Normal\n", "line 2: no image has the name"),
+    "no such image": (b"image 1\tOvary_Normal\n", "no line for 1.JPG, and line 1 names 'image 1'"),
     "two classes": (b"1\tTeratoma\n1\tOvary_Normal\n", "in a line above"),
     "Latin-1": ("1\tZyste-\u00e4\n".encode("latin-1"), "not UTF-8"),
     "UTF-16": ("1\tOvary_Normal\n".encode("utf-16"), "not UTF-8"),

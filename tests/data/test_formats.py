@@ -56,7 +56,10 @@ def test_otu2d_takes_every_colour_but_black_and_no_normal_ovary(tmp_path: Path) 
     (root / "annotations").mkdir(exist_ok=True)
     Image.fromarray(colours).quantize().save(root / "annotations" / "2.PNG")
     assert read_case(found(tmp_path, "otu2d")["2"], NONE).label.sum() == 12
-    for text in ("2\tOvary_Normal\n1\tTeratoma\n", "\ufeff2.JPG\tOvary_Normal\n1.JPG\tTeratoma"):
+    for text in (
+        "2\tOvary_Normal\n1\tTeratoma\n",
+        "\ufeff2.JPG\tOvary_Normal\n1.JPG\tTeratoma\n3.JPG\tTeratoma",
+    ):
         (root / "classes.tsv").write_text(text, encoding="utf-8")
         sources = found(tmp_path, "otu2d")
         assert sources["1"].category == "Teratoma"

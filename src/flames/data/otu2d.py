@@ -60,11 +60,16 @@ def find_otu2d(folder: Path, options: SourceOptions) -> list[Source]:
 
 
 def _classes(path: Path, images: list[Path]) -> dict[str, str]:
-    """Return the class of each image that a line names, with or without its ending."""
+    """Return the class of each image that a line names, with or without its ending.
+
+    A list may go on about images that are not here, as that of the whole dataset does of a part.
+    One that has no line for an image, and one that names none, is refused.
+    """
     if not path.exists():
         return {}
     stems = {name: image.stem for image in images for name in (image.name, image.stem)}
     classes: dict[str, str] = {}
+    elsewhere: list[tuple[int, str]] = []
     for number, line in enumerate(_text(path).splitlines(), start=1):
         fields = [field.strip() for field in line.split("\t")]
         if not line.strip():
@@ -75,10 +80,8 @@ def _classes(path: Path, images: list[Path]) -> dict[str, str]:
                 "mend the line, or take the file away",
             )
         if fields[0] not in stems:
-            raise FlamesError(
-                f"{path}, line {number}: no image has the name {fields[0]!r}",
-                "correct the line, or take it away",
-            )
+            elsewhere.append((number, fields[0]))
+            continue
         said = classes.setdefault(stems[fields[0]], fields[1])
         if said != fields[1]:
             raise FlamesError(
@@ -86,6 +89,14 @@ def _classes(path: Path, images: list[Path]) -> dict[str, str]:
                 "above",
                 "take the wrong line away",
             )
+    missing = [image for image in images if image.stem not in classes]
+    if elsewhere and missing:
+        number, name = elsewhere[0]
+        raise FlamesError(
+            f"{path} has no line for {missing[0].name}, and line {number} names {name!r}, which is "
+            "no image",
+            "correct the line",
+        )
     return classes
 
 
