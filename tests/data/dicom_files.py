@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ STORAGE = {
     "MR": "1.2.840.10008.5.1.4.1.1.4",
     "US": "1.2.840.10008.5.1.4.1.1.6.1",
     "RTSTRUCT": "1.2.840.10008.5.1.4.1.1.481.3",
+    "SEG": "1.2.840.10008.5.1.4.1.1.66.4",
 }
 STRAIGHT = (1.0, 0, 0, 0, 1, 0)
 OBLIQUE = tuple(np.round([*(np.array([0.8, 0.6, 0])), *(np.array([-0.36, 0.48, 0.8]))], 6))
@@ -161,6 +163,42 @@ def contours(
             drawn.ContourSequence.append(ring)
         data.StructureSetROISequence.append(roi)
         data.ROIContourSequence.append(drawn)
+    return write(path, data)
+
+
+def changed(path: Path, change: Callable[[Dataset], object]) -> Path:
+    """Write a file again, as ``change`` leaves it."""
+    data = pydicom.dcmread(path)
+    change(data)
+    return write(path, data)
+
+
+def segmentation(path: Path, images: list[Path], planes: dict[int, np.ndarray]) -> Path:
+    """Write a SEG with one segment: ``(rows, columns)`` of 0 and 1 by image."""
+    headers = [pydicom.dcmread(images[at]) for at in planes]
+    first, segment, series = headers[0], Dataset(), Dataset()
+    data = dataset("SEG", "P1", SOPInstanceUID=uid(path), FrameOfReferenceUID=uid("P1", "frame"))
+    segment.SegmentNumber, segment.SegmentLabel = 1, "GTV"
+    series.SeriesInstanceUID = first.SeriesInstanceUID
+    data.SegmentSequence, data.ReferencedSeriesSequence = Sequence([segment]), Sequence([series])
+    data.SegmentationType, data.MaximumFractionalValue = "FRACTIONAL", 1
+    shared, measures, turn = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, turn.ImageOrientationPatient = (
+        first.PixelSpacing,
+        first.ImageOrientationPatient,
+    )
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [turn]
+    data.SharedFunctionalGroupsSequence = Sequence([shared])
+    data.PerFrameFunctionalGroupsSequence = Sequence()
+    for header in headers:
+        group, identity, place = Dataset(), Dataset(), Dataset()
+        identity.ReferencedSegmentNumber = 1
+        place.ImagePositionPatient = header.ImagePositionPatient
+        group.SegmentIdentificationSequence, group.PlanePositionSequence = [identity], [place]
+        data.PerFrameFunctionalGroupsSequence.append(group)
+    pixels(data, next(iter(planes.values())))
+    data.NumberOfFrames = len(planes)
+    data.PixelData = b"".join(plane.tobytes() for plane in planes.values())
     return write(path, data)
 
 

@@ -1,13 +1,15 @@
 """RTSTRUCT: the contours of a planning system become a mask on the slices that they were drawn on.
 
-A pixel is inside when its centre is. Contours of one structure on one slice combine by exclusive
-or, so that an inner ring is a hole (CLOSED_PLANAR and CLOSED_PLANAR_XOR); structures by or.
+A pixel is inside when its centre is. Contours of one structure in one plane combine by exclusive
+or, so that an inner ring is a hole (CLOSED_PLANAR and CLOSED_PLANAR_XOR). Planes on one slice, as
+of contours that were drawn on thinner slices, combine by or, and so do structures.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from flames.errors import FlamesError
 CLOSED = ("CLOSED_PLANAR", "CLOSED_PLANAR_XOR", "CLOSEDPLANAR_XOR")
 OFF_PLANE = 0.5
 """Share of the slice distance by which a contour may lie off its slice."""
+SAME_PLANE = 0.05
+"""Share of the slice distance within which contours lie in one plane, for all their rounding."""
 
 
 def structure_names(data: Dataset) -> dict[int, str]:
@@ -98,22 +102,34 @@ def contour_mask(
         affine: Of the image, to RAS.
         path: Of the structure set, for errors.
 
+    A structure that is named and not drawn is passed over where others of ``numbers`` are drawn.
+
     Raises:
-        FlamesError: A contour lies between the slices or outside of all of them, or is damaged.
+        FlamesError: No structure has a contour, or their contours enclose no pixel; a contour is
+            not a closed one, lies between the slices or outside of all of them, or is damaged.
     """
-    wanted = set(numbers)
-    total = np.zeros(shape, np.uint8)
+    known = structure_names(data)
+    names = {number: known.get(number, "") for number in numbers}
+    total = np.zeros(shape, bool)
     to_index = np.linalg.inv(affine) @ np.diag([-1.0, -1.0, 1.0, 1.0])
+    drawn = 0
     with reading(path), quiet():
         for structure in data.get("ROIContourSequence") or []:
-            if int(structure.ReferencedROINumber) not in wanted:
+            name = names.get(int(structure.ReferencedROINumber))
+            contours = structure.get("ContourSequence") or []
+            if name is None or not contours:
                 continue
-            mask = np.zeros(shape, bool)
-            for contour in structure.get("ContourSequence") or []:
-                if str(contour.get("ContourGeometricType", "")) in CLOSED:
-                    _draw(mask, _points(contour, path), to_index, path)
-            total |= mask.astype(np.uint8)
-    return total
+            _check_closed(contours, name, path)
+            drawn += len(contours)
+            by_slice: dict[int, list[_Ring]] = {}
+            for contour in contours:
+                at, ring = _placed(_points(contour, path), to_index, shape[2], path)
+                by_slice.setdefault(at, []).append(ring)
+            for at, rings in by_slice.items():
+                total[:, :, at] |= _joined(rings, shape[:2])
+    if not total.any():
+        _refuse_empty(sorted(names.values()), drawn, path)
+    return total.astype(np.uint8)
 
 
 def inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -156,19 +172,67 @@ def _points(contour: Any, path: Path) -> np.ndarray:
     return points
 
 
-def _draw(mask: np.ndarray, points: np.ndarray, to_index: np.ndarray, path: Path) -> None:
+@dataclass(frozen=True, eq=False)
+class _Ring:
+    """One contour in the indices of the image."""
+
+    height: float
+    """Where it lies, in slices."""
+    points: np.ndarray
+
+
+def _placed(points: np.ndarray, to_index: np.ndarray, slices: int, path: Path) -> tuple[int, _Ring]:
+    """Return a contour and the slice on which it lies."""
     index = points @ to_index[:3, :3].T + to_index[:3, 3]
     heights = index[:, 2]
-    at = round(float(np.median(heights)))
+    height = float(np.median(heights))
+    at = round(height)
     if np.abs(heights - at).max() > OFF_PLANE + 1e-6:
         raise FlamesError(
             f"{path} has a contour that does not lie on a slice of its image "
             f"(slices {heights.min():.1f} to {heights.max():.1f})",
             "export it for this series; contours drawn in another direction cannot be used",
         )
-    if not 0 <= at < mask.shape[2]:
+    if not 0 <= at < slices:
         raise FlamesError(
-            f"{path} has a contour outside of its image, at slice {at} of {mask.shape[2]}",
+            f"{path} has a contour outside of its image, at slice {at} of {slices}",
             "copy the missing slices of the series, or export the contours for this series",
         )
-    mask[:, :, at] ^= inside(index[:, :2], (mask.shape[0], mask.shape[1]))
+    return at, _Ring(height, index[:, :2])
+
+
+def _joined(rings: Sequence[_Ring], shape: tuple[int, int]) -> np.ndarray:
+    """Return what the rings of one slice enclose: plane by plane, for a hole is in one plane."""
+    ordered = sorted(rings, key=lambda ring: ring.height)
+    total, plane, height = np.zeros(shape, bool), np.zeros(shape, bool), ordered[0].height
+    for ring in ordered:
+        if ring.height - height > SAME_PLANE:
+            total |= plane
+            plane, height = np.zeros(shape, bool), ring.height
+        plane ^= inside(ring.points, shape)
+    return total | plane
+
+
+def _check_closed(contours: Iterable[Any], name: str, path: Path) -> None:
+    kinds = [str(one.get("ContourGeometricType", "")) for one in contours]
+    others = [kind for kind in kinds if kind not in CLOSED]
+    if others:
+        raise FlamesError(
+            f"{path}: {len(others)} of {len(kinds)} contours of structure {name!r} are not closed "
+            f"but {', '.join(sorted({kind or 'of no kind' for kind in others}))}, and enclose "
+            "nothing",
+            "close them and export the structure set again, or leave the structure out of --roi",
+        )
+
+
+def _refuse_empty(names: Sequence[str], drawn: int, path: Path) -> None:
+    named = ", ".join(map(repr, names))
+    if not drawn:
+        raise FlamesError(
+            f"{path} names {named} and has no contour of it, so it does not say where tumour is",
+            "draw it and export the structure set again, or take the file away",
+        )
+    raise FlamesError(
+        f"{path}: the contours of {named} enclose no pixel centre of its image",
+        "export the contours for this series, or take the file away",
+    )

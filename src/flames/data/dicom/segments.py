@@ -49,11 +49,15 @@ def referenced_instances(data: Dataset) -> set[str]:
 def segment_mask(data: Dataset, numbers: Iterable[int], *, stack: Stack, path: Path) -> np.ndarray:
     """Return the mask of segments, ``(columns, rows, slices)`` uint8 on the grid of ``stack``.
 
+    A segment whose planes are all empty says that there is none of it; one without a plane says
+    nothing, and is passed over where others of ``numbers`` have planes.
+
     Raises:
-        FlamesError: It is damaged, or its planes are not those of the image.
+        FlamesError: No segment has a plane, the file is damaged, or its planes are not those of
+            the image.
     """
     total = np.zeros(stack.shape, np.uint8)
-    wanted = set(numbers)
+    wanted, planes = set(numbers), 0
     with reading(path), quiet():
         frames = _frames(data)
         kind = str(data.get("SegmentationType", "BINARY"))
@@ -67,8 +71,16 @@ def segment_mask(data: Dataset, numbers: Iterable[int], *, stack: Stack, path: P
                 if int(part) not in wanted:
                     continue
                 found = pixels > most / 2 if kind == "FRACTIONAL" else pixels > 0
+            planes += 1
             at = _slice(where, found, stack, path)
             total[:, :, at] |= found.T.astype(np.uint8)
+    if not planes:
+        names = segment_names(data)
+        named = ", ".join(sorted(repr(names.get(number, "")) for number in wanted))
+        raise FlamesError(
+            f"{path} names {named} and has no plane of it, so it does not say where tumour is",
+            "save the segmentation again with that segment, or take the file away",
+        )
     return total
 
 
