@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import changed, contours, rectangle, segmentation, series
+from dicom_files import changed, contours, rectangle, segmentation, series, uid
 from pydicom.dataset import Dataset
 
 from flames.data.cases import Case, read_case
@@ -105,6 +105,45 @@ def test_a_structure_that_was_not_drawn_is_passed_over_beside_one_that_was(tmp_p
     rings = {"GTV_n": [], **RINGS}
     contours(tmp_path / "rs.dcm", series(tmp_path / "i"), rings)
     assert one_case(tmp_path).label.sum() == 16
+
+
+def test_two_structure_sets_of_one_series_are_refused_and_a_copy_is_not(tmp_path: Path):
+    files = series(tmp_path / "i")
+    old = contours(tmp_path / "old.dcm", files, RINGS)
+    (tmp_path / "copy.dcm").write_bytes(old.read_bytes())
+    assert one_case(tmp_path).label.sum() == 16
+    contours(tmp_path / "new.dcm", files, {"GTV_1": [(3, rectangle(2.5, 3.5, 6.5, 7.5))]})
+    with pytest.raises(FlamesError, match=r"copy\.dcm and .*new\.dcm are 2 structure sets"):
+        one_case(tmp_path)
+
+
+def test_a_structure_set_of_a_series_elsewhere_does_not_add_to_what_a_series_has(tmp_path: Path):
+    """As beside the CT of a PET/CT lie the contours of its PET."""
+    files = series(tmp_path / "i")
+    contours(tmp_path / "rs.dcm", files, RINGS)
+    other = {"GTV": [(3, rectangle(2.5, 3.5, 6.5, 7.5))]}
+    label = contours(tmp_path / "pet.dcm", files, other)
+
+    def change(data: Dataset) -> None:
+        study = data.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0]
+        study.RTReferencedSeriesSequence[0].SeriesInstanceUID = uid("elsewhere")
+
+    changed(label, change)
+    assert one_case(tmp_path).label[..., 2].sum() == one_case(tmp_path).label.sum() == 16
+    (tmp_path / "rs.dcm").unlink()
+    assert one_case(tmp_path).label[..., 3].sum() == 16
+
+
+def test_segmentations_of_one_series_are_joined_where_they_do_not_overlap(tmp_path: Path):
+    files = series(tmp_path / "i")
+    plane = np.zeros((10, 12), np.uint8)
+    plane[4:8, 3:7] = 1
+    segmentation(tmp_path / "a.dcm", files, {2: plane})
+    segmentation(tmp_path / "b.dcm", files, {3: plane})
+    assert one_case(tmp_path).label.sum(axis=(0, 1)).tolist() == [0, 0, 16, 16, 0, 0]
+    segmentation(tmp_path / "b.dcm", files, {2: plane, 3: plane})
+    with pytest.raises(FlamesError, match=r"b\.dcm outlines what another label .*/a\.dcm"):
+        one_case(tmp_path)
 
 
 def test_an_empty_plane_says_that_there_is_no_tumour_and_no_plane_says_nothing(tmp_path: Path):

@@ -1,14 +1,15 @@
 """A folder of DICOM becomes cases: every image series that somebody has labelled.
 
 A label belongs to the series that it names; where that is not there, to the only one of its frame
-of reference and modality. Series without a label are passed over: nobody said that they show no
-tumour.
+of reference and modality, if no other label names that. Series without a label are passed over:
+nobody said that they show no tumour.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from filecmp import cmp
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -28,6 +29,7 @@ class Label:
     """A label file and what it refers to."""
 
     path: Path
+    instance: str
     series: frozenset[str]
     instances: frozenset[str]
     frames_of_reference: frozenset[str]
@@ -52,10 +54,7 @@ def find_dicom(folder: Path, options: SourceOptions) -> list[Source]:
             "export the contours or segmentations beside the series",
         )
     check_key(options)
-    found: dict[str, list[Path]] = {}
-    for label in labels:
-        for series in _labelled(label, headers):
-            found.setdefault(series, []).append(label.path)
+    found = _by_series(labels, headers)
     return [hashed_source(headers[series], masks, options.key) for series, masks in found.items()]
 
 
@@ -107,26 +106,60 @@ def _label(path: Path, data: Dataset) -> Label:
 
 
 def _label_of(path: Path, data: Dataset) -> Label:
+    instance = str(data.get("SOPInstanceUID") or path)
     if str(data.Modality) == "SEG":
         reference = data.get("FrameOfReferenceUID")
         return Label(
             path,
+            instance,
             frozenset(segmented_series(data)),
             frozenset(referenced_instances(data)),
             frozenset([str(reference)] if reference else []),
         )
     return Label(
         path,
+        instance,
         frozenset(referenced_series(data)),
         frozenset(),
         frozenset(frames_of_reference(data)),
     )
 
 
-def _labelled(label: Label, headers: dict[str, list[Header]]) -> list[str]:
-    named = [name for name, files in headers.items() if _names(label, files)]
-    if named:
-        return named
+def _by_series(labels: Iterable[Label], headers: dict[str, list[Header]]) -> dict[str, list[Path]]:
+    """Return the label files by series."""
+    found: dict[str, list[Path]] = {}
+    elsewhere = []
+    for label in _distinct(labels):
+        named = [name for name, files in headers.items() if _names(label, files)]
+        if not named and label.series:
+            elsewhere.append(label)
+        for series in named or ([] if label.series else _in_frame(label, headers)):
+            found.setdefault(series, []).append(label.path)
+    own = frozenset(found)
+    for label in elsewhere:
+        for series in _in_frame(label, headers, own):
+            found.setdefault(series, []).append(label.path)
+    return found
+
+
+def _distinct(labels: Iterable[Label]) -> list[Label]:
+    """Return the labels without copies of one and the same file."""
+    found: dict[str, list[Label]] = {}
+    for label in labels:
+        alike = found.setdefault(label.instance, [])
+        if not any(cmp(other.path, label.path, shallow=False) for other in alike):
+            alike.append(label)
+    return [label for alike in found.values() for label in alike]
+
+
+def _in_frame(
+    label: Label, headers: dict[str, list[Header]], own: frozenset[str] = frozenset()
+) -> list[str]:
+    """Return the series in the label's frame of reference but those with a label of their ``own``.
+
+    Raises:
+        FlamesError: There is none, or it is not clear which.
+    """
     by_modality: dict[str, list[str]] = {}
     for series, files in headers.items():
         if files[0].frame_of_reference in label.frames_of_reference:
@@ -136,7 +169,10 @@ def _labelled(label: Label, headers: dict[str, list[Header]]) -> list[str]:
             f"{label.path} labels a series that is not in the folder",
             "copy the series that it was drawn on beside it, or take it away",
         )
+    fitting = []
     for modality, series_of in by_modality.items():
+        if own.issuperset(series_of):
+            continue
         if len(series_of) > 1:
             places = ", ".join(str(headers[s][0].path.parent) for s in series_of[:4])
             raise FlamesError(
@@ -144,7 +180,8 @@ def _labelled(label: Label, headers: dict[str, list[Header]]) -> list[str]:
                 f"in {places}",
                 "keep the one that it was drawn on",
             )
-    return [series_of[0] for series_of in by_modality.values()]
+        fitting.append(series_of[0])
+    return fitting
 
 
 def _names(label: Label, files: Sequence[Header]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +33,35 @@ def read_labelled(source: Source, options: SourceOptions) -> Labelled:
     """Return image and label of a source that `find_dicom` or `find_lidc` found.
 
     Raises:
-        FlamesError: A file is damaged or does not fit, or no structure is chosen.
+        FlamesError: A file is damaged or does not fit, no structure is chosen, or labels contradict
+            each other.
     """
+    _refuse_two_sets(source.masks)
     stack = series_stack(source.images)
     label = np.zeros(stack.shape, np.uint8)
     for path in source.masks:
-        label |= _label(path, stack, options)
+        one = _label(path, stack, options)
+        if (label & one).any():
+            raise FlamesError(
+                f"{path} outlines what another label of its series outlines, one of "
+                f"{', '.join(str(other) for other in source.masks if other != path)}",
+                "keep one of them, the newer where one is a revision",
+            )
+        label |= one
     return Labelled(stack, stack_volume(stack), label)
+
+
+def _refuse_two_sets(paths: Sequence[Path]) -> None:
+    """Refuse two structure sets of one series: the second is most often a revision of the first."""
+    if len(paths) < 2:
+        return
+    kinds = {path: read_dataset(path, header=True).get("Modality") for path in paths}
+    sets = [str(path) for path, kind in kinds.items() if kind == "RTSTRUCT"]
+    if len(sets) > 1:
+        raise FlamesError(
+            f"{' and '.join(sets)} are {len(sets)} structure sets of one series",
+            "keep the newest, or put all structures into one set",
+        )
 
 
 def _label(path: Path, stack: Stack, options: SourceOptions) -> np.ndarray:
