@@ -10,6 +10,7 @@ import pytest
 from dicom_files import (
     OBLIQUE,
     STRAIGHT,
+    changed,
     contours,
     dataset,
     pixels,
@@ -20,6 +21,7 @@ from dicom_files import (
     write,
 )
 from nibabel.affines import apply_affine
+from pydicom.dataset import Dataset
 
 from flames.data.cases import Case, read_case
 from flames.data.dicom.contours import inside
@@ -71,6 +73,36 @@ def test_holes_are_holes_and_structures_are_joined(tmp_path: Path):
     contours(tmp_path / "rs.dcm", files, rings)
     label = one_case(tmp_path).label
     assert label.sum() == (36 - 4) + (4 - 1) + 1
+
+
+@pytest.mark.parametrize(("modality", "first"), [("CT", -1024), ("MR", 4095)])
+def test_only_a_ct_keeps_its_values_where_it_is_shown_inverted(
+    tmp_path: Path, modality: str, first: int
+):
+    array = volume()
+    array[0, 0, 0] = 0
+    files = series(tmp_path / "i", array, modality=modality)
+
+    def invert(data: Dataset) -> None:
+        data.PhotometricInterpretation, data.BitsStored, data.HighBit = "MONOCHROME1", 12, 11
+        data.PixelRepresentation = 0
+
+    for path in files:
+        changed(path, invert)
+    contours(tmp_path / "rs.dcm", files, RINGS)
+    case = one_case(tmp_path)
+    assert case.image[-1, -1, 0] == first
+    shown = array.transpose(2, 1, 0)[::-1, ::-1].astype(int)
+    np.testing.assert_array_equal(case.image, shown - 1024 if modality == "CT" else 4095 - shown)
+
+
+def test_spaces_around_a_patient_are_no_other_patient(tmp_path: Path):
+    for name, patient in (("a", "P1"), ("b", " P1"), ("c", "P2")):
+        files = series(tmp_path / name / "i", patient=patient, series=name)
+        contours(tmp_path / name / "rs.dcm", files, RINGS, patient=patient)
+    one, two, other = find_dicom(tmp_path, GTV)
+    assert one.patient_id == two.patient_id != other.patient_id
+    assert one.case_id != two.case_id
 
 
 def test_a_circle_has_the_area_of_a_circle():
@@ -241,7 +273,6 @@ def test_another_modality_is_said(tmp_path: Path):
 
 
 def test_ultrasound_of_colour_keeps_rows_and_columns(tmp_path: Path):
-    from pydicom.dataset import Dataset
     from pydicom.sequence import Sequence
 
     from flames.data.dicom.find import read_files

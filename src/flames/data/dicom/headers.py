@@ -154,7 +154,8 @@ def _image(path: Path, data: Dataset, modality: str) -> Header:
             )
         )
     reference = data.get("FrameOfReferenceUID")
-    patient = str(data.get("PatientID") or "") or str(data.get("PatientName") or "")
+    # Spaces around a value say nothing (PS3.5, table 6.2-1): " P1" is the patient "P1".
+    patient = str(data.get("PatientID") or "").strip() or str(data.get("PatientName") or "").strip()
     return Header(
         path=path,
         modality=modality,

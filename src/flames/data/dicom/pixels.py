@@ -108,7 +108,9 @@ def _grey(data: Dataset, pixels: np.ndarray) -> np.ndarray:
         if _palette_depth(data) == 16:
             grey, wide = np.rint(grey / 257.0), False
         return grey.astype(np.uint16 if wide else np.uint8)
-    if data.get("PhotometricInterpretation") == "MONOCHROME1":
+    inverted = data.get("PhotometricInterpretation") == "MONOCHROME1"
+    # Shown inverted only: what a CT stores is Hounsfield units all the same.
+    if inverted and data.get("Modality") != "CT":
         low, high = _stored_range(data)
         return (low + high - pixels.astype(np.int32)).astype(pixels.dtype)
     return pixels
