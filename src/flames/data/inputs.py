@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flames.data.scans import READERS, known_suffix
-from flames.data.sources import natural
+from flames.data.walking import files_below
 from flames.errors import FlamesError
 
 
@@ -70,13 +70,8 @@ def _inputs(path: Path) -> list[Input]:
     if not path.exists():
         raise FlamesError(f"there is no file or folder {path}", "check the path")
     if not path.is_dir():
-        return _of([path], path.parent, named=True)
-    inside = [
-        p
-        for p in path.rglob("*")
-        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts)
-    ]
-    found = _of(sorted(inside, key=natural), path, named=False)
+        return _named(path)
+    found = _of(files_below(path), path)
     if not found:
         raise FlamesError(
             f"{path} holds no image that flames reads",
@@ -85,22 +80,27 @@ def _inputs(path: Path) -> list[Input]:
     return found
 
 
-def _of(paths: Sequence[Path], folder: Path, *, named: bool) -> list[Input]:
-    from flames.data.dicom.headers import looks_like_dicom
+def _named(path: Path) -> list[Input]:
+    found = _of([path], path.parent)
+    if not found:
+        raise FlamesError(
+            f"{path} is not an image that flames reads",
+            f"known endings: {', '.join(READERS)}, DICOM",
+        )
+    return found
 
-    found, dicom = [], []
+
+def _of(paths: Sequence[Path], folder: Path) -> list[Input]:
+    from flames.data.dicom.headers import dicom_among
+
+    found, others = [], []
     for path in paths:
         suffix = known_suffix(path)
-        if suffix is not None:
+        if suffix is None:
+            others.append(path)
+        else:
             found.append(Input(path.relative_to(folder).as_posix()[: -len(suffix)], (path,)))
-        elif path.name.upper() != "DICOMDIR" and looks_like_dicom(path):
-            dicom.append(path)
-        elif named:
-            raise FlamesError(
-                f"{path} is not an image that flames reads",
-                f"known endings: {', '.join(READERS)}, DICOM",
-            )
-    return found + _series(dicom, folder)
+    return found + _series(dicom_among(others), folder)
 
 
 def _series(paths: Sequence[Path], folder: Path) -> list[Input]:

@@ -13,7 +13,8 @@ from flames.data.dicom.find import check_key, hashed_source, read_files
 from flames.data.dicom.headers import Header, dicom_files, read_dataset
 from flames.data.dicom.nodules import Readings, read_nodules
 from flames.data.msd import find_msd, msd_folder
-from flames.data.sources import Source, SourceOptions, check_folder, natural
+from flames.data.sources import Source, SourceOptions, check_folder
+from flames.data.walking import files_below
 from flames.errors import FlamesError
 
 
@@ -49,8 +50,8 @@ def find_lidc(folder: Path, options: SourceOptions) -> list[Source]:
 def _annotated(folder: Path) -> dict[str, tuple[Path, Readings]]:
     """Return the annotations by the series that they name."""
     found: dict[str, tuple[Path, Readings]] = {}
-    for path in _xml_files(folder):
-        readings = read_nodules(path)
+    for path in files_below(folder):
+        readings = read_nodules(path) if path.suffix.lower() == ".xml" else None
         if readings is None:
             continue
         other, known = found.setdefault(readings.series, (path, readings))
@@ -65,17 +66,6 @@ def _annotated(folder: Path) -> dict[str, tuple[Path, Readings]]:
             "download the collection with its annotations, XML files beside the series",
         )
     return found
-
-
-def _xml_files(folder: Path) -> list[Path]:
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() == ".xml"
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    return sorted(found, key=natural)
 
 
 def _check_present(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from flames.data.dicom.profile import header_tags
 from flames.data.pictures import reading
-from flames.data.sources import natural
+from flames.data.walking import files_below
 from flames.errors import FlamesError
 
 IMAGE_MODALITIES = ("CT", "MR", "US")
@@ -96,16 +96,37 @@ def looks_like_dicom(path: Path) -> bool:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """Return the DICOM files below ``folder``; index files and others are passed over."""
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and path.name.upper() != "DICOMDIR"
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and looks_like_dicom(path)
-    ]
-    return sorted(found, key=natural)
+    """Return the DICOM files below ``folder``; index files and others are passed over.
+
+    Raises:
+        FlamesError: Something cannot be read, or an empty file stands beside DICOM files.
+    """
+    return dicom_among(files_below(folder))
+
+
+def dicom_among(paths: Iterable[Path]) -> list[Path]:
+    """Return the DICOM files among ``paths``; index files and others are passed over.
+
+    Raises:
+        FlamesError: A file cannot be read, or an empty one stands beside DICOM files.
+    """
+    found, empty = [], []
+    for path in paths:
+        if path.name.upper() == "DICOMDIR":
+            continue
+        if looks_like_dicom(path):
+            found.append(path)
+        elif path.stat().st_size == 0:
+            empty.append(path)
+    folders = {path.parent for path in found}
+    for path in empty:
+        if path.parent in folders:
+            raise FlamesError(
+                f"{path} is empty and stands beside DICOM files: it may be a slice that was not "
+                "copied",
+                "copy it again from the archive, or take it away",
+            )
+    return found
 
 
 def read_header(path: Path) -> Header | Dataset | None:
