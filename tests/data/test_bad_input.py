@@ -142,6 +142,10 @@ VOLUMES: dict[str, tuple[Spoil, str]] = {
     "infinity": (lambda r: _volume(r, value=np.inf), "not finite"),
     "two dimensions": (lambda r: _volume(r, shape=(12, 10)), "not a volume"),
     "four dimensions": (lambda r: _volume(r, shape=(12, 10, 6, 2)), "has 2 channels"),
+    "label of four dimensions": (
+        lambda r: _label(r, np.ones((12, 10, 6, 2), np.uint8)),
+        "is a label of 2 channels, it must have one",
+    ),
     "probabilities": (lambda r: _label(r, ONES * np.float32(0.5)), "not whole numbers"),
     "NaN in label": (lambda r: _label(r, ONES * np.float32("nan")), "not whole numbers"),
     "unsaid label": (lambda r: _label(r, ONES * 7), "holds label 7"),

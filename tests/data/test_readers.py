@@ -81,6 +81,26 @@ def test_analyze_is_read_with_its_header(tmp_path: Path) -> None:
         load_volume(tmp_path / "a.img")
 
 
+@pytest.mark.parametrize(
+    ("unit", "size"), [("micron", 500.0), ("meter", 0.0005), ("mm", 0.5), ("unknown", 0.5)]
+)
+def test_a_nifti_may_count_in_another_unit(tmp_path: Path, unit: str, size: float) -> None:
+    image = nib.Nifti1Image(array(), np.diag([size, size, 4 * size, 1]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(
+        np.diag(load_volume(tmp_path / "a.nii.gz")[1]), (0.5, 0.5, 2.0, 1), rtol=1e-5
+    )
+    assert read_scan(tmp_path / "a.nii.gz").spacing == pytest.approx((0.5, 0.5, 2.0))
+
+
+def test_a_unit_that_there_is_not_is_no_unit(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(array(), np.eye(4))
+    image.header["xyzt_units"] = 5
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_array_equal(load_volume(tmp_path / "a.nii")[1], np.eye(4))
+
+
 def test_a_resampled_rotated_patient_stays_where_he_is(tmp_path: Path) -> None:
     sitk = pytest.importorskip("SimpleITK")
     grid = np.indices((24, 24, 24)).astype(float)

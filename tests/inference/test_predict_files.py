@@ -127,6 +127,20 @@ def test_a_mask_lies_where_its_image_lies(tmp_path: Path, affine, turn):
     assert cut[int(lesion["slice"])] == cut.max()
 
 
+def test_a_mask_counts_in_the_unit_of_its_image(tmp_path: Path):
+    path = volume(tmp_path / "in" / "a.nii.gz", np.diag([800.0, 800, 4000, 1]))
+    image = nib.load(path)
+    image.header.set_xyzt_units("micron")
+    image = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+    nib.save(image, path)
+    look([path], tmp_path / "out")
+    mask = nib.load(tmp_path / "out" / "a_mask.nii.gz")
+    np.testing.assert_array_equal(mask.affine, image.affine)
+    assert mask.header.get_xyzt_units()[0] == "micron"
+    (lesion,) = table(tmp_path / "out" / "lesions.csv")
+    assert float(lesion["size"]) == pytest.approx(16 * 16 * 3 * 0.8 * 0.8 * 4 / 1000, rel=1e-5)
+
+
 def test_a_picture_gets_a_picture(tmp_path: Path):
     array = np.full((40, 70, 3), 10, np.uint8)
     array[10:20, 30:50] = 200

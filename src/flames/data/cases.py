@@ -9,7 +9,14 @@ import numpy as np
 
 from flames.data.pictures import frame_count, read_frames, read_mask, read_picture, read_values
 from flames.data.sources import Source, SourceOptions
-from flames.data.volumes import check_same_place, load_volume, slice_axis, to_ras, voxel_sizes
+from flames.data.volumes import (
+    check_same_place,
+    load_label,
+    load_volume,
+    slice_axis,
+    to_ras,
+    voxel_sizes,
+)
 from flames.data.writing import blank_writing
 from flames.errors import FlamesError
 
@@ -155,7 +162,7 @@ def _read_slices(source: Source, options: SourceOptions) -> Case:
 def _read_volume(source: Source, options: SourceOptions) -> Case:
     image_path, label_path = source.images[0], source.masks[0]
     image, affine = load_volume(image_path, source.channel)
-    values, label_affine = load_volume(label_path)
+    values, label_affine = load_label(label_path)
     check_same_place((image_path, image, affine), (label_path, values, label_affine))
     known = not options.unknown_spacing
     spacing = voxel_sizes(affine) if known else (1.0, 1.0, 1.0)

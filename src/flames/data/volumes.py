@@ -26,6 +26,8 @@ VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, ".img", *ITK_SUFFIXES)
 """``.img`` is Analyze, with its ``.hdr`` beside it."""
 PLACE_TOLERANCE = 0.1
 """Share of a voxel by which the corners of image and label may lie apart."""
+MILLIMETRES = {1: 1000.0, 3: 0.001}
+"""Of the other units of a NIfTI by their codes: metre and micrometre."""
 CLEARLY_THICKER = 1.2
 SLICES_AT_ONCE = 8
 UNZIPPED_AT_ONCE = 1 << 29
@@ -35,6 +37,21 @@ UNZIPPED_AT_ONCE = 1 << 29
 def load_volume(path: Path, channel: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return a volume nearest RAS with its affine; otherwise as `load_native`."""
     return to_ras(*load_native(path, channel))
+
+
+def load_label(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return a label map nearest RAS with its affine.
+
+    Raises:
+        FlamesError: As `load_native`, or it has several channels.
+    """
+    volume, affine = _load(path)
+    if volume.ndim == 4 and volume.shape[3] > 1:
+        raise FlamesError(
+            f"{path} is a label of {volume.shape[3]} channels, it must have one",
+            "give one value a voxel, such as 1 in the tumour; --channel is for images only",
+        )
+    return to_ras(_one_channel(path, volume, None), affine)
 
 
 def load_native(path: Path, channel: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -48,24 +65,37 @@ def load_native(path: Path, channel: int | None = None) -> tuple[np.ndarray, np.
         FlamesError: The file is damaged, has no usable affine, is not a volume, or ``channel`` does
             not fit.
     """
+    volume, affine = _load(path)
+    return _one_channel(path, volume, channel), affine
+
+
+def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if path.name.lower().endswith(ITK_SUFFIXES):
         volume, affine = _load_itk(path)
     else:
         with reading(path):
             image: Any = nib.load(path)
             volume = np.asanyarray(_unzipped(path, image).dataobj)
-            affine = np.asarray(image.affine, dtype=float)
+            affine = _in_millimetres(image)
     if volume.dtype.kind not in "biuf":
         raise FlamesError(
             f"{path} holds values of type {volume.dtype}, not plain numbers",
             "convert it to one number a voxel",
         )
-    volume = _one_channel(path, volume, channel)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise FlamesError(
             f"{path} has an affine that cannot be inverted", "mend the header's sform or qform"
         )
     return volume, affine
+
+
+def _in_millimetres(image: Any) -> np.ndarray:
+    """Return the affine of a file, which may count in metres or micrometres; unsaid is mm."""
+    affine = np.array(image.affine, dtype=float)
+    if isinstance(image.header, nib.Nifti1Header):
+        # The lowest three bits; nibabel's own getter fails on a code that no unit has.
+        affine[:3] *= MILLIMETRES.get(int(image.header["xyzt_units"]) % 8, 1.0)
+    return affine
 
 
 def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

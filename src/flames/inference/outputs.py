@@ -157,7 +157,8 @@ def _nifti_like(finding: Finding, array: np.ndarray) -> nib.Nifti1Image:
     header.set_data_dtype(array.dtype)
     header["cal_max"] = header["cal_min"] = 0
     header["descrip"] = b""
-    image = nib.Nifti1Image(array, affine, header)
+    # In the source's own unit, which the header says: the affine of the scan is in millimetres.
+    image = nib.Nifti1Image(array, source.affine, header)
     image.header.set_slope_inter(1, 0)
     return image
 
