@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from source_folders import save, save_nifti, speckle, square
 
 from flames.data.datasets import DATASETS, dataset_options
-from flames.data.formats import FORMATS
+from flames.data.formats import FORMATS, find_sources
 from flames.data.prepare import StoreRequest, add_store
 from flames.data.sources import SourceOptions
 from flames.data.store import Modality, SiteStore
@@ -169,7 +170,46 @@ def test_what_is_said_wins_over_what_is_known() -> None:
     said = SourceOptions(tumour_labels=(1, 2), channel=3)
     found = dataset_options("msd01-brain", said)
     assert (found.tumour_labels, found.other_labels, found.channel) == ((1, 2), (), 3)
-    assert dataset_options("pairs", said) is said
+    assert dataset_options("pairs", said) == said
+    said = SourceOptions(other_labels=(3, 1))
+    found = dataset_options("msd03-liver", said)
+    assert (found.tumour_labels, found.other_labels) == ((2,), (1, 3))
+    assert dataset_options("msd03-liver", found) == found
+    assert dataset_options("busi", said).other_labels == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "words"),
+    [
+        ("dicom", {"tumour_labels": (1,)}, "--tumour-labels says nothing to the format dicom"),
+        ("dicom", {"other_labels": (1,)}, "--other-labels says nothing to the format dicom"),
+        ("sts", {"other_labels": (1,)}, "--other-labels says nothing to the format sts"),
+        ("lidc", {"roi": "nodule"}, "--roi says nothing to the format lidc"),
+        ("dicom", {"channel": 0}, "--channel says nothing to the format dicom"),
+        ("kits23", {"channel": 0}, "--channel says nothing to the format kits23"),
+        ("msd", {"roi": "GTV"}, "--roi says nothing to the format msd"),
+        ("busi", {"masks": "*.png"}, "--masks says nothing to the format busi"),
+        ("msd", {"tumour_labels": (1, 2), "other_labels": (2,)}, "label 2 is said to be tumour"),
+        ("msd03-liver", {"other_labels": (2,)}, "label 2 is said to be tumour and not to be"),
+    ],
+)
+def test_what_would_be_ignored_or_contradicts_is_refused(
+    tmp_path: Path, name: str, said: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(FlamesError, match=words) as caught:
+        find_sources(tmp_path, name, SourceOptions(**said))
+    assert caught.value.remedy
+
+
+def test_a_conversion_to_nifti_takes_label_values_and_no_names(tmp_path: Path) -> None:
+    (tmp_path / "imagesTr").mkdir()
+    for name in ("sts", "lidc"):
+        said = SourceOptions(tumour_labels=(1,))
+        assert dataset_options(name, said, tmp_path).tumour_labels == (1,)
+        known = dataset_options(name, SourceOptions(), tmp_path)
+        assert dataset_options(name, known, tmp_path) == known
+        with pytest.raises(FlamesError, match=f"--roi says nothing to the format {name}"):
+            find_sources(tmp_path, name, SourceOptions(roi="mass"))
 
 
 def test_another_modality_and_other_names_are_refused(tmp_path: Path) -> None:

@@ -149,6 +149,21 @@ def test_tumour_labels_choose(tmp_path: Path) -> None:
         read_case(source, SourceOptions(tumour_labels=(1, 2)))
 
 
+@pytest.mark.parametrize("kind", ["volume", "picture"])
+def test_other_labels_alone_are_no_tumour(tmp_path: Path, kind: str) -> None:
+    values = np.zeros((40, 48), np.uint8)
+    values[:2, :3], values[5, :4] = 1, 2
+    options = SourceOptions(other_labels=(2,))
+    if kind == "volume":
+        save_nifti(tmp_path / "imagesTr" / "A.nii", np.ones((40, 48, 3), np.int16))
+        save_nifti(tmp_path / "labelsTr" / "A.nii", np.stack([values] * 3, axis=-1))
+        assert read_case(found(tmp_path, "msd", options)["A"], options).label.sum() == 3 * 6
+    else:
+        save(tmp_path / "benign" / "a.png", speckle(1))
+        save(tmp_path / "benign" / "a_mask.png", values)
+        assert read_case(found(tmp_path, "busi", options)["a"], options).label.sum() == 6
+
+
 def test_pairs_go_by_what_the_wildcards_match(tmp_path: Path) -> None:
     for name in ("7", "70"):
         save(tmp_path / "img" / f"{name}.png", speckle(int(name)))
@@ -184,7 +199,7 @@ def test_every_name_has_its_own_case_id(tmp_path: Path) -> None:
     assert safe_case_id("M\u00fcller") == safe_case_id("Mu\u0308ller")
 
 
-def linked(root: Path) -> tuple[Path, SourceOptions]:
+def linked(root: Path) -> Path:
     """Return a source of two patients, one of them behind a link."""
     for name in ("P_1", "P_2"):
         folder = root.with_name("elsewhere") / name if name == "P_2" else root / name
@@ -194,13 +209,14 @@ def linked(root: Path) -> tuple[Path, SourceOptions]:
             save(folder / "tif" / f"{name}_{ending}", square())
     (root / "P_2").symlink_to(root.with_name("elsewhere") / "P_2", target_is_directory=True)
     (root / "P_1" / "tif" / "back").symlink_to(root, target_is_directory=True)
-    return root, SourceOptions(images="**/*_1.tif", masks="**/*_1_mask.tif")
+    return root
 
 
 @pytest.mark.parametrize("source_format", ["brats", "pairs"])
 def test_links_to_patients_are_followed(tmp_path: Path, source_format: str) -> None:
-    root, options = linked(tmp_path / "source")
-    sources = find_sources(root, source_format, options)
+    root = linked(tmp_path / "source")
+    pairs = SourceOptions(images="**/*_1.tif", masks="**/*_1_mask.tif")
+    sources = find_sources(root, source_format, pairs if source_format == "pairs" else NONE)
     assert [s.images[0].name[:3] for s in select(sources, {})] == ["P_1", "P_2"]
 
 
@@ -288,7 +304,8 @@ def test_a_folder_without_cases_is_refused(tmp_path: Path, source_format: str, k
         folder.mkdir()
     elif kind == "file":
         folder.write_text("not a folder")
-    options = SourceOptions(images="i/*.png", masks="m/*.png")
+    globs = {"images": "i/*.png", "masks": "m/*.png"} if source_format == "pairs" else {}
+    options = SourceOptions(**globs)
     said = {"empty": "no |finds no", "file": "not a folder", "absent": "there is no folder"}[kind]
     with pytest.raises(FlamesError, match=said) as caught:
         find_sources(folder, source_format, options)

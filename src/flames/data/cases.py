@@ -74,7 +74,7 @@ def kept_dtype(image: np.ndarray) -> np.ndarray:
 
 
 def tumour_where(values: np.ndarray, options: SourceOptions, path: Path) -> np.ndarray:
-    """Return 1 where ``values`` is tumour: one of the labels said, or every value but 0.
+    """Return 1 where ``values`` is tumour: one of the labels said, else all but 0 and the others.
 
     Raises:
         FlamesError: A value is not a whole number, or was not said.
@@ -87,7 +87,7 @@ def tumour_where(values: np.ndarray, options: SourceOptions, path: Path) -> np.n
             "give a label map, not probabilities",
         )
     if not options.tumour_labels:
-        return (values != 0).astype(np.uint8)
+        return (~_any_of(values, (0, *options.other_labels))).astype(np.uint8)
     tumour = _any_of(values, options.tumour_labels)
     strange = ~(tumour | _any_of(values, (0, *options.other_labels)))
     if strange.any():
@@ -206,7 +206,7 @@ def _unplaced(volume: np.ndarray, label: np.ndarray, spacing: tuple[float, float
 
 
 def _mask(path: Path, image: np.ndarray, source: Source, options: SourceOptions) -> np.ndarray:
-    if options.tumour_labels:
+    if options.tumour_labels or options.other_labels:
         mask = tumour_where(read_values(path), options, path)
     else:
         mask = read_mask(path, any_colour=source.any_colour)

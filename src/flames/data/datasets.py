@@ -20,6 +20,17 @@ MENZE = "Menze et al., IEEE TMI 2015, 10.1109/TMI.2014.2377694"
 REGISTRATION = "after registration; for research, its terms forbid passing the data on"
 
 
+UNUSED = {
+    "images": "drop it; globs are for the format pairs",
+    "masks": "drop it; globs are for the format pairs",
+    "channel": "drop it; its images have one channel",
+    "tumour_labels": "drop it; labels of DICOM have names, of which --roi says those of tumours",
+    "other_labels": "drop it; labels of DICOM have names, of which --roi says those of tumours",
+    "roi": "drop it; names of structures are for the formats dicom and sts",
+}
+"""What to do with an option that a format does not look at."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What is known of one public dataset."""
@@ -150,29 +161,80 @@ def dataset_options(name: str, said: SourceOptions, folder: Path | None = None) 
     """Return what the user said, completed by what the dataset is known to need.
 
     Args:
-        name: Of a dataset; any other name needs nothing.
+        name: Of a dataset or a source format; a format needs nothing.
         said: What the user said.
         folder: The source, where what it holds decides.
+
+    Raises:
+        FlamesError: A label is said to be tumour and not to be.
 
     >>> dataset_options("msd03-liver", SourceOptions()).tumour_labels
     (2,)
     >>> dataset_options("msd03-liver", SourceOptions(tumour_labels=(1, 2))).other_labels
     ()
     """
-    if name not in DATASETS:
-        return said
-    dataset = DATASETS[name]
-    known = dataset.options
-    if dataset.converted is not None and folder is not None and msd_folder(folder) is not None:
-        known = dataset.converted
+    known = _known_options(name, folder)
     if not said.tumour_labels:
-        said = replace(said, tumour_labels=known.tumour_labels, other_labels=known.other_labels)
+        others = (v for v in said.other_labels if v not in known.other_labels)
+        said = replace(
+            said,
+            tumour_labels=known.tumour_labels,
+            other_labels=(*known.other_labels, *others),
+        )
+    both = sorted(set(said.tumour_labels) & set(said.other_labels))
+    if both:
+        raise FlamesError(
+            f"label {both[0]} is said to be tumour and not to be",
+            "say it with one of --tumour-labels and --other-labels; of a dataset, give both",
+        )
     return replace(
         said,
         channel=known.channel if said.channel is None else said.channel,
         roi=said.roi or known.roi,
         unknown_spacing=said.unknown_spacing or known.unknown_spacing,
     )
+
+
+def _known_options(name: str, folder: Path | None) -> SourceOptions:
+    dataset = DATASETS.get(name)
+    if dataset is None:
+        return SourceOptions()
+    if dataset.converted is not None and folder is not None and msd_folder(folder) is not None:
+        return dataset.converted
+    return dataset.options
+
+
+def refuse_unused(name: str, options: SourceOptions, folder: Path) -> None:
+    """Refuse options that a dataset or source format would ignore.
+
+    Args:
+        name: Of the dataset or format.
+        options: What the user said, completed by `dataset_options`.
+        folder: The source, since what it holds can decide.
+
+    Raises:
+        FlamesError: There is one.
+    """
+    known = _known_options(name, folder)
+    layout = DATASETS[name].layout if name in DATASETS else name
+    for option in _unused(layout, folder):
+        value = getattr(options, option)
+        if value not in (None, (), getattr(known, option)):
+            raise FlamesError(
+                f"--{option.replace('_', '-')} says nothing to the format {name}", UNUSED[option]
+            )
+
+
+def _unused(layout: str, folder: Path) -> tuple[str, ...]:
+    """Return the options that a layout does not look at."""
+    unused: tuple[str, ...] = () if layout == "pairs" else ("images", "masks")
+    if layout in ("lidc", "sts") and msd_folder(folder) is not None:
+        layout = "msd"
+    if layout in ("dicom", "lidc", "sts"):
+        unused += ("channel", "tumour_labels", "other_labels")
+    if layout not in ("dicom", "sts"):
+        unused += ("roi",)
+    return (*unused, "channel") if layout == "kits" else unused
 
 
 def check_modality(name: str, modality: str) -> None:

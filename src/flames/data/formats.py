@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flames.data.busi import find_busi
-from flames.data.datasets import DATASETS, dataset_options
+from flames.data.datasets import DATASETS, dataset_options, refuse_unused
 from flames.data.dicom.find import find_dicom
 from flames.data.kaggle3m import find_kaggle3m
 from flames.data.lidc import find_lidc
@@ -48,7 +48,8 @@ def find_sources(folder: Path, source_format: str, options: SourceOptions) -> li
         options: What the user said; a dataset completes it.
 
     Raises:
-        FlamesError: The format is not known, or the folder is not laid out like it.
+        FlamesError: The format is not known or ignores an option that was said, or the folder is
+            not laid out like it.
     """
     known = DATASETS.get(source_format)
     layout = known.layout if known else source_format
@@ -57,4 +58,6 @@ def find_sources(folder: Path, source_format: str, options: SourceOptions) -> li
             f"there is no dataset or source format {source_format!r}",
             nearest(source_format, {*FORMATS, *DATASETS}),
         )
-    return FORMATS[layout](folder, dataset_options(source_format, options, folder))
+    options = dataset_options(source_format, options, folder)
+    refuse_unused(source_format, options, folder)
+    return FORMATS[layout](folder, options)
