@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import STRAIGHT, contours, rectangle, series
 from PIL import Image, ImageDraw
-from source_folders import save, square
+from source_folders import save, save_nifti, square
 
+from flames.data.cases import read_case
 from flames.data.check import check_store
+from flames.data.formats import find_sources
 from flames.data.prepare import StoreRequest, add_store
 from flames.data.sources import SourceOptions
-from flames.data.writing import blank_writing, find_writing
+from flames.data.writing import blank_writing, find_writing, shows_writing
+from flames.errors import FlamesError
 
 
 def scan(seed: int = 0, text: str = "", at: tuple[int, int] = (8, 6)) -> np.ndarray:
@@ -77,3 +81,60 @@ def test_the_check_of_a_store_warns_and_blanking_helps(tmp_path: Path):
     blanked = store(tmp_path, "b", blank_text=True)
     assert not [f for f in check_store(blanked).findings if f.kind == "writing"]
     assert blanked.info.settings["blank_text"] is True
+
+
+ORIENTATIONS = {
+    "axial": STRAIGHT,
+    "sagittal": (0.0, 1, 0, 0, 0, -1),
+    "on its side": (0.0, 0, 1, 1, 0, 0),
+}
+
+
+def placed(folder: Path, modality: str, orientation: tuple[float, ...]) -> None:
+    """Write three patients, each with two slices that say a name, in the place of the patient."""
+    for number in range(3):
+        patient = f"P{number}"
+        array = np.stack([scan(2 * number + k, "MUSTER MARIA") for k in range(2)])
+        images = series(folder / patient / "i", array, patient=patient, modality=modality,
+                        orientation=orientation, spacing=(0.5, 0.5, 4.0))  # fmt: skip
+        rings = {"GTV": [(1, rectangle(90, 90, 120, 120))]}
+        contours(folder / patient / "rs.dcm", images, rings, patient=patient)
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_writing_goes_from_ultrasound_with_a_place_in_the_patient(tmp_path: Path, name: str):
+    placed(tmp_path / "source", "US", ORIENTATIONS[name])
+    for blank in (False, True):
+        options = SourceOptions(key=b"k" * 32, blank_text=blank)
+        request = StoreRequest("dicom", "s", "US", "breast", options=options)
+        made = add_store(tmp_path / "source", tmp_path / f"store {blank}", request).store
+        (case, *_) = made.info.cases
+        assert case.affine is not None
+        slices = np.moveaxis(made.image(case.case_id), case.slice_axis, 0)
+        assert [shows_writing(one, upright=False) for one in slices] == [not blank] * 2
+        found = [f.cases for f in check_store(made).findings if f.kind == "writing"]
+        assert [len(cases) for cases in found] == ([] if blank else [3])
+
+
+def test_blanking_is_refused_where_it_would_do_nothing(tmp_path: Path):
+    placed(tmp_path / "dicom", "CT", STRAIGHT)
+    save_nifti(tmp_path / "nifti" / "imagesTr" / "A.nii", np.ones((4, 5, 6), np.int16))
+    save_nifti(tmp_path / "nifti" / "labelsTr" / "A.nii", np.ones((4, 5, 6), np.uint8))
+    options = SourceOptions(key=b"k" * 32, blank_text=True)
+    for folder, source_format in (("dicom", "dicom"), ("nifti", "msd")):
+        (source, *_) = find_sources(tmp_path / folder, source_format, options)
+        with pytest.raises(FlamesError, match="--blank-text cannot be used for") as caught:
+            read_case(source, options)
+        assert caught.value.remedy
+
+
+def test_slices_that_become_a_volume_are_looked_at_one_by_one(kaggle3m: Path):
+    written = scan(1, "MUSTER MARIA")
+    for path in (kaggle3m / "kaggle_3m" / "TCGA_CS_0_19970222").glob("*.tif"):
+        mask = np.zeros_like(written)
+        save(path, mask if "mask" in path.name else np.stack([written] * 3, axis=-1))
+    options = SourceOptions(blank_text=True)
+    (source, *_) = find_sources(kaggle3m, "kaggle3m", options)
+    case = read_case(source, options)
+    upright = case.image[:, :, 0].T[::-1, ::-1]
+    np.testing.assert_array_equal(upright, blank_writing(written))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,8 @@ def read_case(source: Source, options: SourceOptions) -> Case:
 
     Raises:
         FlamesError: A file is damaged, image and mask do not fit together, the image holds a value
-            that is not finite, or the label one that was not said.
+            that is not finite, the label one that was not said, or writing is to be painted over in
+            a volume that is no ultrasound.
     """
     read = {
         "picture": _read_picture,
@@ -55,8 +56,6 @@ def read_case(source: Source, options: SourceOptions) -> Case:
         "dicom": _read_dicom,
     }
     case = read[source.reader](source, options)
-    if options.blank_text and case.affine is None:
-        case = replace(case, image=_blanked(case.image))
     if not np.isfinite(case.image).all():
         raise FlamesError(
             f"{source.images[0]} holds values that are not finite (NaN or infinity)",
@@ -121,7 +120,8 @@ def _read_stack(source: Source, options: SourceOptions) -> Case:
                 "give a mask of the image's size",
             )
         label |= tumour_where(values, options, path)
-    return Case(kept_dtype(images), label, (1.0, 1.0, 1.0), None, 0, spacing_known=False)
+    images = np.stack([_blanked(one, options) for one in kept_dtype(images)])
+    return Case(images, label, (1.0, 1.0, 1.0), None, 0, spacing_known=False)
 
 
 def _read_picture(source: Source, options: SourceOptions) -> Case:
@@ -132,7 +132,7 @@ def _read_picture(source: Source, options: SourceOptions) -> Case:
     for path in source.masks:
         label |= _mask(path, image, source, options)
     return Case(
-        kept_dtype(image),
+        _blanked(kept_dtype(image), options),
         np.zeros_like(label) if source.no_tumour else label,
         spacing=(1.0, 1.0),
         affine=None,
@@ -151,7 +151,7 @@ def _read_slices(source: Source, options: SourceOptions) -> Case:
                 f"{image_path} is {_size(image)}, the first slice {_size(images[0])}",
                 "slices of a patient must have one size",
             )
-        images.append(image)
+        images.append(_blanked(image, options))
         labels.append(_mask(mask_path, image, source, options))
     # Rows are Y and columns X, so that a volume reads (X, Y, Z) as a NIfTI does.
     volume, affine = to_ras(np.stack([i.T for i in images], axis=2), SLICES_AFFINE)
@@ -161,6 +161,8 @@ def _read_slices(source: Source, options: SourceOptions) -> Case:
 
 def _read_volume(source: Source, options: SourceOptions) -> Case:
     image_path, label_path = source.images[0], source.masks[0]
+    if options.blank_text:
+        raise _not_blanked(image_path)
     image, affine = load_volume(image_path, source.channel)
     values, label_affine = load_label(label_path)
     check_same_place((image_path, image, affine), (label_path, values, label_affine))
@@ -176,20 +178,32 @@ def _read_volume(source: Source, options: SourceOptions) -> Case:
     )
 
 
-def _blanked(image: np.ndarray) -> np.ndarray:
-    if image.ndim == 2:
-        return blank_writing(image)
-    return np.stack([blank_writing(one) for one in image])
+def _blanked(picture: np.ndarray, options: SourceOptions) -> np.ndarray:
+    """Return a picture that stands upright, without writing where that is to be painted over."""
+    return blank_writing(picture) if options.blank_text else picture
+
+
+def _not_blanked(path: Path) -> FlamesError:
+    return FlamesError(
+        f"--blank-text cannot be used for {path}: it looks at pictures and ultrasound, not at "
+        "other volumes",
+        "drop it; where a volume shows writing, paint that over before",
+    )
 
 
 def _read_dicom(source: Source, options: SourceOptions) -> Case:
     from flames.data.dicom.read import read_labelled
 
     found = read_labelled(source, options)
-    affine = found.stack.affine
+    pixels, affine = found.volume, found.stack.affine
+    if options.blank_text:
+        if affine is not None and found.stack.modality != "US":
+            raise _not_blanked(source.images[0])
+        # Rows down and columns across, as somebody reads it, whatever the place in the patient.
+        pixels = np.stack([_blanked(one, options) for one in pixels.T]).T
     if affine is None:
-        return _unplaced(found.volume, found.label, found.stack.frames[0].spacing)
-    volume, ras = to_ras(found.volume, affine)
+        return _unplaced(pixels, found.label, found.stack.frames[0].spacing)
+    volume, ras = to_ras(pixels, affine)
     label, _ = to_ras(found.label, affine)
     known = not options.unknown_spacing
     spacing = voxel_sizes(ras) if known else (1.0, 1.0, 1.0)

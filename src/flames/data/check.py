@@ -12,7 +12,7 @@ from flames.data.duplicates import signature, similar_pairs
 from flames.data.mask_place import REACH, SIDE, best_place, step_map
 from flames.data.normalise import normalise
 from flames.data.store import SPLITS, CaseRecord, SiteStore, Split, arrays_digest
-from flames.data.writing import find_writing
+from flames.data.writing import shows_writing
 
 BINS = 64
 INVERTED_SHARE = 0.8
@@ -145,7 +145,8 @@ class _Measured:
             signature(image if record.slice_axis is None else middle),
             step_map(picture, mask) if record.has_tumour else None,
             _looks_inverted(label),
-            record.affine is None and bool(find_writing(np.asarray(picture))),
+            (record.affine is None or store.modality == "US")
+            and shows_writing(np.asarray(picture), upright=record.affine is None),
             arrays_digest(image, label) != record.arrays_sha256,
         )
 

@@ -57,6 +57,11 @@ def find_writing(picture: np.ndarray) -> list[Box]:
     return _lines(letters)
 
 
+def shows_writing(picture: np.ndarray, *, upright: bool) -> bool:
+    """Return whether there is writing in a picture ``(H, W)``, which may lie on its side."""
+    return bool(find_writing(picture) or (not upright and find_writing(picture.T)))
+
+
 def blank_writing(picture: np.ndarray) -> np.ndarray:
     """Return the picture with every line of writing painted over by the ground around it.
 
