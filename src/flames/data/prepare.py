@@ -249,7 +249,7 @@ def _compare(
     changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
     if changed:
         how = "is new" if changed[0] not in before else "is gone" if changed[0] not in now else (
-            "changed, or is prepared with other settings")  # fmt: skip
+            "changed, or is prepared with other settings or by another version")  # fmt: skip
         raise FlamesError(
             f"{old.path} is split already, and since then case {changed[0]!r} {how} "
             f"({len(changed)} such cases)",
