@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from flames.data.sources import listing, natural
+from flames.data.walking import folders_below
 from flames.errors import FlamesError
 
 
@@ -31,8 +32,7 @@ def subfolders(folder: Path) -> list[Path]:
 def matches(folder: Path, pattern: str) -> list[Path]:
     """Return what the glob ``pattern`` finds below ``folder``, in natural order.
 
-    ``**`` is any number of folders, links among them. A folder that two ways lead to is searched
-    once, so a link to a folder above does no harm.
+    ``**`` is any number of visible folders, see `folders_below`.
 
     Raises:
         FlamesError: A folder cannot be read, or a link leads nowhere.
@@ -52,7 +52,7 @@ def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
         return
     first, rest = parts[0], parts[1:]
     if first == "**":
-        for below in _all_below(folder):
+        for below in folders_below(folder):
             yield from _matching(below, rest or ("*",))
     elif not glob.has_magic(first):
         with listing(folder):
@@ -63,23 +63,6 @@ def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
         for path in _inside(folder):
             if fnmatch.fnmatch(path.name, first):
                 yield from _matching(path, rest)
-
-
-def _all_below(folder: Path) -> list[Path]:
-    """Return ``folder`` and all below it: its true folders first, then what links lead to."""
-    found: dict[Path, Path] = {}
-    waiting = [folder]
-    while waiting:
-        links: list[Path] = []
-        while waiting:
-            path = waiting.pop()
-            if not _leads_to_folder(path) or path.resolve() in found:
-                continue
-            found[path.resolve()] = path
-            for inner in _inside(path):
-                (links if inner.is_symlink() else waiting).append(inner)
-        waiting = links[::-1]
-    return list(found.values())
 
 
 def _leads_to_folder(path: Path) -> bool:

@@ -1,10 +1,11 @@
-"""The files below a folder: links are followed, and nothing is left out without a word."""
+"""What lies below a folder: links are followed, and nothing is left out without a word."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 from flames.data.sources import natural
@@ -12,11 +13,20 @@ from flames.errors import FlamesError
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return the visible files below ``folder``, in natural order.
+    """Return the visible files in `folders_below`, in natural order.
 
-    Links to files and folders are followed, but not to a folder that holds ``folder``. A folder
-    that can be reached in two ways is looked into once, by its own name where that is below
-    ``folder`` too. What begins with a dot is passed over.
+    Raises:
+        FlamesError: A folder or file cannot be read, or a link leads nowhere.
+    """
+    return sorted((path for _, files in _walk(folder) for path in files), key=natural)
+
+
+def folders_below(folder: Path) -> list[Path]:
+    """Return ``folder`` and the visible folders below it.
+
+    Links are followed, but not to a folder that holds ``folder``. A folder that can be reached in
+    two ways is there once, by its own name where that is below ``folder`` too. What begins with a
+    dot is passed over.
 
     Args:
         folder: Where to look; the paths begin with it.
@@ -24,21 +34,27 @@ def files_below(folder: Path) -> list[Path]:
     Raises:
         FlamesError: A folder or file cannot be read, or a link leads nowhere.
     """
+    return [found for found, _ in _walk(folder)]
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield every folder with its files."""
     seen = {_identity(parent.stat()) for parent in folder.resolve().parents}
-    found, folders, linked = [], deque([folder]), deque[Path]()
+    folders, linked = deque([folder]), deque[Path]()
     while folders or linked:
         here = folders.popleft() if folders else linked.popleft()
         status = _status(here)
         if _identity(status) in seen:
             continue
         seen.add(_identity(status))
+        files = []
         for path in _visible(here):
             mode = _status(path).st_mode
             if stat.S_ISDIR(mode):
                 (linked if path.is_symlink() else folders).append(path)
             elif stat.S_ISREG(mode):
-                found.append(path)
-    return sorted(found, key=natural)
+                files.append(path)
+        yield here, files
 
 
 def _visible(folder: Path) -> list[Path]:
