@@ -97,6 +97,17 @@ def test_an_interval_without_an_end_harms_nobody_clearly():
     assert found == {"below": 1, "clearly": 0, "sites": 1}
 
 
+def test_one_patient_who_differs_harms_no_site_clearly():
+    ours = values(0.5)
+    worse = ours | {"big": ours["big"] | {"big0": 0.4}}
+    found = paired_rows({"ours": ours, "worse": worse}, GROUPS, reference="ours", seed=0)
+    big = next(r for r in found if r["site"] == "big")
+    assert (big["p_value"], big["high"]) == (1.0, 0.0)
+    assert harmed(found, "worse") == {"below": 1, "clearly": 0, "sites": 2}
+    loose = {"strategy": "worse", "site": "a", "mean": -0.2, "low": -0.3, "high": -1e-9}
+    assert harmed([loose | {"p_value": 0.2}], "worse")["clearly"] == 0
+
+
 def test_images_of_one_patient_do_not_make_many():
     groups = GROUPS | {"big": dict.fromkeys(GROUPS["big"], "one patient")}
     found = paired_rows(

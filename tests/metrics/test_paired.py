@@ -155,6 +155,33 @@ def test_interval_and_p_value_say_the_same() -> None:
         assert (found.p_value > 0.05) == (found.low <= 0 <= found.high)
 
 
+@pytest.mark.parametrize("shift", [-0.1, 0.1])
+def test_zero_is_the_end_of_an_interval_where_one_patient_differs(shift: float) -> None:
+    b = cases(np.full(8, 0.5))
+    found = paired_difference(b | {"0": 0.5 + shift}, b, seed=0)
+    assert found.p_value == 1.0
+    assert found.mean == pytest.approx(shift / 8)
+    assert found.low <= 0 <= found.high
+    assert (found.low, found.high)[shift < 0] == pytest.approx(0.0, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.sampled_from([0.0, 0.0, 0.1, -0.1, 0.15, 0.3, None]), min_size=6, max_size=14),
+    st.integers(0, 3),
+)
+def test_zero_lies_outside_exactly_where_p_is_at_most_5_percent(
+    deltas: list[float | None], seed: int
+) -> None:
+    b: dict[str, float | None] = {str(n): 0.5 for n in range(len(deltas))}
+    a = {str(n): None if d is None else 0.5 + d for n, d in enumerate(deltas)}
+    found = paired_difference(a, b, seed=seed, resamples=200)
+    if found.p_value is not None:
+        above = found.low is not None and found.low > 0
+        below = found.high is not None and found.high < 0
+        assert (above or below) == (found.p_value <= 0.05)
+
+
 def test_many_patients_are_tossed_in_parts() -> None:
     rng = np.random.default_rng(2)
     a, b = cases(rng.random(50)), cases(rng.random(50))

@@ -113,12 +113,13 @@ def paired_rows(
 def harmed(rows: Sequence[Mapping[str, Any]], strategy: str) -> dict[str, int]:
     """Return at how many sites a strategy lies below the reference of ``rows``.
 
-    ``below`` counts means, ``clearly`` those whose interval leaves zero out at a site that has
-    enough patients for a test, ``sites`` all.
+    ``below`` counts means, ``clearly`` those whose interval leaves zero out and whose p-value says
+    so too, at a site that has enough patients for a test, ``sites`` all.
     """
     mine = [r for r in rows if r["strategy"] == strategy and r["site"] != MEAN]
     known = [r for r in mine if r["mean"] is not None]
-    clearly = [r for r in known if r["p_value"] is not None and (r["high"] or 0) < 0]
+    tested = [r for r in known if r["p_value"] is not None]
+    clearly = [r for r in tested if r["p_value"] <= LEVEL and (r["high"] or 0) < 0]
     return {
         "below": sum(r["mean"] < 0 for r in known),
         "clearly": len(clearly),

@@ -155,7 +155,11 @@ class _Test:
         return float(1 + (drawn >= there * (1 - 1e-9) - 1e-12).sum()) / (len(drawn) + 1)
 
     def end(self, side: int, level: float) -> float | None:
-        """Return the farthest advantage on a side that is not refused; None if there is no end."""
+        """Return the farthest advantage on a side that is not refused; None if there is no end.
+
+        It is short of the true one by a millionth, but never of zero: whether zero is refused is
+        what a reader looks for, and with many equal scores zero is the true end itself.
+        """
         near, step = 0.0, 1e-4
         while self.p_value(self.mean + side * step) > level:
             near, step = step, 2 * step
@@ -168,7 +172,10 @@ class _Test:
                 near = middle
             else:
                 far = middle
-        return self.mean + side * near
+        end = self.mean + side * near
+        if self.p_value(0.0) > level:
+            return min(end, 0.0) if side < 0 else max(end, 0.0)
+        return end
 
 
 def _units(a: Sequence[Value], b: Sequence[Value], groups: Sequence[Hashable]) -> np.ndarray:
