@@ -123,7 +123,28 @@ class RunFolder:
             return dict(json.loads(self.environment.read_text(encoding="utf-8"))["stores"])
         except (ValueError, KeyError, TypeError) as error:
             raise FlamesError(
-                f"{self.environment} cannot be read: {error}", "name a new --out"
+                f"{self.environment} does not say which stores the run was made from",
+                "restore the file, or make the run anew with a new --out",
+            ) from error
+
+    def load_splits(self) -> dict[str, dict[str, set[str]]]:
+        """Return site → train, val, test → case ids; sites that are not recorded are missing.
+
+        Raises:
+            FlamesError: The record cannot be read.
+        """
+        if not self.splits.exists():
+            return {}
+        try:
+            found = json.loads(self.splits.read_text(encoding="utf-8"))
+            return {
+                site: {side: set(cases) for side, cases in sides.items()}
+                for site, sides in found.items()
+            }
+        except (ValueError, TypeError, AttributeError) as error:
+            raise FlamesError(
+                f"{self.splits} does not say how the cases were split",
+                "restore the file, or make the run anew with a new --out",
             ) from error
 
     def load_rounds(self) -> list[dict[str, Any]]:

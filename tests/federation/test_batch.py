@@ -149,7 +149,22 @@ def test_a_table_is_not_added_to_with_other_images(jobs):
     run = run_missing(jobs[:1])[0]
     known = json.loads(run.environment.read_text(encoding="utf-8"))
     save_json(run.environment, known | {"stores": known["stores"] | {"us-b": "0" * 64}})
-    with pytest.raises(FlamesError, match=r"us-b changed since .*local-5 was made"):
-        run_missing(jobs[:2])
+    for wanted in (jobs[:2], jobs[:1]):
+        with pytest.raises(FlamesError, match=r"us-b changed since .*local-5 was made"):
+            run_missing(wanted)
     assert not jobs[1].folder.exists()
-    assert run_missing(jobs[:1]), "what is finished can still be reported"
+    reported = run_missing(jobs[:2], report_only=True)
+    assert [r.path for r in reported] == [run.path], "what is finished can still be reported"
+
+
+def test_a_finished_table_is_not_taken_for_one_of_another_split(jobs):
+    run = run_missing(jobs[:1])[0]
+    known = json.loads(run.splits.read_text(encoding="utf-8"))
+    sides = known["us-b"]
+    sides["train"], sides["test"] = sides["test"], sides["train"]
+    save_json(run.splits, known)
+    with pytest.raises(FlamesError, match=r"us-b was split anew since .*local-5 was made: 5 of"):
+        run_missing(jobs[:1])
+    assert run_missing(jobs[:1], report_only=True)
+    run.splits.unlink()
+    assert run_missing(jobs[:1]), "a run that did not record its split is taken as it is"

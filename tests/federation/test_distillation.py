@@ -151,11 +151,18 @@ def test_a_site_prepared_again_is_refused(write_store, make_config, tmp_path):
     rows = distil(run.path, server, tmp_path / "out", options)
     shutil.rmtree(tmp_path / "us-x")
     write_store(tmp_path / "us-x", site="us-x", seed=2)
-    with pytest.raises(FlamesError, match=r"another store \(us-x\)"):
-        distil(run.path, server, tmp_path / "out", options)
+    for out in ("out", "new"):
+        with pytest.raises(FlamesError, match=r"us-x changed since .*run was made"):
+            distil(run.path, server, tmp_path / out, options)
     shutil.rmtree(tmp_path / "us-x")
     write_store(tmp_path / "us-x", site="us-x", seed=1)
     assert distil(run.path, server, tmp_path / "out", options) == rows
+    path = tmp_path / "us-x" / "splits.json"
+    splits = json.loads(path.read_text(encoding="utf-8"))
+    splits["val"], splits["test"] = splits["test"], splits["val"]
+    path.write_text(json.dumps(splits), encoding="utf-8")
+    with pytest.raises(FlamesError, match="us-x was split anew since"):
+        distil(run.path, server, tmp_path / "new", options)
 
 
 def test_what_is_missing_or_damaged_is_made_again(finished, site_stores, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -88,6 +89,27 @@ def test_a_site_is_scored_on_what_its_fold_did_not_train_on(
     tested = {s: {r["case_id"] for r in rows if r["site"] == s} for s in ("us-a", "us-c")}
     assert tested["us-a"] == {case.case_id for case in fold.split("test")}
     assert tested["us-c"] == {case.case_id for case in third_store["us-c"].split("test")}
+
+
+def test_a_site_that_was_split_anew_is_not_scored(jobs, site_stores, third_store, tmp_path):
+    run, path = jobs[4].folder, tmp_path / "us-a"
+    shutil.copytree(site_stores["us-a"].path, path)
+    evaluate_run(run, [path], tmp_path / "before", model=None, split="test")
+    splits = json.loads((path / "splits.json").read_text(encoding="utf-8"))
+    (path / "splits.json").write_text(json.dumps(splits | {"seed": 77}), encoding="utf-8")
+    with pytest.raises(FlamesError, match="us-a was split anew since"):
+        evaluate_run(run, [path], tmp_path / "out", model=None, split="test")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_site_that_was_prepared_again_is_not_scored_as_a_stranger(
+    jobs, site_stores, write_store, tmp_path
+):
+    run = jobs[4].folder
+    grown = write_store(tmp_path / "grown", site="us-a", counts=(4, 2, 4), seed=1)
+    with pytest.raises(FlamesError, match="not the store of site 'us-a'") as error:
+        evaluate_run(run, [grown.path], tmp_path / "out", model=None, split="test")
+    assert "under a name of its own" in error.value.remedy
 
 
 def test_too_many_folds_are_refused_before_anything_runs(make_config, tmp_path):

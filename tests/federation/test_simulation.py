@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -268,8 +269,29 @@ def test_a_run_is_not_continued_on_a_changed_store(make_config, write_store, tmp
         simulate(config, tmp_path / "run", on_event=stop)
     shutil.rmtree(tmp_path / "x")
     write_store(tmp_path / "x", site="x", seed=8)
-    with pytest.raises(FlamesError, match="a store changed"):
+    with pytest.raises(FlamesError, match=r"x changed since .*run was made"):
         simulate(config, tmp_path / "run", resume=True)
+
+
+def test_a_run_is_not_continued_on_another_split(make_config, write_store, tmp_path):
+    stores = {"x": write_store(tmp_path / "x", site="x")}
+    config = make_config("x", stores=stores, rounds=1)
+
+    def stop(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(config, tmp_path / "run", on_event=stop)
+    path = tmp_path / "x" / "splits.json"
+    before = path.read_text(encoding="utf-8")
+    splits = json.loads(before)
+    splits["train"][0], splits["test"][0] = splits["test"][0], splits["train"][0]
+    path.write_text(json.dumps(splits), encoding="utf-8")
+    with pytest.raises(FlamesError, match=r"split anew since .*run was made: 2 of its cases") as e:
+        simulate(config, tmp_path / "run", resume=True)
+    assert "splits.json names its cases" in e.value.remedy
+    path.write_text(before, encoding="utf-8")
+    assert simulate(config, tmp_path / "run", resume=True).summary.exists()
 
 
 def test_a_changed_image_is_refused(make_config, write_store, tmp_path):

@@ -124,6 +124,17 @@ def test_runs_of_other_images_are_not_compared(runs, tmp_path):
         write_comparison(tmp_path / "out", [runs[0], other], reference="flames")
 
 
+def test_runs_of_another_split_are_not_compared(runs, tmp_path):
+    one, other = (make_run(tmp_path / name, strategy=name) for name in ("flames", "fedavg"))
+    sides = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
+    save_json(one.splits, {"us-breast": sides})
+    save_json(other.splits, {"us-breast": sides | {"train": ["b", "a"]}})
+    write_comparison(tmp_path / "out", [one, other], reference="flames")
+    save_json(other.splits, {"us-breast": sides | {"train": ["a", "c"], "val": ["b"]}})
+    with pytest.raises(FlamesError, match="us-breast was split anew between"):
+        write_comparison(tmp_path / "out", [one, other], reference="flames")
+
+
 def test_nothing_finished_is_said(tmp_path):
     with pytest.raises(FlamesError, match="no run is finished"):
         write_comparison(tmp_path, [], reference="flames")

@@ -55,9 +55,14 @@ def compare(
     if reference not in names:
         raise FlamesError(f"the reference {reference!r} is not compared", nearest(reference, names))
     console = Console(markup=False)
-    if report_only:
-        wanted = [job for job in wanted if job.finished]
-    runs = run_jobs(wanted, console, at_a_time=jobs, keep_state=keep_state, quiet=quiet)
+    runs = run_jobs(
+        wanted,
+        console,
+        at_a_time=jobs,
+        keep_state=keep_state,
+        report_only=report_only,
+        quiet=quiet,
+    )
     path = write_comparison(out, runs, reference=reference)
     print_comparison(path.parent / "tables" / "overview.csv", console)
     console.print(f"report: {path}", soft_wrap=True, highlight=False)

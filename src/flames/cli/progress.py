@@ -76,7 +76,13 @@ class RunProgress:
 
 
 def run_jobs(
-    jobs: Sequence[Job], console: Console, *, at_a_time: int, keep_state: bool, quiet: bool
+    jobs: Sequence[Job],
+    console: Console,
+    *,
+    at_a_time: int,
+    keep_state: bool,
+    quiet: bool,
+    report_only: bool = False,
 ) -> list[RunFolder]:
     """Run what is missing of ``jobs``, show it, and write the report of each run."""
     started = time.monotonic()
@@ -97,6 +103,7 @@ def run_jobs(
             jobs,
             at_a_time=at_a_time,
             keep_state=keep_state,
+            report_only=report_only,
             on_event=progress.show,
             on_done=done,
         )

@@ -13,8 +13,10 @@ from pathlib import Path
 import torch
 
 from flames.config import RunConfig, differing_keys, load_config
+from flames.data.folds import in_fold
 from flames.data.store import SiteStore
 from flames.errors import FlamesError
+from flames.federation.environment import check_unchanged
 from flames.federation.simulation import OnEvent, simulate
 from flames.processes import Workers
 from flames.runs import RunFolder
@@ -48,6 +50,7 @@ def run_missing(
     *,
     at_a_time: int = 1,
     keep_state: bool = False,
+    report_only: bool = False,
     on_event: OnEvent = lambda _: None,
     on_done: Callable[[Done], None] = lambda _: None,
 ) -> list[RunFolder]:
@@ -58,18 +61,23 @@ def run_missing(
         at_a_time: Processes; each gets its share of the processor where ``threads`` is 0.
         keep_state: Keep what a stopped run would continue from, most of a folder, when a run is
             finished.
+        report_only: Run nothing, return what is finished, and look at no store: a report needs
+            none.
         on_event: Events of the run, where one runs at a time.
         on_done: Called after each run.
 
     Raises:
-        FlamesError: A folder belongs to a run with another configuration or with other images
-            (before anything is started), or a run failed (after the others have ended).
+        FlamesError: A folder belongs to a run with another configuration, or with other images or
+            another split (before anything is started), or a run failed (after the others have
+            ended).
     """
+    if report_only:
+        jobs = [job for job in jobs if job.finished]
     for job in jobs:
         _check(job)
+    if not report_only:
+        _check_stores(jobs)
     waiting = [job for job in jobs if not job.finished]
-    if waiting:
-        _check_stores([job for job in jobs if job.finished])
     failures: list[tuple[Job, tuple[str, str]]] = []
 
     def tell(job: Job, failure: tuple[str, str] | None) -> None:
@@ -116,22 +124,28 @@ def _check(job: Job) -> None:
         )
 
 
-def _check_stores(finished: Sequence[Job]) -> None:
-    """Refuse to add to runs that were made from other images than the stores hold now."""
-    digests: dict[Path, str] = {}
-    for job in finished:
-        run = RunFolder(job.folder)
-        known = run.store_digests()
+def _check_stores(jobs: Sequence[Job]) -> None:
+    """Refuse runs that were made from other images than the stores hold now, or split otherwise.
+
+    A store that is not there has not changed: a run that needs it says so itself.
+    """
+    opened: dict[Path, SiteStore] = {}
+    seen: dict[tuple[Path, int, int], SiteStore] = {}
+    for job in jobs:
+        run, data = RunFolder(job.folder), job.config.data
+        if not run.environment.exists():
+            continue
+        stores: dict[str, SiteStore] = {}
         for site in job.config.sites:
-            if site.store is None:
+            if site.store is None or not site.store.exists():
                 continue
-            if site.store not in digests:
-                digests[site.store] = SiteStore.open(site.store).splits.cases_digest
-            if site.name in known and known[site.name] != digests[site.store]:
-                raise FlamesError(
-                    f"{site.store} changed since {run.path} was made",
-                    "bring back the store as it was, or name a new --out",
-                )
+            if site.store not in opened:
+                opened[site.store] = SiteStore.open(site.store)
+            key = (site.store, data.folds, data.fold)
+            if key not in seen:
+                seen[key] = in_fold(opened[site.store], data.folds, data.fold)
+            stores[site.name] = seen[key]
+        check_unchanged(run, stores)
 
 
 def _run(job: Job, on_event: OnEvent, keep_state: bool) -> tuple[str, str] | None:

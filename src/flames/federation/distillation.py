@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from flames.config import ModelConfig, ModelName, RunConfig, TrainingConfig, load_config
+from flames.data.folds import in_fold
 from flames.data.slices import Slices, load_slices
 from flames.data.store import SiteStore, Split
 from flames.data.synthetic.hospitals import HOSPITALS
 from flames.data.synthetic.stores import make_store
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
+from flames.federation.environment import check_unchanged
 from flames.federation.evaluation import as_in_run
 from flames.federation.study import claim, load_record, load_scores
 from flames.inference.cost import cost, parameters
@@ -31,10 +33,7 @@ from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import Precision, choose_precision
 from flames.models.student import tell
-from flames.models.weights import (
-    model_arrays,
-    save_arrays,
-)
+from flames.models.weights import model_arrays, save_arrays
 from flames.runs import RunFolder, load_csv, save_csv
 from flames.strategies.mixture import leads
 from flames.training.distillation import Lesson, as_the_teacher_sees, teaching_batches
@@ -115,8 +114,8 @@ def distil(
         on_progress: Called as it goes on.
 
     Raises:
-        FlamesError: The run has no modality models, a teacher has no images, a student is too
-            large, or ``out`` holds another study, such as one of the sites' stores as they were.
+        FlamesError: The run has no modality models, a store changed since the run was made from
+            it, a teacher has no images, a student is too large, or ``out`` holds another study.
     """
     load_record(out / RECORD, beside=BESIDE)
     room = open_classroom(run, stores, out, options)
@@ -183,10 +182,11 @@ def open_classroom(
                 "add --store with one, or name a single --modality",
             )
     sites = {
-        site.name: as_in_run(store, folder, config)
+        site.name: in_fold(store, config.data.folds, config.data.fold)
         for site in config.sites
         if site.store is not None and (store := SiteStore.open(site.store)).modality in teachers
     }
+    check_unchanged(folder, sites)
     here = bool(sites)
     if not here:  # a consortium's run: its sites keep their stores to themselves
         sites = {s.site: s for mine in server.values() for s in mine if s.split("test")}

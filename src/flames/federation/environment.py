@@ -1,4 +1,4 @@
-"""What a run ran on: versions, processor, commit and the digests of its stores."""
+"""What a run ran on: versions, processor, commit, and its stores with their splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import flames
-from flames.data.store import SiteStore
+from flames.data.store import SPLITS, SiteStore
+from flames.errors import FlamesError
+from flames.runs import RunFolder
 
 PACKAGES = ("torch", "monai", "numpy", "scipy", "safetensors", "nibabel")
 
@@ -34,6 +36,43 @@ def describe_environment(stores: Mapping[str, SiteStore]) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "stores": {name: store.splits.cases_digest for name, store in stores.items()},
     }
+
+
+def sides_of(store: SiteStore) -> dict[str, list[str]]:
+    """Return the case ids of each side of a store's split, as ``splits.json`` names them."""
+    return {side: [case.case_id for case in store.split(side)] for side in SPLITS}
+
+
+def check_unchanged(run: RunFolder, stores: Mapping[str, SiteStore]) -> None:
+    """Refuse stores that do not hold the cases, or not the split, that a run was made from.
+
+    The digest of a store says nothing of its split, and a case that changed sides may be tested on
+    by a model that was trained on it. What the run did not record is not compared.
+
+    Args:
+        run: A run that was begun or finished.
+        stores: By the name of the site in the run, with the split of the run's fold.
+
+    Raises:
+        FlamesError: A store changed, or a record of the run cannot be read.
+    """
+    digests, splits = run.store_digests(), run.load_splits()
+    remedy = f"bring back the store as it was, or make the run anew; {run.splits} names its cases"
+    for name, store in stores.items():
+        if digests.get(name, store.splits.cases_digest) != store.splits.cases_digest:
+            raise FlamesError(f"{store.path} changed since {run.path} was made", remedy)
+        if name in splits and (moved := _moved(splits[name], sides_of(store))):
+            raise FlamesError(
+                f"{store.path} was split anew since {run.path} was made: {moved} of its cases are "
+                "on another side",
+                remedy,
+            )
+
+
+def _moved(before: Mapping[str, set[str]], now: Mapping[str, list[str]]) -> int:
+    """Return how many cases are on another side than they were, or on none."""
+    sides = [{case: side for side, cases in of.items() for case in cases} for of in (before, now)]
+    return sum(sides[0].get(case) != sides[1].get(case) for case in sides[0] | sides[1])
 
 
 def _commit() -> str | None:

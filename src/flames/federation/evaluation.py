@@ -10,6 +10,7 @@ from flames.config import RunConfig, load_config
 from flames.data.folds import in_fold
 from flames.data.store import SPLITS, SiteStore, Split
 from flames.errors import FlamesError, nearest
+from flames.federation.environment import check_unchanged
 from flames.files import save_json
 from flames.inference.score import ScoreOptions, load_model, score_store
 from flames.metrics.tables import summary_tables
@@ -31,8 +32,8 @@ def evaluate_run(
         split: A side of the split, or ``all`` for a store that nobody trained on.
 
     Raises:
-        FlamesError: There is no such run, model, split or store, two stores are of one site, or
-            ``out`` is not an empty folder.
+        FlamesError: There is no such run, model, split or store, two stores are of one site, one
+            changed since the run was made from it, or ``out`` is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FlamesError(f"{out} is not an empty folder", "name a new --out")
@@ -77,7 +78,8 @@ def open_stores(sites: Sequence[Path], run: RunFolder, config: RunConfig) -> lis
     cases may have been trained on.
 
     Raises:
-        FlamesError: There is no such store, or two have one site name.
+        FlamesError: There is no such store, one changed since the run was made from it, or two
+            have one site name.
     """
     found: dict[str, SiteStore] = {}
     for store in map(SiteStore.open, sites):
@@ -92,9 +94,34 @@ def open_stores(sites: Sequence[Path], run: RunFolder, config: RunConfig) -> lis
 
 
 def as_in_run(store: SiteStore, run: RunFolder, config: RunConfig) -> SiteStore:
-    """Return a store with the split that a run saw it with; one that took no part with its own."""
-    took_part = store.splits.cases_digest in run.store_digests().values()
-    return in_fold(store, config.data.folds if took_part else 0, config.data.fold)
+    """Return a store with the split that a run saw it with; one that took no part with its own.
+
+    Raises:
+        FlamesError: It took part, and was split anew or prepared again with other cases since: its
+            test cases may be among those that the run was trained on.
+    """
+    names = names_in_run(store, run)
+    if names:
+        seen = in_fold(store, config.data.folds, config.data.fold)
+        check_unchanged(run, dict.fromkeys(names, seen))
+        return seen
+    known = run.load_splits().get(store.site, {})
+    again = sorted((known.get("train", set()) | known.get("val", set())) & set(store.splits.test))
+    if again:
+        raise FlamesError(
+            f"{store.path} is not the store of site {store.site!r} that {run.path} was made from, "
+            f"and {len(again)} of its test cases, such as {again[0]!r}, have the names of cases "
+            "that the run was trained on",
+            "bring back the store as it was, or prepare another hospital's images under a name "
+            "of its own",
+        )
+    return store
+
+
+def names_in_run(store: SiteStore, run: RunFolder) -> list[str]:
+    """Return the names of the sites that brought a store's cases into a run, however split."""
+    digest = store.splits.cases_digest
+    return [name for name, known in run.store_digests().items() if known == digest]
 
 
 def score_options(config: RunConfig, side: Split) -> ScoreOptions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -27,7 +26,7 @@ from flames.federation.beginning import first_weights, make_strategy
 from flames.federation.budget import Member
 from flames.federation.client import Client
 from flames.federation.crew import Crew, InTurn, SideBySide, make_clients
-from flames.federation.environment import describe_environment
+from flames.federation.environment import check_unchanged, describe_environment, sides_of
 from flames.federation.exchange import Reply, Task, UpdateSetAside
 from flames.federation.network.tasks import encode_task, encode_update
 from flames.federation.outcome import save_models, score_run
@@ -227,23 +226,11 @@ def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resu
         )
     else:
         save_text(run.config, dump_config(config))
-    environment = describe_environment(stores)
-    if run.environment.exists():
-        known = json.loads(run.environment.read_text(encoding="utf-8"))
-        if known["stores"] != environment["stores"]:
-            raise FlamesError(
-                f"a store changed since {run.path} was started", "start a new run with a new --out"
-            )
-    else:
-        save_json(run.environment, environment)
+    check_unchanged(run, stores)
+    if not run.environment.exists():
+        save_json(run.environment, describe_environment(stores))
     if not run.splits.exists():
-        save_json(
-            run.splits,
-            {
-                name: {side: [case.case_id for case in store.split(side)] for side in SPLITS}
-                for name, store in stores.items()
-            },
-        )
+        save_json(run.splits, {name: sides_of(store) for name, store in stores.items()})
 
 
 def _local_steps(config: RunConfig, client: Client) -> int:

@@ -171,9 +171,9 @@ def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
     """Return the comparison of finished runs.
 
     Raises:
-        FlamesError: A run is not finished, the runs were not made from the same stores or not
-            scored on the same cases, no seed has all of its folds, or the reference is none of
-            their strategies.
+        FlamesError: A run is not finished, the runs were not made from the same stores and splits
+            or not scored on the same cases, no seed has all of its folds, or the reference is none
+            of their strategies.
     """
     found: dict[str, list[Records]] = {}
     if not runs:
@@ -200,14 +200,8 @@ def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
     if reference not in found:
         raise FlamesError(f"no run of the reference {reference!r}", nearest(reference, found))
     comparison = Comparison(found, reference, _resamples(next(iter(found.values()))[0]))
+    _check_same_cases([records for every in found.values() for records in every])
     for name, every in found.items():
-        for records in every:
-            stores = records.environment.get("stores")
-            if stores != comparison.first.environment.get("stores"):
-                raise FlamesError(
-                    f"a store changed between {comparison.first.run.path} and {records.run.path}",
-                    "compare runs on the same images: start anew with a new --out",
-                )
         for table, of_seed in zip(comparison.tables[name], by_seed(every).values(), strict=True):
             if groups_by_site(table) != comparison.groups:
                 raise FlamesError(
@@ -216,6 +210,27 @@ def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
                     "compare runs of one federation only",
                 )
     return comparison
+
+
+def _check_same_cases(runs: Sequence[Records]) -> None:
+    """Refuse runs that were not made from the same stores, or not with the same split of a fold."""
+    said = "compare runs on the same images: start anew with a new --out"
+    digests = runs[0].run.store_digests()
+    firsts: dict[int, tuple[Records, dict[str, dict[str, set[str]]]]] = {}
+    for records in runs:
+        if records.run.store_digests() != digests:
+            raise FlamesError(
+                f"a store changed between {runs[0].run.path} and {records.run.path}", said
+            )
+        splits = records.run.load_splits()
+        first, known = firsts.setdefault(_fold(records), (records, splits))
+        for site in sorted(known.keys() & splits.keys()):
+            if known[site] != splits[site]:
+                raise FlamesError(
+                    f"the store of {site} was split anew between {first.run.path} and "
+                    f"{records.run.path}",
+                    said,
+                )
 
 
 def _whole(runs: list[Records]) -> list[Records]:
@@ -231,6 +246,10 @@ def _whole(runs: list[Records]) -> list[Records]:
 def folds_of(records: Records) -> int:
     """Return how many folds a run is one of; 0 without cross-validation."""
     return int((records.config.get("data") or {}).get("folds", 0))
+
+
+def _fold(records: Records) -> int:
+    return int((records.config.get("data") or {}).get("fold", 0))
 
 
 def _resamples(records: Records) -> int:
