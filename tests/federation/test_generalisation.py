@@ -115,6 +115,12 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     again = score_generalisation(config, site_stores, parts, seeds=1, out=tmp_path)
     assert again == rows
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "scores").iterdir()} == kept
+    empty, cut = sorted(kept)[:2]
+    whole = {path: path.read_bytes() for path in kept}
+    empty.write_bytes(b"")
+    cut.write_bytes(b"".join(whole[cut].splitlines(keepends=True)[:3]))
+    assert score_generalisation(config, site_stores, parts, seeds=1, out=tmp_path) == rows
+    assert {path: path.read_bytes() for path in kept} == whole
 
     path = write_generalisation(tmp_path, name="test", config_text="", made_up=True)
     page = path.read_text(encoding="utf-8")

@@ -53,11 +53,31 @@ def test_the_same_request_continues_and_measures_nothing_twice(finished, site_st
     kept = sorted((out / "shifts").iterdir())
     assert len(kept) == 2
     kept[1].unlink()
-    marked = kept[0].read_text(encoding="utf-8").replace(",none,", ",NONE,")
+    marked = kept[0].read_text(encoding="utf-8").replace("MR,organ,", "MR,ORGAN,")
     kept[0].write_text(marked, encoding="utf-8")
     again = evaluate_shifts(finished.path, sites, out, model=None, split="val")
-    assert any(row["shift"] == "NONE" for row in again)
-    assert [row | {"shift": row["shift"].lower()} for row in again] == rows
+    assert any(row["organ"] == "ORGAN" for row in again)
+    assert [row | {"organ": row["organ"].lower()} for row in again] == rows
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: lines[:0],
+        lambda lines: lines[:4],
+        lambda lines: [line.replace("strong", "mild") for line in lines],
+        lambda lines: [lines[0].replace("dice", "iou"), *lines[1:]],
+    ],
+)
+def test_damaged_scores_are_measured_again(finished, site_stores, tmp_path, damage):
+    sites = [site_stores["us-b"].path]
+    rows = evaluate_shifts(finished.path, sites, tmp_path / "out", model=None, split="val")
+    (kept,) = (tmp_path / "out" / "shifts").iterdir()
+    whole = kept.read_text(encoding="utf-8")
+    kept.write_text("".join(damage(whole.splitlines(keepends=True))), encoding="utf-8")
+    again = evaluate_shifts(finished.path, sites, tmp_path / "out", model=None, split="val")
+    assert again == rows
+    assert kept.read_text(encoding="utf-8") == whole
 
 
 def test_a_folder_of_another_request_is_refused_and_left_alone(finished, site_stores, tmp_path):

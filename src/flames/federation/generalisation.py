@@ -12,6 +12,7 @@ from flames.data.store import SiteStore
 from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
 from flames.federation.simulation import make_strategy
+from flames.federation.study import load_scores
 from flames.files import save_json
 from flames.inference.score import ScoreOptions, load_model, score_store
 from flames.models.precision import choose_precision
@@ -135,9 +136,10 @@ def score_generalisation(
 ) -> list[dict[str, Any]]:
     """Score every model where it was not trained; return and save the rows, ``out/cases.csv``.
 
-    A model's scores on a site are kept in ``out/scores`` and not measured again. Each row has a
-    ``claim`` beside the columns of a run's ``cases.csv``, the part that was left out, its kinds,
-    and the seed. Rows of ``alone`` are those of one site's model on another site.
+    A model's scores on a site are kept in ``out/scores`` and measured again only where the file is
+    damaged. Each row has a ``claim`` beside the columns of a run's ``cases.csv``, the part that was
+    left out, its kinds, and the seed. Rows of ``alone`` are those of one site's model on another
+    site.
     """
     wanted = []
     for seed in range(config.seed, config.seed + seeds):
@@ -168,8 +170,10 @@ def score_generalisation(
     for done, (claim, part, site, seed, path) in enumerate(wanted):
         on_progress(f"{claim} of {part.name} on {site}", done, len(wanted))
         kept = out / "scores" / f"{claim}-{part.name}-{site}-{seed}.csv"
-        if not kept.exists():
+        scores = load_scores(kept, stores[site])
+        if scores is None:
             save_csv(kept, _score(path, stores[site], site, config))
+            scores = load_csv(kept)
         note = {
             "claim": claim,
             "left_out": part.name,
@@ -177,7 +181,7 @@ def score_generalisation(
             "trained_on": " ".join(part.rest),
             "seed": str(seed),
         }
-        rows += [note | row for row in load_csv(kept)]
+        rows += [note | row for row in scores]
     save_csv(out / "cases.csv", rows)
     return rows
 

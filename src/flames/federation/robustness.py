@@ -11,10 +11,10 @@ from flames.config import RunConfig
 from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
 from flames.federation.evaluation import model_path, open_run, open_stores, score_options
-from flames.federation.study import load_record
+from flames.federation.study import load_record, load_scores
 from flames.files import save_json
 from flames.inference.score import ScoreOptions, check_suits, load_model
-from flames.inference.shifts import score_shifts
+from flames.inference.shifts import CONDITIONS, score_shifts
 from flames.models.precision import choose_precision
 from flames.runs import load_csv, save_csv
 
@@ -26,6 +26,7 @@ OTHER = {
     "options": "other options",
 }
 """What a folder's claim holds, and how a difference in it is told."""
+EACH = tuple({"shift": shift, "strength": strength} for shift, strength in CONDITIONS)
 
 
 def evaluate_shifts(
@@ -39,8 +40,8 @@ def evaluate_shifts(
 ) -> list[dict[str, Any]]:
     """Return a row a case and shift for one of a run's models on each store; save ``shifts.csv``.
 
-    A store's rows are kept in ``out/shifts`` and not measured again; ``out/shifts.json`` says what
-    they are of, and the same request continues.
+    A store's rows are kept in ``out/shifts`` and measured again only where the file is damaged;
+    ``out/shifts.json`` says what they are of, and the same request continues.
 
     Raises:
         FlamesError: There is no such run, model, store or side of the split, two stores are of one
@@ -62,12 +63,14 @@ def evaluate_shifts(
     for done, (store, file) in enumerate(pairs):
         on_progress(store.site, done, len(pairs))
         kept = out / "shifts" / f"{_name(file)}-{store.site}-{split}.csv"
-        if not kept.exists():
+        scores = load_scores(kept, store, split=options.split, each=EACH, beside=("model",))
+        if scores is None:
             found = score_shifts(
                 models[file], store, site=store.site, precision=precision, options=options
             )
             save_csv(kept, list(found))
-        rows += load_csv(kept)
+            scores = load_csv(kept)
+        rows += scores
     save_csv(out / "shifts.csv", rows)
     return rows
 

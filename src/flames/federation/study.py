@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flames.data.store import SiteStore
+from flames.data.store import SiteStore, Split
 from flames.errors import FlamesError
 from flames.files import save_json
 from flames.metrics.tables import number
@@ -68,21 +68,39 @@ def load_record(record: Path, *, beside: Collection[str] = ()) -> dict[str, Any]
     return found
 
 
-def load_scores(path: Path, store: SiteStore) -> list[dict[str, str]] | None:
-    """Return kept scores of a store's test cases; None where they must be made again.
+def load_scores(
+    path: Path,
+    store: SiteStore,
+    *,
+    split: Split = "test",
+    each: Sequence[Mapping[str, str]] = ({},),
+    beside: Collection[str] = (),
+) -> list[dict[str, str]] | None:
+    """Return kept scores of a store's cases; None where they must be made again.
 
     That is where the file is missing, empty or damaged, or holds other cases.
+
+    Args:
+        path: The kept scores.
+        store: Whose cases were scored.
+        split: Side of the split that was scored.
+        each: What the rows of every case say besides, in turn; one row a case as it is.
+        beside: Columns that are needed besides `COLUMNS`.
     """
+    needed = COLUMNS.union(beside, *each)
     try:
         rows = load_csv(path)
         for row in rows:
-            if not row.keys() >= COLUMNS or None in row or None in row.values():
+            if not row.keys() >= needed or None in row or None in row.values():
                 return None
             number(row["dice"])
     except (OSError, ValueError, csv.Error):
         return None
-    wanted = [case.case_id for case in store.split("test")]
-    return rows if [row["case_id"] for row in rows] == wanted else None
+    wanted = [
+        {"case_id": case.case_id} | dict(said) for case in store.split(split) for said in each
+    ]
+    found = [{key: row[key] for key in {"case_id"}.union(*each)} for row in rows]
+    return rows if found == wanted else None
 
 
 def _differences(found: Mapping[str, Any], mine: Mapping[str, Any]) -> Iterator[str]:

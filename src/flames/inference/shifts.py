@@ -95,6 +95,8 @@ SHIFTS: dict[str, tuple[Shift, tuple[float, float]]] = {
 }
 """Shifts by name, each with its mild and its strong amount: factor, power, share of the window,
 pixels, pixels a block, share, and share of each side that is left."""
+CONDITIONS = ((NONE, ""), *((shift, strength) for shift in SHIFTS for strength in STRENGTHS))
+"""Shift and strength of every row of a case, in their order."""
 
 
 def shifted_slices(
@@ -137,9 +139,8 @@ def score_shifts(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row a case and shift: Dice and presence of ``model`` under it."""
     tell(model.network, store.modality)
-    every = [(NONE, "")] + [(shift, strength) for shift in SHIFTS for strength in STRENGTHS]
     for case in store.split(options.split):
-        for shift, strength in every:
+        for shift, strength in CONDITIONS:
             slices, labels = shifted_slices(store, case, shift, strength)
             probs, presence = predict_slices(
                 model.network,
