@@ -1,21 +1,26 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from flames.cli.main import app
 from flames.config import ModelConfig, TrainingConfig
 from flames.data.slices import load_slices
 from flames.errors import FlamesError
 from flames.federation import adaptation
 from flames.federation.adaptation import AdaptOptions, adapt, chosen_cases, only_cases, points
+from flames.federation.simulation import simulate
 from flames.inference.score import load_model
 from flames.models import make_model
 from flames.models.precision import choose_precision
 from flames.models.student import Told
 from flames.models.weights import load_arrays, model_arrays, save_arrays
 from flames.reports.adaptation import curve_rows, sentence, write_adaptation
+from flames.reports.words import TOOK_PART
 from flames.runs import load_csv
 
 SMALL = TrainingConfig(batch_size=2, learning_rate=0.01, precision="float32")
@@ -155,10 +160,51 @@ def test_a_model_of_another_modality_is_refused(finished, site_stores, tmp_path)
 
 def test_a_store_without_a_side_of_the_split_is_refused(finished, write_store, tmp_path):
     for name, counts in {"train": (0, 2, 3), "test": (4, 2, 0)}.items():
-        store = write_store(tmp_path / name, site="us-a", counts=counts)
+        store = write_store(tmp_path / name, site="us-new", counts=counts)
         with pytest.raises(FlamesError, match=f"has no {name} case"):
             adapt(finished.path, store, tmp_path / "out", options())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def third_fold(make_config, tmp_path_factory):
+    """Return a run of one site's third fold."""
+    config = make_config("us-b", rounds=1, data={"folds": 3, "fold": 2})
+    return simulate(config, tmp_path_factory.mktemp("fold") / "run")
+
+
+def test_a_site_of_the_run_is_scored_on_what_the_run_did_not_train_on(
+    third_fold, site_stores, write_store, tmp_path
+):
+    store = site_stores["us-b"]
+    known = {name: set(cases) for name, cases in third_fold.load_splits()["us-b"].items()}
+    assert set(store.splits.test) & known["train"]
+    for n, model in enumerate((third_fold.path, third_fold.server_model("US"))):
+        out = tmp_path / str(n)
+        rows = adapt(model, store, out, options(cases=(0,), steps=1))
+        assert {row["case_id"] for row in rows} == known["test"]
+        assert {row["took_part"] for row in rows} == {1}
+        assert TOOK_PART in write_adaptation(out, made_up=True).read_text(encoding="utf-8")
+    given = ["--cases", "0", "--steps", "1", "--batch-size", "2", "--threads", "1", "--quiet"]
+    told = CliRunner().invoke(
+        app,
+        ["adapt", str(third_fold.path), "--site", str(store.path), "--out", str(tmp_path / "cli"),
+         *given],
+    )  # fmt: skip
+    assert told.exit_code == 0
+    assert "warning: The site took part in the run" in told.stderr
+    other = write_store(tmp_path / "us-x", site="us-x", seed=9)
+    rows = adapt(third_fold.path, other, tmp_path / "other", options(cases=(0,), steps=1))
+    assert {row["took_part"] for row in rows} == {0}
+    page = write_adaptation(tmp_path / "other", made_up=True).read_text(encoding="utf-8")
+    assert TOOK_PART not in page
+
+
+def test_a_site_of_the_run_that_was_split_anew_is_refused(third_fold, site_stores, tmp_path):
+    splits = site_stores["us-b"].splits.model_copy(update={"seed": 77})
+    with pytest.raises(FlamesError, match="us-b was split anew since"):
+        adapt(third_fold.path, replace(site_stores["us-b"], splits=splits), tmp_path, options())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_in_place_of_the_folder_is_told(finished, site_stores, tmp_path):

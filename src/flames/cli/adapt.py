@@ -43,8 +43,9 @@ def adapt(
     from flames.data.store import SiteStore
     from flames.federation.adaptation import AdaptOptions
     from flames.federation.adaptation import adapt as run_adapt
-    from flames.reports.adaptation import curve_rows, write_adaptation
+    from flames.reports.adaptation import curve_rows, took_part, write_adaptation
     from flames.reports.numbers import decimal
+    from flames.reports.words import TOOK_PART
 
     console = Console(markup=False)
     if threads:
@@ -62,6 +63,8 @@ def adapt(
     with steps_bar(console, quiet=quiet) as show:
         rows = run_adapt(model, store, out, options, on_progress=show)
     path = write_adaptation(out, made_up=store.info.made_up)
+    if took_part(rows):
+        typer.echo(f"warning: {TOOK_PART}", err=True)
     lines = [
         [str(row["cases"]), decimal(row["model_dice"]), decimal(row["nothing_dice"])]
         for row in curve_rows(rows)

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from flames.config import ModelConfig, TrainingConfig
+from flames.config import ModelConfig, TrainingConfig, load_config
 from flames.data.batches import training_batches
 from flames.data.blocks import block_batches, load_blocks
 from flames.data.slices import Slices, load_slices
 from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
+from flames.federation.evaluation import as_in_run, names_in_run
 from flames.federation.study import claim, load_scores
 from flames.inference.predict import validate
 from flames.inference.predict_volumes import validate_blocks
@@ -109,7 +110,8 @@ def adapt(
     and with the presence threshold that suits the labelled cases themselves.
     Both starts have the same cases, batches and steps. Scores are on the site's test cases and kept
     in ``out/scores``; adapted models in ``out/models``. A point whose score or model is missing,
-    or whose score is damaged, is made again.
+    or whose score is damaged, is made again. A site that took part in the model's own run is split
+    as the run saw it, and each row says so: such a curve is none of a hospital that joins.
 
     Args:
         model: A model file, or a run folder, whose server model of the site's modality is taken.
@@ -119,9 +121,14 @@ def adapt(
         on_progress: Called before each point.
 
     Raises:
-        FlamesError: The model does not suit the store, or ``out`` holds another study.
+        FlamesError: The model does not suit the store, the store changed since the model's run
+            was made from it, or ``out`` holds another study.
     """
     path = find_model(model, store)
+    run = run_of(path)
+    if run is not None:
+        store = as_in_run(store, run, load_config(run.config))
+    took_part = run is not None and bool(names_in_run(store, run))
     _check(path, store, options)
     _claim(out, path, store, options)
     every = len(store.split("train"))
@@ -139,7 +146,8 @@ def adapt(
                 _save(adapted, trained, path, store, point)
             save_csv(kept, _score(trained, store, options))
             scores = load_csv(kept)
-        note = {"start": point.start, "cases": point.cases, "seed": point.seed, "all": every}
+        note = {"start": point.start, "cases": point.cases, "seed": point.seed, "all": every,
+                "took_part": int(took_part)}  # fmt: skip
         rows += [note | row for row in scores]
     save_csv(out / "cases.csv", rows)
     return rows
@@ -176,6 +184,12 @@ def find_model(model: Path, store: SiteStore) -> Path:
             "name a file such as RUN/models/US.safetensors",
         )
     return path
+
+
+def run_of(model: Path) -> RunFolder | None:
+    """Return the run whose folder a model file lies in; None for a file of its own."""
+    run = RunFolder(model.resolve().parent.parent)
+    return run if run.config.exists() else None
 
 
 def chosen_cases(store: SiteStore, number: int, seed: int) -> tuple[str, ...]:

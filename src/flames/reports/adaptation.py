@@ -14,7 +14,7 @@ from flames.reports.compare.tables import p_text, rounded
 from flames.reports.numbers import DASH, estimate, signed
 from flames.reports.page import Figure, Page, PageSection, PageTable, write_page
 from flames.reports.svg import Line, line_chart, swatch
-from flames.reports.words import FEW
+from flames.reports.words import FEW, TOOK_PART
 from flames.runs import load_csv, save_csv
 
 Row = Mapping[str, Any]
@@ -52,6 +52,7 @@ def write_adaptation(out: Path, *, made_up: bool) -> Path:
             )
         ],
         limits=[
+            *([TOOK_PART] if took_part(rows) else []),
             FEW,
             "No labelled case is set aside to choose a round by: the last weights are kept.",
             "Which cases are labelled first is chance: several seeds say how much it matters.",
@@ -59,6 +60,11 @@ def write_adaptation(out: Path, *, made_up: bool) -> Path:
         made_up=made_up,
     )
     return write_page(out / "report.html", page)
+
+
+def took_part(rows: Sequence[Row]) -> bool:
+    """Return whether the site took part in the run that the model is from."""
+    return any(int(row.get("took_part") or 0) for row in rows)
 
 
 def curve_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -10,6 +10,10 @@ FEW = (
     "one of them has no interval, nor has a mean over sites with such a one; a difference of "
     f"fewer than {FEWEST} has none, and no p-value."
 )
+TOOK_PART = (
+    "The site took part in the run that the model is from, which was trained on its training "
+    "cases: this says nothing of a hospital that joins."
+)
 STRATEGIES = {
     "flames": (
         "Hospitals that use the same imaging modality share what their models learned, across "
