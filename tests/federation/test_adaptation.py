@@ -21,7 +21,7 @@ from flames.models.student import Told
 from flames.models.weights import load_arrays, model_arrays, save_arrays
 from flames.reports.adaptation import curve_rows, sentence, write_adaptation
 from flames.reports.words import TOOK_PART
-from flames.runs import load_csv
+from flames.runs import load_csv, save_csv
 
 SMALL = TrainingConfig(batch_size=2, learning_rate=0.01, precision="float32")
 
@@ -232,14 +232,37 @@ def test_the_curve_by_hand():
     assert curve[5]["minus_nothing"] == pytest.approx(0.3)
     assert curve[5]["minus_all"] == pytest.approx(0.05)
     assert curve[0]["minus_all"] == pytest.approx(-0.15)
-    assert "with 5 labelled cases, at least as good" in sentence(list(curve.values()))
+    assert "with 5 labelled cases, 0.050 above" in sentence(list(curve.values()))
     worse = [row | {"model_dice": 0.1} for row in curve.values()]
     assert sentence(worse).startswith("With none of these numbers")
 
 
-def curve_of(*levels):
-    return [{"cases": n, "model_dice": model, "nothing_dice": nothing}
-            for n, model, nothing in levels]  # fmt: skip
+def curve_of(*levels, reach=None):
+    goal = levels[-1][2]
+    return [
+        {"cases": n, "model_dice": model, "nothing_dice": nothing, "minus_all": model - goal,
+         "minus_all_low": None if reach is None else model - goal - reach,
+         "minus_all_high": None if reach is None else model - goal + reach}
+        for n, model, nothing in levels
+    ]  # fmt: skip
+
+
+def test_what_is_said_of_a_curve_is_what_its_interval_allows():
+    levels = (0, 0.3, None), (5, 0.508, 0.3), (9, 0.6, 0.5)
+    said = sentence(curve_of(*levels, reach=0.033))
+    assert "with 5 labelled cases, 0.008 [−0.025, 0.041] above training from nothing" in said
+    assert said.endswith("with all 9 in Dice: the interval allows a loss of 0.025.")
+    assert sentence(curve_of(*levels, reach=0.002)).endswith("in Dice: by the whole interval.")
+    assert "too few patients for an interval" in sentence(curve_of(*levels))
+    below = sentence(curve_of((0, 0.3, None), (9, 0.47, 0.5), reach=0.044))
+    assert below.endswith("with all 9; nearest with 9: −0.030 [−0.074, +0.014].")
+
+
+def test_the_p_of_a_curve_says_of_what_it_is(tmp_path):
+    rows = [*scores("model", 0, 0.3), *scores("model", 9, 0.6), *scores("nothing", 9, 0.45)]
+    save_csv(tmp_path / "cases.csv", [row | {"modality": "US", "organ": "o"} for row in rows])
+    page = write_adaptation(tmp_path, made_up=True).read_text(encoding="utf-8")
+    assert "p of minus all, uncorrected" in page
 
 
 def test_two_that_find_nothing_are_not_called_good():
@@ -247,6 +270,6 @@ def test_two_that_find_nothing_are_not_called_good():
     assert sentence(nothing).startswith("Neither the federation’s model")
     assert "nothing with all 3 finds a tumour" in sentence(nothing)
     late = curve_of((0, 0.0, None), (2, 0.1, 0.0), (3, 0.2, 0.0))
-    assert "with 2 labelled cases, at least as good" in sentence(late)
+    assert "with 2 labelled cases, 0.100 above" in sentence(late)
     only = curve_of((0, 0.0, None), (3, 0.0, 0.2))
     assert sentence(only).startswith("With none of these numbers")

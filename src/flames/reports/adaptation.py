@@ -11,7 +11,7 @@ from flames.metrics.comparison import MEAN, Values, by_repetition, paired_rows, 
 from flames.metrics.tables import groups_by_site, number
 from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import p_text, rounded
-from flames.reports.numbers import DASH, estimate, signed
+from flames.reports.numbers import DASH, decimal, estimate, signed
 from flames.reports.page import Figure, Page, PageSection, PageTable, write_page
 from flames.reports.svg import Line, line_chart, swatch
 from flames.reports.words import FEW, TOOK_PART
@@ -109,9 +109,11 @@ def curve_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def sentence(curve: Sequence[Row]) -> str:
-    """Return in words how many labelled cases are worth all of them.
+    """Return in words from how many labelled cases on the model's Dice is not below the goal's.
 
-    A Dice that a table shows as 0.000 is worth nothing, whatever it is compared with.
+    The goal is training from nothing with all cases. What decides whether the model may be worse is
+    not that its mean is above, but how far the interval of the difference reaches down: it is said
+    too. A Dice that a table shows as 0.000 is worth nothing, whatever it is compared with.
     """
     goal = curve[-1]["nothing_dice"]
     best = [row for row in curve if row["model_dice"] is not None and goal is not None]
@@ -121,17 +123,37 @@ def sentence(curve: Sequence[Row]) -> str:
             "Neither the federation’s model, with any of these numbers of cases, nor training from "
             f"nothing with all {curve[-1]['cases']} finds a tumour."
         )
-    reached = next((row["cases"] for row in found if row["model_dice"] >= goal), None)
+    reached = next((row for row in found if row["model_dice"] >= goal), None)
     if reached is None:
+        nearest = max(found, key=lambda row: row["model_dice"], default=None)
         return (
             "With none of these numbers of cases does the federation’s model reach what training "
-            f"from nothing reaches with all {curve[-1]['cases']}."
+            f"from nothing reaches with all {curve[-1]['cases']}"
+            + (
+                f"; nearest with {nearest['cases']}: {signed(_to_all(nearest))}."
+                if nearest
+                else "."
+            )
         )
-    what = "without a single labelled case" if reached == 0 else f"with {reached} labelled cases"
+    number = reached["cases"]
+    what = "without a single labelled case" if number == 0 else f"with {number} labelled cases"
     return (
-        f"The federation’s model is, {what}, at least as good as training from nothing with all "
-        f"{curve[-1]['cases']}."
+        f"The federation’s model is, {what}, {estimate(_to_all(reached))} above training from "
+        f"nothing with all {curve[-1]['cases']} in Dice: {_allowed(reached['minus_all_low'])}."
     )
+
+
+def _to_all(row: Row) -> Row:
+    """Return the difference to training from nothing with all cases, with its interval."""
+    keys = {"mean": "minus_all", "low": "minus_all_low", "high": "minus_all_high"}
+    return {name: row[key] for name, key in keys.items()}
+
+
+def _allowed(low: float | None) -> str:
+    """Return in words how far below nothing's Dice the model may be, by the interval's low end."""
+    if low is None:
+        return "too few patients for an interval, so it may also be worse"
+    return f"the interval allows a loss of {decimal(-low)}" if low < 0 else "by the whole interval"
 
 
 def _values(rows: Sequence[Row], start: str, n: int) -> Values:
@@ -145,7 +167,7 @@ def _values(rows: Sequence[Row], start: str, n: int) -> Values:
 
 def _cells(curve: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     head = ["labelled cases", "from the model", "from nothing", "model minus nothing",
-            "minus nothing with all", "p"]  # fmt: skip
+            "minus nothing with all", "p of minus all, uncorrected"]  # fmt: skip
     rows = []
     for row in curve:
         scores = [
