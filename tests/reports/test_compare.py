@@ -89,6 +89,10 @@ def test_a_case_scored_in_one_run_only_is_refused(runs, tmp_path):
     rows = other.load_cases()
     last = (rows[-1]["site"], rows[-1]["case_id"])
     save_csv(other.cases, [row for row in rows if (row["site"], row["case_id"]) != last])
+    summary = other.load_summary()
+    for score in summary["scores"]:
+        score["cases"] -= score["site"] == last[0]
+    save_json(other.summary, summary)
     with pytest.raises(FlamesError, match="other cases"):
         write_comparison(tmp_path / "out", [runs[0], other], reference="flames")
 
@@ -114,6 +118,67 @@ def test_a_run_without_its_cases_is_named(tmp_path):
     run.cases.unlink()
     with pytest.raises(FlamesError, match=r"has no cases\.csv"):
         write_comparison(tmp_path / "out", [run], reference="flames")
+
+
+def cut(lines):
+    return [*lines[:-3], lines[-3][: len(lines[-3]) // 2]]
+
+
+DAMAGED = {
+    "cases.csv": {
+        "no column 'dice'": lambda lines: [lines[0].replace("dice", "DICE"), *lines[1:]],
+        "is cut short": cut,
+        "of the 22 cases of server:CT at ct-kidney": lambda lines: lines[:-12],
+        "for presence_score": lambda lines: [
+            lines[0],
+            *(line.replace(",0.", ",O.") for line in lines[1:]),
+        ],
+    },
+    "calibration.csv": {
+        "no column 'model'": lambda lines: [lines[0].replace("model", "m"), *lines[1:]],
+        "20 bins of server:CT at ct-kidney": lambda lines: lines[:-7],
+        "20 bins of personal:ct-kidney": lambda lines: [
+            line for line in lines if "personal:ct-kidney" not in line
+        ],
+        "nothing is in it": lambda lines: lines[:0],
+    },
+    "rounds.jsonl": {
+        "the run has 5 rounds, and 0 are there": lambda lines: lines[:0],
+        "the run has 5 rounds, and 3 are there": lambda lines: lines[: 3 * (6 + 3)],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [(name, words) for name, found in DAMAGED.items() for words in found]
+)
+def test_a_damaged_file_is_named_with_what_helps(tmp_path, name, words):
+    run = make_run(tmp_path / "run")
+    save_csv(run.calibration, [
+        {"model": model, "site": site, "bin": n, "pixels": 9, "probability": 1.5, "tumour": 2}
+        for model, site in dict.fromkeys((r["model"], r["site"]) for r in run.load_cases())
+        for n in range(20)
+    ])  # fmt: skip
+    write_comparison(tmp_path / "whole", [run], reference="flames")
+    path = run.path / name
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(DAMAGED[name][words](lines)), encoding="utf-8")
+    with pytest.raises(FlamesError, match=re.escape(words)) as error:
+        write_comparison(tmp_path / "out", [run], reference="flames")
+    assert str(path) in error.value.found
+    assert "delete summary.json" in error.value.remedy
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["{}", '{"stores": ', None])
+def test_a_damaged_environment_is_no_changed_store(runs, tmp_path, content):
+    run = make_run(tmp_path / "run", strategy="fedavg")
+    run.environment.unlink()
+    if content is not None:
+        run.environment.write_text(content, encoding="utf-8")
+    with pytest.raises(FlamesError, match=str(run.environment)) as error:
+        write_comparison(tmp_path / "out", [runs[0], run], reference="flames")
+    assert "restore the file" in error.value.remedy
 
 
 def test_runs_of_other_images_are_not_compared(runs, tmp_path):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from flames.errors import FlamesError
 from flames.runs import RUN_SCHEMA, RunFolder
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -95,23 +100,23 @@ def load_records(run: RunFolder) -> Records:
             f"{run.path} is not a run folder: no config.toml, rounds.jsonl or summary.json in it",
             "name the folder that 'flames run' wrote",
         )
-    config_text = run.config.read_text(encoding="utf-8") if run.config.exists() else ""
-    try:
-        records = Records(
-            run=run,
-            config_text=config_text,
-            config=tomllib.loads(config_text),
-            environment=_load_object(run.environment) if run.environment.exists() else {},
-            rounds=[record for record in run.load_rounds() if isinstance(record, dict)],
-            summary=run.load_summary() if run.summary.exists() else {},
-            cases=run.load_cases() if run.cases.exists() else [],
-        )
-    except (ValueError, TypeError) as error:
-        raise FlamesError(
-            f"a record in {run.path} cannot be read: {error}",
-            f"delete {run.summary.name} there and give the run's command again, which writes "
-            "scores and summary anew",
-        ) from error
+    anew = (
+        f"restore the file, or delete {run.summary.name} there and give the run's command again, "
+        "which writes scores and summary anew"
+    )
+    given = "restore the file, or make the run anew with a new --out"
+    config_text = _read(run.config, given, _text, "")
+    records = Records(
+        run=run,
+        config_text=config_text,
+        config=_read(run.config, given, lambda _: tomllib.loads(config_text), {}),
+        environment=_read(run.environment, given, _load_object, {}),
+        rounds=_read(
+            run.rounds, anew, lambda _: [r for r in run.load_rounds() if isinstance(r, dict)], []
+        ),
+        summary=_read(run.summary, anew, lambda _: run.load_summary(), {}),
+        cases=_read(run.cases, anew, lambda _: run.load_cases(), []),
+    )
     version = records.summary.get("schema_version", RUN_SCHEMA)
     if version != RUN_SCHEMA:
         raise FlamesError(
@@ -126,5 +131,19 @@ def modality_of(fields: dict[str, Any]) -> str:
     return str(fields.get("modality") or "?")
 
 
-def _load_object(path: Any) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+def _read(path: Path, remedy: str, load: Callable[[Path], T], missing: T) -> T:
+    """Return what a file holds, or what stands for one that is missing."""
+    if not path.exists():
+        return missing
+    try:
+        return load(path)
+    except (ValueError, TypeError, csv.Error) as error:
+        raise FlamesError(f"{path} cannot be read: {error}", remedy) from error
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _load_object(path: Path) -> dict[str, Any]:
+    return dict(json.loads(_text(path)))

@@ -22,6 +22,7 @@ from flames.metrics.comparison import (
 )
 from flames.metrics.tables import groups_by_site, has_mean
 from flames.reports.records import Records, load_records
+from flames.reports.soundness import check_whole
 from flames.runs import RunFolder
 
 KINDS = ("personal", "server")
@@ -171,9 +172,9 @@ def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
     """Return the comparison of finished runs.
 
     Raises:
-        FlamesError: A run is not finished, the runs were not made from the same stores and splits
-            or not scored on the same cases, no seed has all of its folds, or the reference is none
-            of their strategies.
+        FlamesError: A run is not finished or one of its files is damaged, the runs were not made
+            from the same stores and splits or not scored on the same cases, no seed has all of its
+            folds, or the reference is none of their strategies.
     """
     found: dict[str, list[Records]] = {}
     if not runs:
@@ -189,6 +190,7 @@ def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
                 f"{run.path} is finished, but has {lost}",
                 f"delete {run.summary.name} there and give the command again, which writes both",
             )
+        check_whole(records)
         found.setdefault(str(strategy), []).append(records)
     if len({folds_of(records) for every in found.values() for records in every}) > 1:
         raise FlamesError("the runs have different folds", "compare runs of one --folds only")
@@ -218,6 +220,11 @@ def _check_same_cases(runs: Sequence[Records]) -> None:
     digests = runs[0].run.store_digests()
     firsts: dict[int, tuple[Records, dict[str, dict[str, set[str]]]]] = {}
     for records in runs:
+        if not records.run.environment.exists():
+            raise FlamesError(
+                f"{records.run.environment} is missing, which says what the run was made from",
+                "restore the file, or make the run anew with a new --out",
+            )
         if records.run.store_digests() != digests:
             raise FlamesError(
                 f"a store changed between {runs[0].run.path} and {records.run.path}", said
