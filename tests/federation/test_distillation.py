@@ -9,7 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from flames.cli.main import app
 from flames.config import TrainingConfig
 from flames.errors import FlamesError
 from flames.federation import distillation
@@ -118,6 +120,22 @@ def test_a_student_ends_with_its_newest_weights(
     kept = load_arrays(tmp_path / "models" / "told-labels.safetensors")
     np.testing.assert_equal(kept, weights[-1 if newest else 2])
     assert any((weights[-1][name] != weights[2][name]).any() for name in kept)
+
+
+def test_draws_are_those_of_the_run(finished, tmp_path, monkeypatch):
+    asked = {}
+
+    def write(out, **named):
+        asked.update(named)
+        return out / "report.html"
+
+    monkeypatch.setattr(distillation, "distil", lambda *_, **__: [])
+    monkeypatch.setattr("flames.reports.distillation.write_distillation", write)
+    monkeypatch.setattr("flames.reports.distillation.overview_lines", lambda _: [])
+    words = ["distill", str(finished.path), "--out", str(tmp_path / "out")]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    assert asked["resamples"] == 100
 
 
 def test_without_labels_labels_change_nothing(finished, write_store, tmp_path):

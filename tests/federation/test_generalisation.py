@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
+from flames.cli.main import app
+from flames.config import dump_config
 from flames.errors import FlamesError
+from flames.federation import generalisation
 from flames.federation.batch import run_missing
 from flames.federation.generalisation import (
     CLAIMS,
@@ -80,6 +84,25 @@ def test_hospitals_whose_organ_others_hold_are_told_apart():
     assert _of("known-organ", rows[1:]) == []
 
 
+def test_draws_are_those_of_the_file(make_config, tmp_path, monkeypatch):
+    asked = {}
+
+    def write(out, **named):
+        asked.update(named)
+        return out / "report.html"
+
+    monkeypatch.setattr("flames.cli.progress.run_jobs", lambda *_, **__: [])
+    monkeypatch.setattr(generalisation, "score_generalisation", lambda *_, **__: [])
+    monkeypatch.setattr("flames.reports.generalisation.write_generalisation", write)
+    monkeypatch.setattr("flames.reports.generalisation.overview_lines", lambda _: [])
+    path = tmp_path / "federation.toml"
+    path.write_text(dump_config(make_config()), encoding="utf-8")
+    words = ["generalise", str(path), "--out", str(tmp_path / "out")]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    assert asked["resamples"] == 100
+
+
 def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_path):
     config = make_config(rounds=1)
     parts, notes = plan(site_stores)
@@ -122,7 +145,11 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     assert score_generalisation(config, site_stores, parts, seeds=1, out=tmp_path) == rows
     assert {path: path.read_bytes() for path in kept} == whole
 
+    few = write_generalisation(
+        tmp_path, name="test", config_text="", made_up=True, resamples=100
+    ).read_bytes()
     path = write_generalisation(tmp_path, name="test", config_text="", made_up=True)
+    assert path.read_bytes() != few
     page = path.read_text(encoding="utf-8")
     assert "A hospital that did not take part" in page
     assert "made-up" in page

@@ -5,11 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from flames.cli.main import app
 from flames.errors import FlamesError
 from flames.federation.robustness import evaluate_shifts
 from flames.inference.shifts import SHIFTS
 from flames.models.weights import load_arrays, load_metadata, save_arrays
+from flames.reports import robustness
 from flames.reports.robustness import write_robustness
 from flames.runs import RunFolder, load_csv
 
@@ -38,6 +41,22 @@ def test_a_model_under_every_shift(finished, site_stores, tmp_path):
         evaluate_shifts(
             finished.path, [site_stores["mr-a"].path], tmp_path, model="server:US", split="test"
         )
+
+
+def test_draws_are_those_of_the_run(finished, site_stores, tmp_path, monkeypatch):
+    asked = []
+    real = robustness.paired_rows
+
+    def rows(*given, **named):
+        asked.append((named["seed"], named["resamples"]))
+        return real(*given, **named)
+
+    monkeypatch.setattr(robustness, "paired_rows", rows)
+    words = ["evaluate", finished.path, "--site", site_stores["us-b"].path, "--shifts", "--json",
+             "--split", "val", "--out", tmp_path / "out"]  # fmt: skip
+    told = CliRunner().invoke(app, [str(word) for word in words])
+    assert told.exit_code == 0, told.output
+    assert asked == [(5, 100)]
 
 
 def copy_run(finished, path):

@@ -54,6 +54,7 @@ def distill(
     from flames.cli.progress import print_rows, steps_bar
     from flames.config import TrainingConfig
     from flames.federation.distillation import DistilOptions, Variant, distil
+    from flames.federation.evaluation import open_run
     from flames.models import MODELS
     from flames.reports.distillation import overview_lines, write_distillation
 
@@ -79,7 +80,8 @@ def distill(
     )
     with steps_bar(console, quiet=quiet) as show:
         distil(run, store, out, options, on_progress=show)
-    path = write_distillation(out, name=run.name)
+    resamples = open_run(run)[1].evaluation.resamples
+    path = write_distillation(out, name=run.name, resamples=resamples)
     print_rows(
         console,
         ("Model", "Dice", "Minus teacher", "Parameters", "ms alone", "ms in batch"),

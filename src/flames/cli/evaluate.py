@@ -53,13 +53,17 @@ def _shifts(
     from rich.console import Console
 
     from flames.cli.progress import print_rows, steps_bar
+    from flames.federation.evaluation import open_run
     from flames.federation.robustness import evaluate_shifts
     from flames.reports.robustness import overview, overview_lines, write_robustness
 
     console = Console(markup=False)
     with steps_bar(console, quiet=as_json) as show:
         evaluate_shifts(run, sites, out, model=model, split=split, on_progress=show)
-    path = write_robustness(out, name=run.name, seed=0)
+    config = open_run(run)[1]
+    path = write_robustness(
+        out, name=run.name, seed=config.seed, resamples=config.evaluation.resamples
+    )
     if as_json:
         import json
 

@@ -57,7 +57,11 @@ def generalise(
         score_generalisation(config, stores, parts, seeds=seeds, out=out, on_progress=show)
     made_up = all(store.info.made_up for store in stores.values())
     path = write_generalisation(
-        out, name=config.name, config_text=dump_config(config), made_up=made_up
+        out,
+        name=config.name,
+        config_text=dump_config(config),
+        made_up=made_up,
+        resamples=config.evaluation.resamples,
     )
     print_rows(console, ("Left out", "Model", "Dice"), overview_lines(out))
     console.print(f"report: {path}", soft_wrap=True, highlight=False)

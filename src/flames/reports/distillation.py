@@ -9,6 +9,7 @@ from typing import Any
 
 from flames.files import save_text
 from flames.metrics.comparison import MEAN, paired_rows, site_scores
+from flames.metrics.statistics import RESAMPLES
 from flames.metrics.tables import groups_by_site, number
 from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import p_text, rounded
@@ -20,8 +21,12 @@ from flames.runs import load_csv, save_csv
 TEACHER = "teacher"
 
 
-def write_distillation(out: Path, *, name: str) -> Path:
-    """Write ``report.html`` and ``tables/`` from the study in ``out``; return the page."""
+def write_distillation(out: Path, *, name: str, resamples: int = RESAMPLES) -> Path:
+    """Write ``report.html`` and ``tables/`` from the study in ``out``; return the page.
+
+    Intervals and tests have ``resamples`` draws by seed 0, so that students of several seeds are
+    tossed alike.
+    """
     study = json.loads((out / "distil.json").read_text(encoding="utf-8"))
     rows = load_csv(out / "cases.csv")
     values: dict[str, dict[str, dict[str, float | None]]] = {}
@@ -29,8 +34,11 @@ def write_distillation(out: Path, *, name: str) -> Path:
         cases = values.setdefault(row["student"], {}).setdefault(row["site"], {})
         cases[row["case_id"]] = number(row["dice"])
     groups = groups_by_site(rows)
-    scores = {n: {r["site"]: r for r in site_scores(v, groups, seed=0)} for n, v in values.items()}
-    paired = paired_rows(values, groups, reference=TEACHER, seed=0)
+    scores = {
+        n: {r["site"]: r for r in site_scores(v, groups, seed=0, resamples=resamples)}
+        for n, v in values.items()
+    }
+    paired = paired_rows(values, groups, reference=TEACHER, seed=0, resamples=resamples)
     save_csv(
         out / "tables" / "scores.csv",
         [rounded({"model": n} | row) for n, found in scores.items() for row in found.values()],

@@ -9,6 +9,7 @@ from typing import Any
 
 from flames.files import save_text
 from flames.metrics.comparison import MEAN, Values, by_repetition, paired_rows, site_scores
+from flames.metrics.statistics import RESAMPLES
 from flames.metrics.tables import groups_by_site, number
 from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import p_text, rounded
@@ -32,15 +33,20 @@ KINDS = {
 Row = Mapping[str, Any]
 
 
-def write_generalisation(out: Path, *, name: str, config_text: str, made_up: bool) -> Path:
-    """Write ``report.html`` and ``tables/`` of the study in ``out``; return the report's path."""
+def write_generalisation(
+    out: Path, *, name: str, config_text: str, made_up: bool, resamples: int = RESAMPLES
+) -> Path:
+    """Write ``report.html`` and ``tables/`` of the study in ``out``; return the report's path.
+
+    Intervals and tests have ``resamples`` draws, by the first seed of the study.
+    """
     rows = load_csv(out / "cases.csv")
     planned = json.loads((out / "plan.json").read_text(encoding="utf-8"))
     sections, scores, differences = [], [], []
     for kind, title in KINDS.items():
         mine = _of(kind, [row for row in rows if row["claim"] in NAMES])
         if mine:
-            found = _kind(mine)
+            found = _kind(mine, resamples)
             table = _score_table(found[0], groups_by_site(mine))
             sections.append(_section(title, kind, table, found[1]))
             text = latex_table(*table, caption=f"{title}: Dice.", last_apart=True)
@@ -109,16 +115,16 @@ def _of(kind: str, rows: Sequence[Row]) -> list[Row]:
     return known if len(known) < len(hospitals) else []
 
 
-def _kind(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _kind(rows: Sequence[Row], resamples: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     values = {claim: _values(rows, claim) for claim in NAMES}
     groups = groups_by_site(rows)
     seed = min(int(row["seed"]) for row in rows)
     scores = [
         {"claim": claim} | row
         for claim, found in values.items()
-        for row in site_scores(found, groups, seed=seed)
+        for row in site_scores(found, groups, seed=seed, resamples=resamples)
     ]
-    return scores, paired_rows(values, groups, reference="server", seed=seed)
+    return scores, paired_rows(values, groups, reference="server", seed=seed, resamples=resamples)
 
 
 def _values(rows: Sequence[Row], claim: str) -> Values:

@@ -9,6 +9,7 @@ from typing import Any
 
 from flames.files import save_text
 from flames.metrics.comparison import MEAN, paired_rows, site_scores
+from flames.metrics.statistics import RESAMPLES
 from flames.metrics.tables import groups_by_site, number
 from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import p_text, rounded
@@ -18,10 +19,11 @@ from flames.reports.words import FEW
 from flames.runs import load_csv, save_csv
 
 
-def write_robustness(out: Path, *, name: str, seed: int) -> Path:
+def write_robustness(out: Path, *, name: str, seed: int, resamples: int = RESAMPLES) -> Path:
     """Write ``shifts.html`` and ``tables/`` from ``shifts.csv`` in ``out``; return the page.
 
-    ``shifts.json`` says whether all images are made up.
+    Intervals and tests have ``resamples`` draws by ``seed``. ``shifts.json`` says whether all
+    images are made up.
     """
     claim = json.loads((out / "shifts.json").read_text(encoding="utf-8"))
     rows = load_csv(out / "shifts.csv")
@@ -31,9 +33,9 @@ def write_robustness(out: Path, *, name: str, seed: int) -> Path:
         cases = values.setdefault(shift, {}).setdefault(row["site"], {})
         cases[row["case_id"]] = number(row["dice"])
     groups = groups_by_site(rows)
-    lost = paired_rows(values, groups, reference="none", seed=seed)
+    lost = paired_rows(values, groups, reference="none", seed=seed, resamples=resamples)
     scores = {
-        shift: {r["site"]: r for r in site_scores(v, groups, seed=seed)}
+        shift: {r["site"]: r for r in site_scores(v, groups, seed=seed, resamples=resamples)}
         for shift, v in values.items()
     }
     save_csv(
