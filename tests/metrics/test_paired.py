@@ -14,6 +14,7 @@ from flames.metrics.paired import (
     paired_difference,
     paired_difference_over_sites,
 )
+from flames.metrics.statistics import bootstrap_interval
 
 LAYOUT = (60, 60, 1, 2, 1, 2, 2, 2, 1)
 """Patients of the sites of a federation with a few large and many small ones."""
@@ -49,10 +50,30 @@ def test_repetitions_count_like_the_means_in_a_table() -> None:
     assert paired_difference(a, b, seed=1).mean == pytest.approx(0.25)
 
 
-def test_where_one_was_repeated_more_often_cases_count_with_their_means() -> None:
+def test_where_one_was_repeated_more_often_the_difference_is_that_of_the_means() -> None:
     a = {"x": (0.6, 0.8, 0.7), "y": (0.4, None, 0.6)}
     b = {"x": (0.5,), "y": (0.1,)}
-    assert paired_difference(a, b, seed=1).mean == pytest.approx((0.7 + 0.5) / 2 - 0.3)
+    # a: (0.5 + 0.8 + 0.65)/3; a case that one repetition leaves undefined counts in the others.
+    assert paired_difference(a, b, seed=1).mean == pytest.approx(0.65 - 0.3)
+    silent, once = {"x": (0.5,), "empty": (None,)}, {"x": (0.5, 0.5), "empty": (None, 0.0)}
+    # A false alarm in one of two repetitions costs half of one: (0.5 + 0.25)/2 - 0.5.
+    assert paired_difference(once, silent, seed=1).mean == pytest.approx(-0.125)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 10**6))
+def test_the_difference_is_that_of_the_means_beside_it(k: int, m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (
+        {str(n): tuple(None if rng.random() < 0.3 else rng.random() for _ in range(of))
+         for n in range(5)} | {"whole": tuple(rng.random(of))}
+        for of in (k, m)
+    )  # fmt: skip
+    means = [bootstrap_interval(list(side.values()), seed=1, resamples=1).mean for side in (a, b)]
+    found = paired_difference(a, b, seed=1, resamples=50)
+    assert found.mean == pytest.approx(means[0] - means[1])
+    back = paired_difference(b, a, seed=1, resamples=50)
+    assert back.mean == pytest.approx(-found.mean)
 
 
 def test_pairing_removes_what_both_share() -> None:

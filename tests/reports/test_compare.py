@@ -34,6 +34,8 @@ def runs(tmp_path_factory) -> list[RunFolder]:
         for row in rows:
             if row["dice"] not in ("", "0.0"):
                 row["dice"] = str(float(row["dice"]) + shift)
+            elif seed == 8 and row["case_id"].endswith("-010"):
+                row["dice"] = "0.0"  # a false alarm in one seed of two
         save_csv(run.cases, rows)
         found.append(run)
     return found
@@ -65,8 +67,12 @@ def test_tables_hold_what_was_measured(written):
         for r in tables["paired.csv"]
         if r["site"] == "mean over sites" and r["model"] == "personal"
     }
-    # flames is the mean of shifts 0 and 0.02: local lies 0.11 below, but for cases of Dice 0.
-    assert -0.111 < float(means["local"]["mean"]) < -0.09
+    for row in means.values():  # flames has two seeds, the others one
+        beside = float(overview[row["strategy"]]["dice"]) - float(overview["flames"]["dice"])
+        assert float(row["mean"]) == pytest.approx(beside, abs=2e-6)
+    # flames is the mean of shifts 0 and 0.02: local lies 0.11 below, but for cases of
+    # Dice 0, of which one a site is a false alarm of one seed.
+    assert -0.111 < float(means["local"]["mean"]) < -0.08
     assert float(means["local"]["p_holm"]) < 0.05
     sites = {row["site"] for row in tables["scores.csv"]}
     assert len(sites) == 7

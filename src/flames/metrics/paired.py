@@ -22,8 +22,6 @@ from flames.metrics.statistics import (
     RESAMPLES,
     Value,
     defined,
-    mean_of_case,
-    repeated,
     unit_tables,
 )
 
@@ -181,16 +179,22 @@ class _Test:
 def _units(a: Sequence[Value], b: Sequence[Value], groups: Sequence[Hashable]) -> np.ndarray:
     """Return sums and numbers by patient, method and repetition, ``(U, 2, 2, K)``.
 
-    Where one method was repeated more often, each case counts with its mean over repetitions.
+    Where one method was repeated more often, each of its repetitions is paired with each of the
+    other's, so that the difference is still that of the two means over repetitions.
     """
-    if len({len(repeated(value)) for value in (*a, *b)}) > 1:
-        a, b = [mean_of_case(value) for value in a], [mean_of_case(value) for value in b]
     mine, theirs = unit_tables(a, groups), unit_tables(b, groups)
-    pairs = [np.stack([mine[group], theirs[group]]) for group in mine]
+    pairs = [_paired(mine[group], theirs[group]) for group in mine]
     known = [pair for pair in pairs if pair[:, 1].any()]
     # Sorted, so that the tosses do not depend on the order of the cases.
     known.sort(key=lambda pair: pair.tolist())
     return np.array(known) if known else np.empty((0, 2, 2, 1))
+
+
+def _paired(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return sums and numbers ``(2, K)`` of both methods side by side, ``(2, 2, K)``."""
+    if a.shape != b.shape:
+        a, b = np.repeat(a, b.shape[1], axis=1), np.tile(b, a.shape[1])
+    return np.stack([a, b])
 
 
 def _swapped(
