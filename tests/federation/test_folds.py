@@ -48,6 +48,8 @@ def test_a_report_has_every_case_once(jobs, site_stores, tmp_path):
     runs = [RunFolder(job.folder) for job in jobs]
     page = write_comparison(tmp_path, runs, reference="flames").read_text(encoding="utf-8")
     assert "With 3 folds every case is a test case once" in page
+    assert "nor its patient, where patients are recorded, else no near-duplicate of it" in page
+    assert "the mean over sites is then less sure than it looks" in page
     scores = load_csv(tmp_path / "tables" / "scores.csv")
     with (tmp_path / "tables" / "cases.csv").open(encoding="utf-8") as file:
         cases = list(csv.DictReader(file))
