@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from pathlib import Path
@@ -55,6 +56,12 @@ class RoundController(Controller):
             book.note_failure(job_id, f"at the server: {error.found}")
             Journal(book.events).write("server-trouble", error.found, remedy=error.remedy)
             self.system_panic(error.found, fl_ctx)
+        except Exception as error:
+            logging.getLogger(__name__).error("the server's job failed", exc_info=error)
+            found = f"unexpected: {error!r}"
+            book.note_failure(job_id, f"at the server: {found}")
+            Journal(book.events).write("server-trouble", found, remedy="see log.txt in the kit")
+            self.system_panic(found, fl_ctx)
 
     def _run(
         self, kit: Kit, job_id: str, book: RunBook, abort_signal: Signal, fl_ctx: FLContext

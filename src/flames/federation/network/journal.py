@@ -28,7 +28,7 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
-                os.write(descriptor, line.encode())
+                os.write(descriptor, line.encode(errors="replace"))
             finally:
                 os.close(descriptor)
         except OSError:
