@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from flames.errors import FlamesError
-from flames.federation.network import desk as desk_module
 from flames.federation.network.journal import Journal
 from flames.federation.network.messages import decode, encode
 from flames.federation.simulation import simulate
@@ -195,6 +194,11 @@ REFUSED = {
     "another modality": {"modality": "CT"},
     "another organ": {"organ": "liver"},
     "nothing to train on": {"cases": {"train": 0, "val": 1, "test": 1}},
+    "cases that nobody can count": {"cases": {"train": 10**400, "val": 1, "test": 1}},
+    "no cases": {"cases": {}},
+    "a terminal's escape": {"organ": "\x1b[2J"},
+    "a fingerprint without numbers": {"fingerprint": {"contrast": [0.0, float("inf"), 1.0]}},
+    "another fingerprint": {"fingerprint": {"modality": "MR"}},
 }
 
 
@@ -203,9 +207,9 @@ def test_a_site_that_does_not_fit_is_refused_with_a_reason(change, make_hall):
     hall = make_hall("us-a", "us-b")
     desk = hall.desk(["us-a", "us-b"])
     station = hall.station("us-a", desk)
-    facts = desk_module.SiteFacts.model_validate(facts_of(station) | change)
-    content = {"facts": facts.model_dump(mode="json")}
-    answer, _ = decode(desk.handle("us-a", "hello", encode(content)))
+    facts = facts_of(station)
+    said = {k: facts[k] | v if k == "fingerprint" else v for k, v in change.items()}
+    answer, _ = decode(desk.handle("us-a", "hello", encode({"facts": facts | said})))
     assert answer["do"] == "leave"
     assert answer["reason"]
     assert hall.told("refused") == [f"us-a does not take part: {answer['reason']}"]
@@ -259,3 +263,77 @@ def test_who_is_revoked_in_the_middle_of_a_run_leaves_it_at_once(make_hall):
     assert "us-b does not take part: revoked today" in hall.told("refused")
     house = Journal(hall.folder / "server.jsonl").read()
     assert [event["who"] for event in house if event["why"] == "run"][:1] == ["us-b"]
+
+
+ODD = {
+    "update": lambda facts: facts["reply"].update(seconds={}),
+    "scores": lambda facts: facts["rows"][0].update(dice="x"),
+}
+
+
+@pytest.mark.parametrize("topic", ODD)
+def test_one_odd_value_of_one_site_ends_nobody_elses_run(topic, make_hall):
+    hall = make_hall("us-a", "us-b", rounds=1)
+
+    def line(site, send):
+        def change(said, message):
+            if (site, said) == ("us-b", topic):
+                facts, sections = decode(message)
+                ODD[topic](facts)
+                message = encode(facts, sections)
+            return send(said, message)
+
+        return change
+
+    hall.line = line
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    assert all("a message of us-b is set aside" in text for text in hall.told("aside"))
+    assert {row["site"] for row in hall.run.load_cases()} == {"us-a"}
+    assert hall.run.load_summary()["sites"].keys() == {"us-a", "us-b"}
+
+
+def test_what_nobody_expected_of_a_message_is_told_and_sets_it_aside(make_hall):
+    hall = make_hall("us-a")
+    desk = hall.desk(["us-a"])
+    desk.job.seats["us-a"].status = "here"
+    desk.job.server.dispatch = lambda *_: {}["nothing"]
+    answer, _ = decode(desk.handle("us-a", "ask", encode({})))
+    assert answer["do"] == "again"
+    assert hall.told("aside") == [
+        "a message of us-a is set aside: unexpected KeyError in ask",
+    ]
+    assert desk.step() is None
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"rows": [{"dice": "x"}]}'])
+def test_scores_that_were_damaged_on_the_disk_are_left_out(damage, make_hall):
+    hall = make_hall("us-a", "us-b", rounds=1)
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    (hall.run.state / "scores" / "us-b.json").write_text(damage)
+    desk = hall.desk(["us-a", "us-b"])
+    for seat in desk.job.seats.values():
+        seat.status = "here"
+    assert desk.step() == ("finished", "the run is finished")
+    assert {row["site"] for row in hall.run.load_cases()} == {"us-a"}
+    (told,) = hall.told("server-trouble")
+    assert told.startswith("the scores of us-b cannot be used and stay out of the run folder")
+
+
+def test_scores_before_the_end_are_set_aside(make_hall):
+    hall = make_hall("us-a")
+    desk = hall.desk(["us-a"])
+    desk.job.seats["us-a"].status = "here"
+    message = encode({"rows": [], "calibration": [], "seconds": 1.0})
+    assert decode(desk.handle("us-a", "scores", message))[0]["do"] == "again"
+    assert not desk.job.scores.has("us-a")
+
+
+def test_words_of_a_site_cannot_steer_a_terminal(make_hall):
+    hall = make_hall("us-a")
+    desk = hall.desk(["us-a"])
+    words = "\x1b]0;owned\x07 \u202e\ud800"
+    for topic in ("failed", "waits", "leave", "refuse"):
+        desk.handle("us-a", topic, encode({"cause": words, "reason": words}))
+        assert desk.job.seats["us-a"].reason.isprintable()
+    desk.step()
+    assert all(event["text"].isprintable() for event in hall.events)

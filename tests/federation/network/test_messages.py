@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -9,7 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from flames.errors import FlamesError
+from flames.federation.exchange import Reply
 from flames.federation.network.messages import MessageError, decode, encode
+from flames.federation.network.replies import _Reply, as_progress, as_reply
+from flames.federation.network.score_rows import CaseRow, Scorer, check_scores
+from flames.metrics.cases import CaseScore, score_case
 
 DTYPES = st.sampled_from([np.float32, np.float16, np.int64, np.uint8])
 NAMED = st.dictionaries(
@@ -96,3 +101,129 @@ FORGERIES = {
 def test_a_head_that_lies_is_refused(change):
     with pytest.raises(MessageError):
         decode(forged(change))
+
+
+# --- what stands beside arrays ------------------------------------------------------------------
+
+HUGE = 10**400
+REPLY = asdict(
+    Reply(
+        client="us-a",
+        modality="US",
+        num_examples=4,
+        validation={"own": 0.25, "mixture": 1},
+        alpha=0.5,
+        chosen="mixture",
+        best=0.25,
+        best_round=1,
+        loss=1.75,
+        learning_rate=0.02,
+        seconds={"train": 2.5, "validate": 0, "data": 0.5},
+        validation_cases=2,
+        curves={"own": [[0.5, 2, 2, 0, 0, 0]] * 29, "kept": None},
+    )
+)
+ODD_REPLIES = {
+    "no seconds": {"seconds": {}},
+    "other seconds": {"seconds": {"train": 1.0, "validate": 1.0, "sleep": 1.0}},
+    "negative seconds": {"seconds": {"train": -1.0, "validate": 1.0, "data": 1.0}},
+    "a score that overflows": {"validation": {"own": 1.7e308}},
+    "a score above 1": {"validation": {"own": 1000.0}},
+    "a best score above 1": {"best": 1000.0},
+    "a huge number of cases": {"num_examples": HUGE},
+    "no case": {"num_examples": 0},
+    "a loss that is no number": {"loss": float("nan")},
+    "an infinite rate": {"learning_rate": float("inf")},
+    "a curve that overflows": {"curves": {"own": [[1e308] * 6] * 29}},
+    "a short curve": {"curves": {"own": [[0.5] * 6]}},
+    "a way with a line feed": {"chosen": "own\n"},
+    "another field": {"more": 1},
+}
+
+
+@pytest.mark.parametrize("change", ODD_REPLIES.values(), ids=ODD_REPLIES)
+def test_a_reply_that_cannot_be_is_refused(change):
+    assert asdict(as_reply(REPLY, client="us-a", modality="US")) == REPLY
+    with pytest.raises(MessageError, match="its reply holds what cannot be"):
+        as_reply(REPLY | change, client="us-a", modality="US")
+
+
+def test_a_reply_has_the_fields_that_are_checked():
+    assert set(_Reply.model_fields) == {field.name for field in fields(Reply)}
+
+
+@pytest.mark.parametrize(
+    "odd", [{"loss": float("nan")}, {"done": HUGE}, {"done": "x"}, {"round": []}, {"more": 1}]
+)
+def test_a_sign_of_life_that_cannot_be_is_refused(odd):
+    assert as_progress({"round": 1, "done": 2, "loss": 0.5}).done == 2
+    assert as_progress({"round": None}).round is None
+    with pytest.raises(MessageError, match="a sign of life holds what cannot be"):
+        as_progress({"round": 1, "done": 2, "loss": 0.5} | odd)
+
+
+MASK = np.array([[True, False], [True, True]])
+ROW = {
+    "model": "server:US",
+    "model_kind": "server",
+    "site": "us-a",
+    "modality": "US",
+    "organ": "breast",
+    "hospital": None,
+    "case_id": "us-a-01",
+    "group": "patient 7",
+    **score_case(MASK, ~MASK, spacing=(1.0, 1.0), spacing_unit="px", presence_score=0.75).as_row(),
+}
+BIN = {
+    "model": "server:US", "site": "us-a", "bin": 3, "pixels": 4, "probability": 0.7, "tumour": 1
+}  # fmt: skip
+SENT = {"rows": [ROW], "calibration": [BIN], "seconds": 1.5, "aggregates": []}
+SCORER = Scorer("us-a", "US", "breast", "US")
+ODD_ROWS = {
+    "text for a score": {"dice": "x"},
+    "a score above 1": {"dice": 7.5},
+    "another column": {"more": 1},
+    "a formula for a case": {"case_id": "=1+1"},
+    "a formula for a group": {"group": "=1+1"},
+    "a terminal's escape": {"hospital": "\x1b[2J"},
+    "half of a pair": {"group": "\ud800"},
+    "another site": {"site": "us-b"},
+    "another site's model": {"model": "personal:us-b", "model_kind": "personal"},
+    "a model of another kind": {"model": "personal:us-a"},
+    "another modality's model": {"model": "server:MR"},
+    "another modality": {"modality": "MR"},
+    "another organ": {"organ": "liver"},
+    "a huge count": {"label_voxels": HUGE},
+    "an infinite distance": {"hd95": float("inf")},
+    "neither yes nor no": {"tumour_present": 2},
+}
+
+
+@pytest.mark.parametrize("change", ODD_ROWS.values(), ids=ODD_ROWS)
+def test_a_row_of_scores_that_cannot_be_is_refused(change):
+    assert check_scores(SENT, SCORER) == SENT
+    with pytest.raises(MessageError, match="scores"):
+        check_scores(SENT | {"rows": [ROW | change]}, SCORER)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": [ROW, ROW]},
+        {"rows": [{k: v for k, v in ROW.items() if k != "dice"}]},
+        {"rows": "x"},
+        {"calibration": [BIN | {"pixels": "x"}]},
+        {"calibration": [BIN | {"bin": 20}]},
+        {"calibration": [BIN, BIN]},
+        {"seconds": HUGE},
+        {"seconds": None},
+    ],
+)
+def test_tables_of_scores_that_cannot_be_are_refused(change):
+    with pytest.raises(MessageError, match="its"):
+        check_scores(SENT | change, SCORER)
+
+
+def test_a_row_of_scores_has_the_columns_that_are_checked():
+    assert list(CaseRow.model_fields) == list(ROW)
+    assert [f.name for f in fields(CaseScore)] == list(ROW)[8:]

@@ -10,9 +10,9 @@ import pytest
 from flames.config import dump_config
 from flames.errors import FlamesError
 from flames.federation.exchange import Task
-from flames.federation.network.aggregates import check_aggregates
 from flames.federation.network.messages import decode, encode
 from flames.federation.network.policy import Policy, load_policy
+from flames.federation.network.score_rows import Scorer, check_scores
 from flames.metrics.tables import summary_tables
 from flames.reports.html import write_report
 from flames.strategies import Download
@@ -292,7 +292,20 @@ def test_means_of_given_scores_are_those_of_their_rows(make_hall):
         for measure in ("dice", "iou", "hd95", "nsd", "volume_error"):
             assert mine[measure]["n"] == theirs[measure]["n"]
             assert mine[measure]["mean"] == pytest.approx(theirs[measure]["mean"])
-    assert check_aggregates("us-b", given) == given
-    for wrong in ({"case_id": "x"}, {"cases": 0}, {"dice": {"mean": 2}}, {"site": "us-a"}):
+    scorer = Scorer("us-b", "US", "organ", "US")
+    sent = {"rows": [], "calibration": [], "seconds": 1.5, "aggregates": given}
+    assert check_scores(sent, scorer) == sent
+    many = given[0]["dice"] | {"mean": 2.0, "high": 2.5}
+    for wrong in (
+        {"case_id": "x"},
+        {"cases": 0},
+        {"dice": {"mean": 2}},
+        {"dice": many},
+        {"site": "us-a"},
+        {"model": "personal:us-a"},
+        {"model": "server:MR"},
+        {"modality": "MR"},
+        given[1],
+    ):
         with pytest.raises(FlamesError, match="its"):
-            check_aggregates("us-b", [given[0] | wrong])
+            check_scores(sent | {"aggregates": [given[0] | wrong, given[1]]}, scorer)

@@ -170,7 +170,7 @@ def test_a_reply_that_names_another_beginning_is_refused(make_hall):
 
             reply, weights = plain(task, progress)
             if client.name == "us-b":
-                reply = replace(reply, chosen="mixture", alpha=7.0)
+                reply = replace(reply, chosen="mixture", alpha=0.7)
             return reply, weights
 
         client.answer = answer

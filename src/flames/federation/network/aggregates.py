@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from flames.federation.network.messages import MessageError
+from flames.federation.network.said import MOST, Count, Number, Part, Share, Size, Word
 
 MOST_RECORDS = 100
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Estimate(_Part):
+class Estimate(Part):
     """A mean over a site's test cases, with its interval."""
 
-    mean: float | None
-    low: float | None
-    high: float | None
-    n: int = Field(ge=0)
+    mean: Number | None
+    low: Number | None
+    high: Number | None
+    n: Count
 
     @model_validator(mode="after")
     def _ends_around_the_mean(self) -> Estimate:
@@ -33,52 +29,45 @@ class Estimate(_Part):
         return self
 
 
-class Presence(_Part):
+class Presence(Part):
     """How well a model tells whether there is tumour."""
 
-    auc: float | None = Field(ge=0, le=1)
-    sensitivity: float | None = Field(ge=0, le=1)
-    specificity: float | None = Field(ge=0, le=1)
-    with_tumour: int = Field(ge=0)
-    without_tumour: int = Field(ge=0)
+    auc: Share | None
+    sensitivity: Share | None
+    specificity: Share | None
+    with_tumour: Count
+    without_tumour: Count
 
 
-class Aggregate(_Part):
+class Aggregate(Part):
     """One model on one site's test cases, as ``summary.json`` has it."""
 
-    model: str = Field(pattern="^(server|personal):", max_length=200)
-    model_kind: str = Field(pattern="^(server|personal)$")
-    site: str
-    modality: str = Field(max_length=20)
-    organ: str = Field(max_length=200)
-    cases: int = Field(ge=1)
+    model: Word
+    model_kind: Literal["server", "personal"]
+    site: Word
+    modality: Word
+    organ: Word
+    cases: int = Field(ge=1, le=MOST)
     dice: Estimate
     iou: Estimate
     hd95: Estimate
     nsd: Estimate
     volume_error: Estimate
-    distance_unit: str | None = Field(max_length=20)
-    nsd_tolerance: float | None
-    volume_unit: str | None = Field(max_length=20)
+    distance_unit: Literal["mm", "px"] | None
+    nsd_tolerance: Size | None
+    volume_unit: Literal["ml", "mm2", "px", "voxels"] | None
     presence: Presence
-    empty_and_clear: int = Field(ge=0)
-    missed: int = Field(ge=0)
-    false_alarm: int = Field(ge=0)
+    empty_and_clear: Count
+    missed: Count
+    false_alarm: Count
 
-
-def check_aggregates(site: str, content: Any) -> list[dict[str, Any]]:
-    """Return the records of a site's scores, checked.
-
-    Raises:
-        MessageError: One has other fields, or values that cannot be.
-    """
-    if not isinstance(content, list) or len(content) > MOST_RECORDS:
-        raise MessageError("its mean scores are no records")
-    try:
-        records = [Aggregate.model_validate(record) for record in content]
-    except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise MessageError(f"its mean scores cannot be, at {place or 'a record'}") from error
-    if any(record.site != site for record in records):
-        raise MessageError("a record of its scores is not of this site")
-    return [record.model_dump() for record in records]
+    @field_validator("dice", "iou", "nsd")
+    @classmethod
+    def _from_0_to_1(cls, value: Estimate) -> Estimate:
+        if (
+            value.low is not None
+            and value.high is not None
+            and not 0 <= value.low <= value.high <= 1
+        ):
+            raise ValueError("a mean of shares outside 0 to 1")
+        return value

@@ -10,17 +10,23 @@ did.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from flames.errors import FlamesError, NotWritten
 from flames.federation.exchange import UpdateSetAside
 from flames.federation.network.facts import SiteFacts, digest, mismatch
 from flames.federation.network.job_state import Verdict
-from flames.federation.network.messages import decode, encode
+from flames.federation.network.messages import MessageError, decode, encode
+from flames.federation.network.replies import as_progress, as_reply
+from flames.federation.network.said import place, plain
+from flames.federation.network.score_rows import Scorer
 from flames.federation.network.seats import Seat
-from flames.federation.network.tasks import as_holds, as_reply, as_update, encode_task
+from flames.federation.network.tasks import as_holds, as_update, encode_task
 from flames.federation.network.watch import Watch
 
 REST_SECONDS = 5.0
@@ -67,6 +73,11 @@ class Desk:
                 return encode({"do": "later"})
             except FlamesError as error:
                 return self._set_aside(seat, error.found)
+            except Exception as error:
+                # Whatever it is, one site's message must not end the run of all others.
+                what = f"a message {topic!r} of {seat.name} could not be used"
+                logging.getLogger(__name__).error(what, exc_info=error)
+                return self._set_aside(seat, f"unexpected {type(error).__name__} in {topic}")
 
     def step(self) -> tuple[Verdict, str] | None:
         """Let time pass; return why the job ends, once it does."""
@@ -87,8 +98,9 @@ class Desk:
         job = self.job
         try:
             facts = SiteFacts.model_validate(content.get("facts"))
-        except ValueError:
-            return self._refuse(seat, "what it says of itself cannot be read")
+        except ValidationError as error:
+            where = place(error) or "all of it"
+            return self._refuse(seat, f"what it says of itself cannot be, at {where}")
         try:
             job.config.plan_for(seat.modality)
         except FlamesError as error:
@@ -109,13 +121,13 @@ class Desk:
         return encode({"do": "go"})
 
     def _refused_there(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:
-        return self._refuse(seat, str(content.get("reason"))[:500])
+        return self._refuse(seat, plain(content.get("reason"), 500))
 
     def _waits(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:
         """Note that a site's own policy holds it back for now; it comes in by saying hello."""
         if seat.status == "refused":
             return encode({"do": "leave", "reason": seat.reason})
-        reason = str(content.get("reason"))[:500]
+        reason = plain(content.get("reason"), 500)
         if (seat.status, seat.reason) != ("waiting", reason):
             self.job.tell("waits", f"{seat.name} waits: {reason}", site=seat.name)
         seat.status, seat.reason = "waiting", reason
@@ -156,12 +168,11 @@ class Desk:
         return encode(facts, models)
 
     def _progress(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:
-        if content.get("round") is None:
+        said = as_progress(content)
+        if said.round is None:
             return encode({"do": "go"})
-        seat.done = int(content.get("done", 0))
-        loss = content.get("loss")
-        seat.loss = float(loss) if isinstance(loss, int | float) else None
-        current = content.get("round") == self.job.number or self.job.closing
+        seat.done, seat.loss = said.done, said.loss
+        current = said.round == self.job.number or self.job.closing
         return encode({"do": "go" if current else "drop"})
 
     def _update(
@@ -169,7 +180,7 @@ class Desk:
     ) -> bytes:
         job, number = self.job, self.job.number
         if content.get("round") != number or seat.status != "here":
-            late = f"round {str(content.get('round'))[:20]} is over"
+            late = f"round {plain(content.get('round'), 20)} is over"
             job.tell("late", f"an update of {seat.name} is not used: {late}", site=seat.name)
             return encode({"do": "drop", "reason": late})
         reply = as_reply(content.get("reply"), client=seat.name, modality=seat.modality)
@@ -190,19 +201,23 @@ class Desk:
         self, seat: Seat, content: dict[str, Any], sections: dict[str, Any], _: int
     ) -> bytes:
         server = self.job.server
+        if not self.job.closing or seat.status != "here":
+            raise MessageError("its scores come before the last round is over")
         like = server.start(seat.modality) if server.strategy.personal else None
-        self.job.scores.accept(seat.name, content, sections.get("kept"), like=like)
+        group = server.strategy.group_of(seat.modality)
+        scorer = Scorer(seat.name, seat.modality, seat.member.organ, group)
+        self.job.scores.accept(scorer, content, sections.get("kept"), like=like)
         self.job.tell("scored", f"{seat.name} sent its scores", site=seat.name)
         return encode({"do": "go"})
 
     def _failed(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:
         seat.failed_round = self.job.number
-        seat.reason = str(content.get("cause"))[:1000]
+        seat.reason = plain(content.get("cause"), 1000)
         self.job.tell("trouble", f"{seat.name}: {seat.reason}", site=seat.name)
         return encode({"do": "wait"})
 
     def _leave(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:
-        seat.status, seat.reason = "away", str(content.get("reason"))[:200]
+        seat.status, seat.reason = "away", plain(content.get("reason"), 200)
         seat.facts = None
         self.job.tell("left", f"{seat.name} left: {seat.reason}", site=seat.name)
         return encode({"do": "end", "reason": ""})
@@ -224,6 +239,7 @@ class Desk:
         return encode({"do": "leave", "reason": reason})
 
     def _set_aside(self, seat: Seat, reason: str) -> bytes:
+        reason = plain(reason, 500)
         seat.aside += 1
         self.job.tell("aside", f"a message of {seat.name} is set aside: {reason}", site=seat.name)
         if seat.aside >= TRIES:

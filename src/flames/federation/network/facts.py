@@ -3,39 +3,63 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 import flames
 from flames.config import Section
 from flames.data.fingerprint import Fingerprint, fingerprint
-from flames.data.store import SPLITS, SiteStore
+from flames.data.store import SPLITS, Modality, SiteStore, Split
+from flames.federation.network.said import MOST, Count, Word
 from flames.federation.network.tasks import PROTOCOL
 from flames.federation.summary import about_store
+
+Sides = Annotated[dict[Split, Count], Field(min_length=len(SPLITS))]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class SiteFacts(Section):
     """Counts and versions; no image, and case identifiers only where the site's policy allows."""
 
-    protocol: int
-    flames: str
-    packages: dict[str, str]
-    config: str
+    protocol: Count
+    flames: Word
+    packages: Annotated[dict[Word, Word], Field(max_length=20)]
+    config: Sha256
     """SHA-256 of the run's configuration as the site received it."""
-    modality: str
-    organ: str
+    modality: Modality
+    organ: Word
     made_up: bool
-    cases: dict[str, int]
+    cases: Sides
     """Numbers of cases by side of the split."""
-    tumour_free: dict[str, int]
-    cases_digest: str
+    tumour_free: Sides
+    cases_digest: Sha256
     """Digest of the store; it tells nothing of its cases and changes when one does."""
     fingerprint: Fingerprint
     """What its training images are like: counts and percentiles, nothing of one case."""
-    splits: dict[str, list[str]] | None = Field(None)
+    splits: dict[Split, list[Word]] | None = Field(None)
     """Case identifiers by side, or None."""
+
+    @field_validator("fingerprint")
+    @classmethod
+    def _of_real_images(cls, value: Fingerprint) -> Fingerprint:
+        ranges = (value.in_plane, value.between, value.brightness, value.contrast, value.ct_window)
+        numbers = [
+            float(number) for part in (*ranges, *(value.sides or ())) for number in part or ()
+        ]
+        if not all(math.isfinite(number) and abs(number) <= MOST for number in numbers):
+            raise ValueError("a range that cannot be")
+        if not 0 <= value.cases <= MOST or value.dimensions not in (2, 3):
+            raise ValueError("numbers of cases or dimensions that cannot be")
+        return value
+
+    @model_validator(mode="after")
+    def _no_more_without_tumour(self) -> SiteFacts:
+        if any(self.tumour_free[side] > self.cases[side] for side in SPLITS):
+            raise ValueError("more cases without tumour than cases")
+        return self
 
     @property
     def about(self) -> dict[str, Any]:
@@ -84,6 +108,8 @@ def mismatch(
             f"its store is {facts.modality} of {facts.organ}, the consortium's record says "
             f"{modality} of {organ}"
         )
+    if (facts.fingerprint.modality, facts.fingerprint.organ) != (modality, organ):
+        return "its fingerprint is of other images than its store"
     if known_digest not in (None, facts.cases_digest):
         return "its store changed since it took part in this run"
     if not facts.cases.get("train"):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from flames.config import WireConfig
-from flames.errors import FlamesError
 from flames.federation.exchange import Reply, Task
 from flames.federation.network.messages import Arrays, MessageError, encode
-from flames.metrics.presence import PRESENCE_GRID
 from flames.strategies import Download
 from flames.wire.coding import Coded, restore
 
@@ -136,55 +134,3 @@ def _as_coded(name: str, letters: str, sections: dict[str, dict[str, np.ndarray]
         sections.get(key, {}) for key in (name, f"{name}.scales", f"{name}.masks")
     )
     return Coded(letters, values, scales, masks)
-
-
-def as_reply(content: Any, *, client: str, modality: str) -> Reply:
-    """Return the reply of a message, as the site that the consortium knows it comes from.
-
-    Raises:
-        FlamesError: A field is missing, unknown, or cannot be.
-    """
-    names = {field.name for field in fields(Reply)}
-    if not isinstance(content, dict) or set(content) != names:
-        raise MessageError("its reply has other fields")
-    numbers = [content["num_examples"], content["validation_cases"], content["best_round"]]
-    scores = content["validation"]
-    optional = [content["alpha"], content["best"], content["loss"]]
-    right = (
-        all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers)
-        and content["num_examples"] > 0
-        and isinstance(scores, dict)
-        and all(_finite(score) for score in scores.values())
-        and all(value is None or _finite(value) for value in optional)
-        and _finite(content["learning_rate"])
-        and _are_curves(content["curves"])
-        and isinstance(content["seconds"], dict)
-        and all(_finite(seconds) for seconds in content["seconds"].values())
-        and (content["chosen"] is None or isinstance(content["chosen"], str))
-    )
-    if not right:
-        raise MessageError("its reply holds values that cannot be")
-    if content["modality"] != modality:
-        raise FlamesError(
-            f"{client} says it is {content['modality']!r}, the consortium says {modality}",
-            "start the site with the store of its own modality",
-        )
-    return Reply(**{**content, "client": client})
-
-
-def _are_curves(content: Any) -> bool:
-    """Return whether these are presence curves: by name, a row of sums and counts a threshold."""
-    return isinstance(content, dict) and all(
-        curve is None
-        or (
-            isinstance(curve, list)
-            and len(curve) == len(PRESENCE_GRID)
-            and all(isinstance(row, list) and len(row) == 6 for row in curve)
-            and all(_finite(number) for row in curve for number in row)
-        )
-        for curve in content.values()
-    )
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and bool(np.isfinite(value))
