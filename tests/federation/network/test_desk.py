@@ -337,3 +337,24 @@ def test_words_of_a_site_cannot_steer_a_terminal(make_hall):
         assert desk.job.seats["us-a"].reason.isprintable()
     desk.step()
     assert all(event["text"].isprintable() for event in hall.events)
+
+
+@pytest.mark.parametrize(
+    ("topic", "section", "reason"),
+    [
+        ("progress", "weights", "not asked for"),
+        ("update", "kept", "not asked for"),
+        ("update", "weights", "larger than"),
+        ("scores", "kept", "larger than"),
+    ],
+)
+def test_a_small_message_cannot_fill_the_servers_memory(make_hall, topic, section, reason):
+    hall = make_hall("us-a")
+    desk = hall.desk(["us-a"])
+    model = desk.job.server.start("US")
+    many = 8 * sum(array.size for array in model.values())
+    bomb = encode({"round": None}, {section: {"w": np.zeros(many, np.float32)}})
+    assert len(bomb) < many
+    answer, _ = decode(desk.handle("us-a", topic, bomb))
+    assert answer["do"] == "again"
+    assert reason in answer["reason"]

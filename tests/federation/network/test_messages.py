@@ -103,6 +103,22 @@ def test_a_head_that_lies_is_refused(change):
         decode(forged(change))
 
 
+def test_all_arrays_of_a_message_share_one_limit(monkeypatch):
+    two = encode({}, {"a": {"w": np.zeros(1000)}, "b": {"w": np.zeros(1000)}})
+    assert len(two) < 2000 < len(decode(two, most_bytes=16_000)[1]["b"]["w"].tobytes())
+    with pytest.raises(MessageError, match="larger than 7,999 bytes"):
+        decode(two, most_bytes=15_999)
+    with pytest.raises(MessageError, match="'b', which are not asked for"):
+        decode(two, sections=("a",))
+
+    def never(*_):
+        raise AssertionError("it was unpacked")
+
+    monkeypatch.setattr("flames.federation.network.messages._release", never)
+    with pytest.raises(MessageError, match="larger than 0 bytes"):
+        decode(two, most_bytes=0)
+
+
 # --- what stands beside arrays ------------------------------------------------------------------
 
 HUGE = 10**400

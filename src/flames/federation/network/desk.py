@@ -26,13 +26,18 @@ from flames.federation.network.replies import as_progress, as_reply
 from flames.federation.network.said import place, plain
 from flames.federation.network.score_rows import Scorer
 from flames.federation.network.seats import Seat
-from flames.federation.network.tasks import as_holds, as_update, encode_task
+from flames.federation.network.tasks import UPDATE, as_holds, as_update, encode_task
 from flames.federation.network.watch import Watch
 
 REST_SECONDS = 5.0
 """How long the desk waits for space on its disk before it writes again."""
 TRIES = 3
 """Updates of one site that may be set aside in a round before the round goes on without it."""
+ARRAYS = {"update": UPDATE, "scores": ("kept",)}
+"""Sections of arrays that messages hold; other messages hold none."""
+MODELS = 4
+"""Times the bytes of its modality's model that the arrays of a site's message may have: control
+variates are as large as weights, and some numbers need more bytes."""
 
 
 class Desk:
@@ -66,7 +71,7 @@ class Desk:
             if answer is None:
                 return self._set_aside(seat, f"nothing called {topic[:40]!r} is known here")
             try:
-                facts, sections = decode(message)
+                facts, sections = self._decode(seat, topic, message)
                 return answer(self, seat, facts, sections, len(message))
             except NotWritten as error:
                 self._rest(error)
@@ -93,6 +98,15 @@ class Desk:
             else:
                 self._write_again()
             return self.verdict
+
+    def _decode(
+        self, seat: Seat, topic: str, message: bytes
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        sections, most = ARRAYS.get(topic, ()), 0
+        if sections:
+            model = self.job.server.start(seat.modality)
+            most = MODELS * sum(array.nbytes for array in model.values())
+        return decode(message, sections=sections, most_bytes=most)
 
     def _hello(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:
         job = self.job

@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +31,7 @@ LOOK = 65536
 STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY)
 MAX_HEAD = 16_000_000
 MAX_ARRAYS_BYTES = 8_000_000_000
+"""Of all arrays of one message together, where whoever reads it knows no smaller limit."""
 
 
 class MessageError(FlamesError):
@@ -61,27 +62,43 @@ def encode(
     return b"".join([MAGIC, len(text).to_bytes(4, "little"), text, *parts])
 
 
-def decode(message: bytes) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+def decode(
+    message: bytes,
+    *,
+    sections: Collection[str] | None = None,
+    most_bytes: int = MAX_ARRAYS_BYTES,
+) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
     """Return the facts and the arrays by section.
 
+    A few compressed bytes can stand for many: nothing is unpacked beyond ``most_bytes``.
+
+    Args:
+        message: As it arrived.
+        sections: Names that it may hold; None for any.
+        most_bytes: Of all its arrays together, unpacked.
+
     Raises:
-        MessageError: It is cut, altered, or its head and its bytes do not fit.
+        MessageError: It is cut, altered, too large, or its head and its bytes do not fit.
     """
     head, start = _head(message)
     try:
         facts, packed = dict(head["facts"]), dict(head["sections"])
-        sections = {}
+        found: dict[str, dict[str, np.ndarray]] = {}
+        left = most_bytes
         for name, header in packed.items():
+            if sections is not None and name not in sections:
+                raise MessageError(f"it holds arrays {name[:40]!r}, which are not asked for")
             size = int(header["bytes"])
             if size < 0 or start + size > len(message):
                 raise MessageError("it ends too early")
-            sections[str(name)] = unpack(header, message[start : start + size])
+            found[name] = unpack(header, message[start : start + size], left)
+            left -= sum(array.nbytes for array in found[name].values())
             start += size
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise MessageError(f"its head is wrong ({error})") from error
     if start != len(message):
         raise MessageError("it is longer than it says")
-    return facts, sections
+    return facts, found
 
 
 def peek(message: bytes) -> tuple[dict[str, Any], list[str]]:
@@ -121,16 +138,19 @@ def pack(arrays: Arrays, compression: Compression = "zlib") -> tuple[dict[str, A
     return {"groups": groups, "bytes": len(buffer), "sha256": digest}, buffer
 
 
-def unpack(header: Mapping[str, Any], buffer: bytes) -> dict[str, np.ndarray]:
+def unpack(
+    header: Mapping[str, Any], buffer: bytes, most_bytes: int = MAX_ARRAYS_BYTES
+) -> dict[str, np.ndarray]:
     """Return the named arrays of one buffer.
 
     Raises:
-        MessageError: The digest differs, or sizes, shapes and dtypes do not fit.
+        MessageError: The digest differs, sizes, shapes and dtypes do not fit, or the arrays are
+            larger than ``most_bytes``.
     """
     if hashlib.sha256(buffer).hexdigest() != header["sha256"]:
         raise MessageError("its digest differs from its content")
     arrays: dict[str, np.ndarray] = {}
-    start, left = 0, MAX_ARRAYS_BYTES
+    start, left = 0, most_bytes
     for group in header["groups"]:
         if group["dtype"] not in DTYPES:
             raise MessageError(f"dtype {group['dtype']!r} is not one of weights")
@@ -140,7 +160,9 @@ def unpack(header: Mapping[str, Any], buffer: bytes) -> dict[str, np.ndarray]:
             raise MessageError("a shape is negative")
         sizes = [math.prod(shape) for shape in shapes]
         left -= sum(sizes) * dtype.itemsize
-        if left < 0 or len(group["planes"]) != dtype.itemsize or len(sizes) != len(group["names"]):
+        if left < 0:
+            raise MessageError(f"its arrays are larger than {most_bytes:,} bytes")
+        if len(group["planes"]) != dtype.itemsize or len(sizes) != len(group["names"]):
             raise MessageError("its sizes do not fit")
         planes = []
         for length in group["planes"]:

@@ -264,7 +264,7 @@ class Station:
             since = max(since, self.beat.heard)
             if answer is not None:
                 try:
-                    facts, sections = decode(answer)
+                    facts, sections = _read(topic, answer)
                     if facts["do"] != "later":
                         return facts, sections
                     since = time.monotonic()
@@ -282,6 +282,11 @@ class Station:
             if self.stopped():
                 raise Stopped
             time.sleep(min(0.1, seconds))
+
+
+def _read(topic: str, answer: bytes) -> tuple[dict[str, Any], Sections]:
+    """Return what an answer says; only who asked for work gets arrays."""
+    return decode(answer) if topic == "ask" else decode(answer, sections=(), most_bytes=0)
 
 
 def _company(facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -336,7 +341,7 @@ class _Beat:
 
     def _hear(self, answer: bytes) -> None:
         try:
-            facts, _ = decode(answer)
+            facts, _ = _read("progress", answer)
         except FlamesError:
             return
         if facts.get("do") in ("end", "leave", "drop"):

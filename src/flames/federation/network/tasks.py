@@ -17,6 +17,9 @@ from flames.wire.coding import Coded, restore
 PROTOCOL = 4
 """Changes when sites and server of different versions can no longer talk."""
 
+UPDATE = ("weights", "weights.scales", "weights.masks")
+"""Sections of an update."""
+
 
 def encode_task(
     task: Task, coded: Mapping[str, Coded], wire: WireConfig, company: Mapping[str, int]
