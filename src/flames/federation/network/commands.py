@@ -110,10 +110,11 @@ class PeoplesCommands(CommandModule):
         """End a run, or only its job where it has not begun."""
         book = self._book(run)
         self._may_manage(who, role, book)
-        if not book.read() and job:
-            self.keeper.end_job(job)
-        else:
+        if book.read():
             self.keeper.stop_run(book, who)
+        else:
+            self._may_end(who, role, job)
+            self.keeper.end_job(job)
         return {"run": book.read()}
 
     def continue_(self, who: str, role: str, run: str) -> dict[str, Any]:
@@ -134,6 +135,14 @@ class PeoplesCommands(CommandModule):
         begun_by = book.read().get("by")
         if role != "project_admin" and begun_by not in (None, who):
             raise FlamesError(f"the run is {begun_by}'s", f"ask {begun_by}, or an admin")
+
+    def _may_end(self, who: str, role: str, job: str) -> None:
+        """Let a job be ended that has not begun its run, by whoever handed it in."""
+        owner = self.keeper.submitter(job) if job else None
+        if owner is None:
+            raise FlamesError("there is no such run or job", "see 'flames server status'")
+        if role != "project_admin" and owner != who:
+            raise FlamesError(f"the job is {owner}'s", f"ask {owner}, or an admin")
 
 
 def server_status(kit: Kit) -> dict[str, Any]:

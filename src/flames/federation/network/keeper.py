@@ -165,6 +165,12 @@ class RunKeeper(FLComponent):
             else:
                 self.engine.job_runner.stop_run(job_id, fl_ctx)
 
+    def submitter(self, job_id: str) -> str | None:
+        """Return who handed a job in; None where the engine knows no such job."""
+        with self.engine.new_context() as fl_ctx:
+            job = self.engine.job_def_manager.get_job(job_id, fl_ctx)
+        return None if job is None else str(job.meta.get(JobMetaKey.SUBMITTER_NAME.value))
+
     def continue_run(self, book: RunBook) -> None:
         """Let a stopped or failed run go on."""
         if book.read().get("status") in ("stopped", "failed"):

@@ -83,8 +83,17 @@ class RunBook:
         return max((int(path.name[6:]) for path in found), default=0)
 
     def begin(self, job_id: str, order: JobOrder, by: str) -> None:
-        """Note that a job carries the run now; called by the job itself."""
+        """Note that a job carries the run now; called by the job itself.
+
+        Raises:
+            FlamesError: The run is somebody else's, or of another configuration.
+        """
         known = self.read()
+        if known.get("by", by) != by:
+            raise FlamesError(
+                f"the run {order.run} is {known['by']}'s, and {by or 'nobody'} handed this job in",
+                "name a new --out",
+            )
         config = self.path / "config.toml"
         if config.exists() and config.read_text(encoding="utf-8") != order.config_text:
             raise FlamesError(
