@@ -275,9 +275,19 @@ class RunConfig(Section):
     def hands_on(self) -> bool:
         """Return whether a client may receive the weights of one other alone."""
         chosen = self.strategy
-        own = [site.local_steps for site in self.sites if site.local_steps]
-        short = min([self.training.local_steps, *own]) <= chosen.short_round
+        steps = [self.steps_of(site.name) for site in self.sites]
+        short = min(self.training.local_steps, *steps) <= chosen.short_round
         return chosen.name == "flames" and chosen.alpha == "tuned" and chosen.relay > 1 and short
+
+    def steps_of(self, site: str) -> int:
+        """Return a site's optimiser steps in a round: its own number, or the run's."""
+        own = next((known.local_steps for known in self.sites if known.name == site), None)
+        return own or self.training.local_steps
+
+    @property
+    def most_steps(self) -> int:
+        """Return the most optimiser steps in a round that any site is asked for."""
+        return max(self.training.local_steps, *(self.steps_of(site.name) for site in self.sites))
 
     def plan_for(self, modality: str) -> PlanConfig | None:
         """Return a modality's plan; None where its images are seen slice by slice.

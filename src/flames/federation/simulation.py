@@ -237,7 +237,7 @@ def _local_steps(config: RunConfig, client: Client) -> int:
     """Return the steps of a client's round: those of the sites whose stores it opens."""
     opened = {store.path.resolve() for store in client.stores}
     return sum(
-        site.local_steps or config.training.local_steps
+        config.steps_of(site.name)
         for site in config.sites
         if site.store is not None and site.store.resolve() in opened
     )

@@ -63,7 +63,9 @@ class Hall:
 
     @property
     def text(self) -> str:
-        sites = tuple(SiteConfig(name=site.name) for site in self.config.sites)
+        sites = tuple(
+            SiteConfig(name=site.name, local_steps=site.local_steps) for site in self.config.sites
+        )
         return dump_config(self.config.model_copy(update={"sites": sites}))
 
     @property

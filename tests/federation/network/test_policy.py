@@ -114,7 +114,7 @@ def test_a_round_that_asks_for_more_than_its_configuration_is_refused(
     config = hall.config
     assert config.rounds * config.training.local_steps < 9
     task = Task(number, range(*steps), total, Download(None, use="replace"))
-    assert Policy().refuses_task(task, config)
+    assert Policy().refuses_task(task, config, "us-a")
     facts = {"do": "train", "round": number, "steps": steps, "total_steps": total}
     facts |= {"use": "replace", "alpha": None, "peers": 0, "own_share": 1.0, "own_head": False}
     facts |= {"held": 0, "letters": {}}

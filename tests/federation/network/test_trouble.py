@@ -12,6 +12,7 @@ from flames.errors import FlamesError, NotWritten
 from flames.federation.network.facts import facts_of
 from flames.federation.network.follow import _prepare
 from flames.federation.network.messages import decode, encode
+from flames.federation.simulation import simulate
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -97,6 +98,27 @@ def test_a_round_that_cannot_be_closed_is_closed_when_there_is_space(make_hall, 
     assert hall.job("us-a", "us-b")[0] == "finished"
     assert left[0] < 0
     assert any("could be copied" in text for text in hall.told("server-trouble"))
+
+
+def test_a_sites_own_number_of_steps_travels(tmp_path):
+    federation = tmp_path / "federation.toml"
+    federation.write_text('[[sites]]\nname = "us-a"\nlocal-steps = 40\n[[sites]]\nname = "us-b"\n')
+    about = {"modality": "US", "organ": "breast"}
+    known = {"consortium": "tests", "sites": {"us-a": about, "us-b": about}}
+    config, everybody = _prepare(federation, {}, known)
+    assert [config.steps_of(name) for name in ("us-a", "us-b", "later")] == [40, 10, 10]
+    assert (config.most_steps, everybody) == (40, False)
+
+
+def test_a_sites_own_number_of_steps_counts_as_in_a_simulation(make_hall, as_simulated, tmp_path):
+    hall = make_hall("us-a", "us-b")
+    first, second = hall.config.sites
+    sites = (first.model_copy(update={"local_steps": 3}), second)
+    hall.config = hall.config.model_copy(update={"sites": sites})
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    assert as_simulated(hall.run) == as_simulated(simulate(hall.config, tmp_path / "simulated"))
+    last = {r["site"]: r["steps"] for r in hall.run.load_rounds() if r["kind"] == "site"}
+    assert last == {"us-a": 2 * 3, "us-b": 2 * 2}
 
 
 def test_three_dimensions_without_a_plan_are_refused(tmp_path):

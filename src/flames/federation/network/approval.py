@@ -40,7 +40,7 @@ def note_order(folder: Path, run: str, config_text: str, config: RunConfig) -> N
         "strategy": config.strategy.name,
         "model": config.model.name,
         "rounds": config.rounds,
-        "local_steps": config.training.local_steps,
+        "local_steps": config.most_steps,
         "sites": [site.name for site in config.sites],
         "waits": "",
     }

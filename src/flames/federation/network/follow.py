@@ -159,7 +159,7 @@ def _prepare(
             "model.weights names a file of this machine, which the server does not have",
             "leave it out: weights start at random, or pretrained from an installed package",
         )
-    sites = tuple(SiteConfig(name=site.name) for site in config.sites)
+    sites = tuple(SiteConfig(name=site.name, local_steps=site.local_steps) for site in config.sites)
     return config.model_copy(update={"sites": sites}), everybody
 
 

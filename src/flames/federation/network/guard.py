@@ -96,13 +96,13 @@ class Guard:
                 "(most-hours), which are spent"
             )
 
-    def check_task(self, task: Task) -> None:
-        """Let a round begin, or not.
+    def check_task(self, task: Task, site: str) -> None:
+        """Let a round of ``site`` begin, or not.
 
         Raises:
             Refusal: It asks for more than the run's configuration.
         """
-        reason = self.policy.refuses_task(task, self.config)
+        reason = self.policy.refuses_task(task, self.config, site)
         if reason:
             raise Refusal(reason)
 

@@ -60,7 +60,8 @@ class JobState:
                 seat.status, seat.reason = "refused", f"revoked {seat.member.revoked}"
             elif name in job_sites:
                 seat.status, seat.heard = "awaited", self.started
-            server.members[name] = Participant(name, seat.modality, 1)
+            steps = self.config.steps_of(name)
+            server.members[name] = Participant(name, seat.modality, 1, steps)
 
     @property
     def number(self) -> int:

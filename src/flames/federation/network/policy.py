@@ -71,8 +71,7 @@ class Policy(Section):
 
     def refuses(self, config: RunConfig) -> str | None:
         """Return why the site takes no part in a run of this configuration, or None."""
-        steps = config.training.local_steps
-        steps = max([steps, *(site.local_steps or 0 for site in config.sites)])
+        steps = config.most_steps
         checks = (
             (config.strategy.name in self.strategies, f"strategy {config.strategy.name!r}"),
             (config.model.name in self.models, f"model {config.model.name!r}"),
@@ -86,13 +85,13 @@ class Policy(Section):
                 return f"its policy does not allow {what} ({limit} = {self._said(limit)})"
         return None
 
-    def refuses_task(self, task: Task, config: RunConfig) -> str | None:
-        """Return why the site does not do a task, which asks for more than its run's configuration.
+    def refuses_task(self, task: Task, config: RunConfig, site: str) -> str | None:
+        """Return why ``site`` does not do a task, which asks for more than its run's configuration.
 
         The configuration is what the policy and a person looked at.
         """
         steps = task.steps
-        total = config.rounds * config.training.local_steps
+        total = config.rounds * config.steps_of(site)
         if not 1 <= task.server_round <= config.rounds + 1:
             return f"its policy does not allow round {task.server_round} of {config.rounds}"
         if task.total_steps > total or not 0 <= steps.start <= steps.stop <= total:

@@ -161,7 +161,7 @@ class Station:
             raise Stopped
 
     def _train(self, task: Task) -> None:
-        self.guard.check_task(task)
+        self.guard.check_task(task, self.client.name)
         number = task.server_round
         self.journal.write("train", f"round {number} begins: {len(task.steps)} steps", round=number)
         self.beat.work_on(number)
