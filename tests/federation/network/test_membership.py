@@ -305,6 +305,32 @@ def test_without_a_record_nobody_comes_in(kits, clock):
     assert porter.message("us-a", "us-a", "token of us-a") is None
 
 
+def test_a_damaged_record_is_told_and_the_one_before_stays_in_force(kits, porter):
+    assert comes(porter, kits, "us-a") is None
+    path, kit = kits / "server" / "local" / "record.json", Kit.open(kits / "server", "server")
+    good = json.loads(path.read_text())
+    bad = json.loads(path.read_text())
+    bad["sites"]["us-a"] |= {"revoked": "today", "note": "a typing error"}
+    path.write_text(json.dumps(bad))
+    for _ in range(3):
+        assert porter.message("us-a", "us-a", "token of us-a") is None
+    (told,) = [e["text"] for e in porter.journal.read() if e["event"] == "record"]
+    assert "the one before stays in force" in told
+    assert "note" in told
+    for latest in (porter.latest, None):
+        said = server_words({"running": True, **server_status(kit, latest)})
+        assert "the record cannot be read, changes in it count not" in said
+    assert "site us-a" in server_words({"running": True, **server_status(kit, porter.latest)})
+    path.unlink()
+    assert porter.message("us-a", "us-a", "token of us-a") is None
+    good["sites"]["us-a"]["revoked"] = "today"
+    path.write_text(json.dumps(good))
+    assert "is revoked since today" in porter.message("us-a", "us-a", "token of us-a")
+    texts = [e["text"] for e in porter.journal.read() if e["event"] == "record"]
+    assert texts[-1] == "the record is in force again"
+    assert server_status(kit)["record"] == ""
+
+
 def test_the_status_shows_refusals(kits, porter, clock):
     revoke(kits, "us-b", "left")
     for _ in range(3):

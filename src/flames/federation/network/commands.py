@@ -11,7 +11,7 @@ from nvflare.fuel.hci.reg import CommandModule, CommandModuleSpec, CommandSpec
 from nvflare.fuel.hci.server.constants import ConnProps
 
 from flames.errors import FlamesError
-from flames.federation.network.consortium import load_record
+from flames.federation.network.consortium import Latest, Record
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
 from flames.federation.network.run_book import RunBook
@@ -37,6 +37,7 @@ class PeoplesCommands(CommandModule):
         """Answer from the kit's files, act through the keeper."""
         self.kit = kit
         self.keeper = keeper
+        self.latest = Latest(kit.record)
 
     def get_spec(self) -> CommandModuleSpec:
         """Return the commands' names for the engine."""
@@ -57,7 +58,7 @@ class PeoplesCommands(CommandModule):
     def _answer(self, conn: Connection, args: list[str]) -> None:
         who, role = str(conn.get_prop(ConnProps.USER_NAME)), conn.get_prop(ConnProps.USER_ROLE)
         try:
-            record = load_record(self.kit.record)
+            record = self.latest.read()
             if who not in record.people or record.people[who].revoked:
                 raise FlamesError(f"{who} is shut out of {record.name}", "ask the consortium")
             handlers: dict[str, Callable[..., dict[str, Any]]] = {
@@ -77,12 +78,12 @@ class PeoplesCommands(CommandModule):
     def status(self, who: str, role: str) -> dict[str, Any]:
         """Return who is connected and which runs there are."""
         del who, role
-        return server_status(self.kit)
+        return server_status(self.kit, self.latest)
 
     def sites(self, who: str, role: str) -> dict[str, Any]:
         """Return the sites that are not shut out."""
         del who, role
-        record = load_record(self.kit.record)
+        record = self.latest.read()
         return {
             "consortium": record.name,
             "sites": {
@@ -145,9 +146,18 @@ class PeoplesCommands(CommandModule):
             raise FlamesError(f"the job is {owner}'s", f"ask {owner}, or an admin")
 
 
-def server_status(kit: Kit) -> dict[str, Any]:
-    """Return who is connected at a server and which runs there are, from its kit's files."""
-    record = load_record(kit.record)
+def server_status(kit: Kit, latest: Latest | None = None) -> dict[str, Any]:
+    """Return who is connected at a server and which runs there are, from its kit's files.
+
+    Args:
+        kit: The server's.
+        latest: The record as a running server knows it; None where there is only the file.
+    """
+    latest = latest or Latest(kit.record)
+    try:
+        record = latest.read()
+    except FlamesError:
+        record = Record(name=kit.consortium, sites={}, people={})
     try:
         present = json.loads(kit.present.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -170,6 +180,7 @@ def server_status(kit: Kit) -> dict[str, Any]:
     return {
         "consortium": kit.consortium,
         "server": kit.server,
+        "record": latest.trouble,
         "sites": {
             name: {
                 "modality": site.modality,

@@ -203,24 +203,37 @@ class Latest:
     def __init__(self, path: Path) -> None:
         """Read nothing yet."""
         self.path = path
+        self.trouble = ""
+        """Why the record on disk cannot be read; empty where it can."""
         self._record: Record | None = None
         self._version: tuple[int, int, int] | None = None
 
     def read(self) -> Record:
         """Return the record, read again only when the file changed.
 
+        While it cannot be read, changes in it are not in force: `trouble` says why.
+
         Raises:
             FlamesError: It cannot be read, and never could.
         """
+        version = self._look()
+        if self._record is None or version != self._version:
+            self._version = version
+            try:
+                self._record, self.trouble = load_record(self.path), ""
+            except FlamesError as error:
+                self.trouble = error.found
+                if self._record is None:
+                    raise
+        return self._record
+
+    def _look(self) -> tuple[int, int, int] | None:
+        """Return what changes with the file; None while it is not there."""
         try:
             stat = self.path.stat()
-            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if self._record is None or version != self._version:
-                self._record, self._version = load_record(self.path), version
-        except (OSError, FlamesError):
-            if self._record is None:
-                return load_record(self.path)
-        return self._record
+        except OSError:
+            return None
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def save_record(path: Path, record: Record) -> None:

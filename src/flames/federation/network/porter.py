@@ -35,6 +35,7 @@ LINGER_SECONDS = 12.0
 """How long the last process of a site that died may still be heard after a new one knocks."""
 TELL_AGAIN_SECONDS = 300.0
 MOST_TOLD = 1000
+BEFORE = "the consortium's record cannot be read, and the one before stays in force"
 SESSIONS = 20
 """Connections of one person that are remembered."""
 
@@ -78,6 +79,7 @@ class Porter:
         self.knocked: dict[str, float] = {}
         self._admitted_file = kit.admitted
         self._admitted = _load_admitted(kit.admitted)
+        self._trouble = ""
         self._told: dict[tuple[str, str], tuple[float, int]] = {}
 
     def register(self, kind: Kind, name: str, origin: str, certificate: Any) -> str | None:
@@ -210,12 +212,20 @@ class Porter:
         return refusal.text
 
     def record(self) -> Record | None:
-        """Return the record; None, and a word of it in the journal, while there never was one."""
+        """Return the record; None, and a word of it in the journal, while there never was one.
+
+        While the one on disk is damaged it is the last good one; the journal says so once.
+        """
         try:
-            return self.latest.read()
+            record = self.latest.read()
         except FlamesError as error:
             self.refuse("the record", Refusal("record", error.found))
             return None
+        if self.latest.trouble != self._trouble:
+            self._trouble = self.latest.trouble
+            text = f"{BEFORE}: {self._trouble}" if self._trouble else "the record is in force again"
+            self.journal.write("record", text)
+        return record
 
     def _look(
         self, kind: Kind, name: str, origin: str, shown: x509.Certificate | None

@@ -35,6 +35,8 @@ def server_words(report: dict[str, Any]) -> str:
     """Return the report as lines for a person."""
     state = "is running" if report["running"] else "is not running"
     lines = [f"{report['consortium']}: the server at {report['server']} {state}"]
+    if report.get("record"):
+        lines.append(f"  the record cannot be read, changes in it count not: {report['record']}")
     for name, site in report["sites"].items():
         here = "connected" if site["connected"] else "not connected"
         if site["revoked"]:
