@@ -178,6 +178,44 @@ def test_a_torn_first_line_is_noted_too(log):
     assert log.verify().broken is None
 
 
+def test_a_death_while_a_torn_line_is_noted_breaks_nothing(log):
+    fill(log, 2)
+    begun = log.path.read_bytes() + b'{"n": 3, "time": "20'
+    log.path.write_bytes(begun)
+    assert log.repair() == 20
+    noted = log.path.read_bytes()
+    for cut in range(len(begun), len(noted) + 1):
+        log.path.write_bytes(noted[:cut])
+        fill(log, 1)
+        verdict = log.verify()
+        assert (verdict.broken, verdict.entries) == (None, 4), noted[:cut]
+        assert verdict.repairs == 1
+        assert log.path.read_bytes().startswith(noted[:cut])
+
+
+def test_several_deaths_in_a_row_are_noted_by_one_entry(log):
+    fill(log, 2)
+    with log.path.open("ab") as file:
+        file.write(b'{"n": 3, "ti')
+    for left in (5, 100, 1, 200, 2):
+        before = log.path.read_bytes()
+        log.repair()
+        log.path.write_bytes(log.path.read_bytes()[: len(before) + left])
+    torn = log.path.read_bytes().split(b"\n", 2)[2]
+    fill(log, 1)
+    assert (log.verify().broken, log.verify().repairs) == (None, 1)
+    assert next(e for e in log.read() if e["purpose"] == "repair")["sha256"] == sha256(torn)
+    assert (torn.count(b"\n"), log.verify().entries) == (4, 4)
+
+
+def test_what_does_not_begin_like_an_entry_is_not_taken_for_torn(log):
+    fill(log, 2)
+    with log.path.open("ab") as file:
+        file.write(b"noise\n")
+    fill(log, 1)
+    assert str(log.verify().broken).startswith("line 3: ")
+
+
 def test_a_torn_line_that_was_changed_later_is_found(log):
     fill(log, 1)
     with log.path.open("ab") as file:

@@ -11,7 +11,8 @@ changes or removes an entry breaks the chain there; whoever rewrites all that fo
 last hash, so note that down elsewhere from time to time.
 
 A process that was killed while it wrote leaves half a line. It is kept: the next entry ends the
-line and says how many bytes of which SHA-256 it was.
+line and says how many bytes of which SHA-256 it was. One that was killed while it wrote that leaves
+two, which the entry after them notes together.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ START = "0" * 64
 SIGNS_OF_LIFE = ("ask", "progress")
 """Purposes of messages that hold nothing of the site's images; hundreds of them a round."""
 REPAIR = "repair"
+MOST_TORN = 100
+"""Torn lines that one entry notes: so many deaths in a row, each while the last was noted."""
+BEGINNING = b'{"n": '
 CHUNK = 65536
 Entry = dict[str, Any]
 
@@ -101,15 +105,7 @@ class OutgoingLog:
         """
         entries, repairs, previous = 0, 0, START
         seen = contains is None
-        lines = self._lines()
-        line = next(lines, None)
-        number = 0
-        while line is not None:
-            number += 1
-            following = next(lines, None)
-            if _notes(following, line):
-                line = following
-                continue
+        for number, line in self._whole_lines():
             if not line.endswith(b"\n"):
                 found = f"line {number} is torn: the next entry, or a start of the site, notes it"
                 return Verdict(entries, previous, repairs, found)
@@ -120,9 +116,20 @@ class OutgoingLog:
             entries, previous = entries + 1, entry["hash"]
             repairs += entry["purpose"] == REPAIR
             seen = seen or previous.startswith(str(contains))
-            line = following
         missing = None if seen else f"no entry has the hash {contains}"
         return Verdict(entries, previous, repairs, missing)
+
+    def _whole_lines(self) -> Iterator[tuple[int, bytes]]:
+        """Return lines with their numbers, but for torn ones that the entry after them notes."""
+        held: list[tuple[int, bytes]] = []
+        for number, line in enumerate(self._lines(), start=1):
+            if _notes(line, b"".join(torn for _, torn in held)):
+                held = []
+            if held and (len(held) == MOST_TORN or _parse(held[-1][1]) is not None):
+                yield from held
+                held = []
+            held.append((number, line))
+        yield from held
 
     def _lines(self) -> Iterator[bytes]:
         if self.path.exists():
@@ -145,9 +152,15 @@ class OutgoingLog:
             ) from error
 
     def _mend(self, file: int) -> int:
-        """Note the torn line at the end, where there is one; return its bytes."""
-        torn = _last_line(file, os.fstat(file).st_size)
-        if not torn or torn.endswith(b"\n"):
+        """Note the torn lines at the end, where there are some; return their bytes."""
+        torn = _torn_lines(file)
+        if not torn:
+            return 0
+        ending = b"" if torn.endswith(b"\n") else b"\n"
+        if _is_note(torn.rpartition(b"\n")[2]):
+            # Only its line feed was missing: it notes what is above it.
+            _write(file, ending)
+            os.fsync(file)
             return 0
         facts = {
             "time": now(),
@@ -155,16 +168,17 @@ class OutgoingLog:
             "round": None,
             "purpose": REPAIR,
             "holds": ["nothing left: the line above was torn while it was written"],
-            "bytes": len(torn),
-            "sha256": hashlib.sha256(torn).hexdigest(),
+            "bytes": len(torn.removesuffix(b"\n")),
+            "sha256": hashlib.sha256(torn.removesuffix(b"\n")).hexdigest(),
         }
-        _write(file, b"\n")
-        _append(file, facts, durable=True, above=len(torn) + 1)
+        _append(file, facts, durable=True, above=len(torn), ending=ending)
         return len(torn)
 
 
-def _append(file: int, facts: Entry, *, durable: bool, above: int = 0) -> Entry:
-    """Append an entry; ``above`` bytes at the end are a torn line that it notes."""
+def _append(
+    file: int, facts: Entry, *, durable: bool, above: int = 0, ending: bytes = b""
+) -> Entry:
+    """Append an entry; ``above`` bytes at the end are torn lines, which ``ending`` ends."""
     line = _last_line(file, os.fstat(file).st_size - above)
     last = _parse(line) or {}
     if line and not last:
@@ -172,7 +186,7 @@ def _append(file: int, facts: Entry, *, durable: bool, above: int = 0) -> Entry:
         last = {"n": 0, "hash": hashlib.sha256(line).hexdigest()}
     entry = {"n": int(last.get("n", 0)) + 1, **facts, "previous": last.get("hash", START)}
     entry["hash"] = _hash(entry)
-    _write(file, json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+    _write(file, ending + json.dumps(entry, ensure_ascii=False).encode() + b"\n")
     if durable:
         os.fsync(file)
     return entry
@@ -196,6 +210,29 @@ def _last_line(file: int, end: int) -> bytes:
     return found
 
 
+def _torn_lines(file: int) -> bytes:
+    """Return the lines at the end that somebody was killed in: the last one, where it has no line
+    feed, and those above it that begin like an entry and are none.
+    """
+    end, torn = os.fstat(file).st_size, b""
+    while torn.count(b"\n") < MOST_TORN and (line := _last_line(file, end)):
+        unfinished = not line.endswith(b"\n")
+        if not unfinished and (_parse(line) is not None or not _begins_like_one(line)):
+            break
+        torn, end = line + torn, end - len(line)
+    return torn
+
+
+def _begins_like_one(line: bytes) -> bool:
+    """Return whether a line is the beginning of an entry, however short."""
+    return len(line) > 1 and line[: len(BEGINNING)].rstrip(b"\n") == BEGINNING[: len(line) - 1]
+
+
+def _is_note(line: bytes) -> bool:
+    entry = _parse(line)
+    return entry is not None and entry.get("purpose") == REPAIR and _hash(entry) == entry["hash"]
+
+
 def _parse(line: bytes) -> Entry | None:
     try:
         entry = json.loads(line)
@@ -217,12 +254,12 @@ def _wrong(entry: Entry | None, number: int, previous: str) -> str | None:
     return None
 
 
-def _notes(following: bytes | None, line: bytes) -> bool:
-    """Return whether the line after ``line`` notes that it was torn."""
-    entry = None if following is None else _parse(following)
+def _notes(following: bytes, lines: bytes) -> bool:
+    """Return whether the line after ``lines`` notes that they were torn."""
+    entry = _parse(following) if lines else None
     if entry is None or entry.get("purpose") != REPAIR:
         return False
-    return bool(entry.get("sha256") == hashlib.sha256(line.removesuffix(b"\n")).hexdigest())
+    return bool(entry.get("sha256") == hashlib.sha256(lines.removesuffix(b"\n")).hexdigest())
 
 
 def _hash(entry: Entry) -> str:
