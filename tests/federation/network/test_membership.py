@@ -130,6 +130,13 @@ def test_one_more_site_changes_no_other_kit(kits, porter):
         add_site(kits, "xx", modality="XX", organ="brain")
 
 
+def test_nobody_else_may_read_the_authoritys_key(founded):
+    state = founded / "authority"
+    files = [path for path in state.rglob("*") if path.is_file()]
+    assert state.stat().st_mode & 0o777 == 0o700
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == {"cert.json": "0o600"}
+
+
 def test_the_record_is_made_of_the_certificates_in_the_kits(kits, porter):
     assert [comes(porter, kits, name) for name in ("us-a", "us-b", PERSON)] == [None] * 3
     assert porter.message("us-a", "us-a.job", "token of us-a") is None

@@ -86,11 +86,19 @@ def issue_kits(
                 "correct consortium.toml",
             )
         made = Path(str(context.get(CtxKey.CURRENT_PROD_DIR)))
-        shutil.copytree(work / "state", state, dirs_exist_ok=True)
-        state.chmod(0o700)
+        _keep(work / "state", state)
         for name in certificates.issued:
             _move_kit(consortium, name, made, kits[name])
     return certificates.issued
+
+
+def _keep(made: Path, state: Path) -> None:
+    """Copy the authority's files, which hold its key: nobody else may read them at any time."""
+    for path in (made, *made.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    state.mkdir(mode=0o700, exist_ok=True)
+    state.chmod(0o700)
+    shutil.copytree(made, state, dirs_exist_ok=True)
 
 
 class _Certificates(CertBuilder):
