@@ -27,6 +27,7 @@ from flames.federation.network.gate import Gate
 from flames.federation.network.guard import Guard, Refusal
 from flames.federation.network.journal import Journal
 from flames.federation.network.messages import decode, encode
+from flames.federation.network.said import plain
 from flames.federation.network.scoring import aggregates, score_models
 from flames.federation.network.tasks import as_task, encode_update
 
@@ -92,7 +93,7 @@ class Station:
             while True:
                 facts, sections = self._call("ask", {"holds": self.client.rounds.holds()})
                 if facts["do"] in ("end", "leave"):
-                    return str(facts.get("reason", ""))
+                    return plain(facts.get("reason", ""), 500)
                 self._do(facts, sections)
         except Refusal as refusal:
             return self._refuse(refusal.found)
@@ -157,7 +158,7 @@ class Station:
         facts = facts_of(self.store, self.config_text, show_cases=show_cases)
         answer, _ = self._call("hello", {"facts": facts.model_dump(mode="json")})
         if answer["do"] == "leave":
-            self.journal.write("refused", f"the server refuses: {answer['reason']}")
+            self.journal.write("refused", f"the server refuses: {plain(answer['reason'], 500)}")
             raise Stopped
 
     def _train(self, task: Task) -> None:
@@ -226,7 +227,8 @@ class Station:
             facts, _ = self._call(topic, message)
             if facts["do"] != "again":
                 break
-            self.journal.write("again", f"the server could not use the {what}: {facts['reason']}")
+            why = plain(facts["reason"], 500)
+            self.journal.write("again", f"the server could not use the {what}: {why}")
         self.journal.write("sent", f"{what}: {len(message)} bytes", bytes=len(message))
 
     def _failed(self, error: Exception) -> None:
