@@ -130,6 +130,16 @@ def test_one_more_site_changes_no_other_kit(kits, porter):
         add_site(kits, "xx", modality="XX", organ="brain")
 
 
+def test_who_knocks_cannot_steer_the_terminal_of_whoever_reads_of_it(kits, porter):
+    odd = "us-a\x1b[2J"
+    assert porter.message(odd, odd, "a token") is not None
+    assert porter.message("server", odd, "a token") is not None
+    kit = Kit.open(kits / "server", "server")
+    events = refusals(kit)
+    assert len(events) == 2
+    assert all(event["text"].isprintable() and event["who"].isprintable() for event in events)
+
+
 def test_nobody_else_may_read_the_authoritys_key(founded):
     state = founded / "authority"
     files = [path for path in state.rglob("*") if path.is_file()]

@@ -26,6 +26,7 @@ from flames.federation.network.consortium import RESERVED, Identity, Latest, Mem
 from flames.federation.network.identity import common_name, fingerprint
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
+from flames.federation.network.said import plain
 from flames.files import save_json
 
 Kind = Literal["site", "person"]
@@ -202,9 +203,8 @@ class Porter:
                 if len(self._told) >= MOST_TOLD:
                     self._told.clear()
                 more = {"times": times} if times else {}
-                self.journal.write(
-                    "refused", refusal.text, who=name[:100], why=refusal.word, **facts, **more
-                )
+                text, who = plain(refusal.text, 500), plain(name, 100)
+                self.journal.write("refused", text, who=who, why=refusal.word, **facts, **more)
                 told, times = self.clock(), 0
             else:
                 times += 1
