@@ -10,6 +10,7 @@ import pytest
 from flames.config import dump_config
 from flames.errors import FlamesError
 from flames.federation.exchange import Task
+from flames.federation.network.journal import Journal
 from flames.federation.network.messages import decode, encode
 from flames.federation.network.policy import Policy, load_policy
 from flames.federation.network.score_rows import Scorer, check_scores
@@ -102,6 +103,18 @@ def test_a_server_cannot_choose_where_a_site_writes(make_hall):
     assert told[-1][0] == "refuse"
     assert "names no file" in told[-1][1]
     assert not list(hall.folder.rglob("elsewhere*"))
+
+
+def test_a_small_answer_cannot_fill_a_sites_memory(make_hall, monkeypatch):
+    monkeypatch.setattr("flames.federation.network.station.UNREACHABLE_SECONDS", 0.0)
+    hall = make_hall("us-a")
+    size = sum(array.size for array in hall.desk(["us-a"]).job.server.start("US").values())
+    bomb = {"arrays": {"w": np.zeros(13 * size, np.float32)}}
+    told = refused_of(hall, "us-a", ({"do": "wait"}, bomb), ({"do": "wait"}, bomb))
+    assert {topic for topic, _ in told} <= {"ask", "progress"}
+    said = [e["text"] for e in Journal(hall.kit("us-a").events).read() if e["event"] == "damaged"]
+    assert said
+    assert all("its arrays are larger than" in text for text in said)
 
 
 @pytest.mark.parametrize(

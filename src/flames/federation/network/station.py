@@ -14,10 +14,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from flames.errors import FlamesError, NotWritten
 from flames.federation.client import Client
@@ -26,10 +28,12 @@ from flames.federation.network.facts import facts_of
 from flames.federation.network.gate import Gate
 from flames.federation.network.guard import Guard, Refusal
 from flames.federation.network.journal import Journal
-from flames.federation.network.messages import decode, encode
+from flames.federation.network.messages import decode, encode, peek
 from flames.federation.network.said import plain
 from flames.federation.network.scoring import aggregates, score_models
 from flames.federation.network.tasks import as_task, encode_update
+from flames.models import make_model
+from flames.models.weights import model_arrays
 
 POLL_SECONDS = 0.3
 UNREACHABLE_SECONDS = 120.0
@@ -40,6 +44,9 @@ GROUP = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]{0,59}$")
 BEAT_SECONDS = 1.0
 IDLE_BEAT_SECONDS = 5.0
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MODELS = 12
+"""Times the bytes of the run's network that the arrays of an answer may have: at most three sets of
+weights, each with control variates as large, and some numbers need more bytes."""
 Sections = dict[str, dict[str, np.ndarray]]
 
 
@@ -266,7 +273,7 @@ class Station:
             since = max(since, self.beat.heard)
             if answer is not None:
                 try:
-                    facts, sections = _read(topic, answer)
+                    facts, sections = self._read(topic, answer)
                     if facts["do"] != "later":
                         return facts, sections
                     since = time.monotonic()
@@ -278,17 +285,26 @@ class Station:
             self._pause(pause)
             pause = min(2 * pause, 5.0)
 
+    def _read(self, topic: str, answer: bytes) -> tuple[dict[str, Any], Sections]:
+        """Return what an answer says; only who asks for work gets arrays."""
+        if topic != "ask" or not peek(answer)[1]:
+            return decode(answer, sections=(), most_bytes=0)
+        return decode(answer, most_bytes=self._most_bytes)
+
+    @cached_property
+    def _most_bytes(self) -> int:
+        config = self.client.config
+        plain_config = config.model.model_copy(update={"pretrained": False, "weights": None})
+        with torch.random.fork_rng(devices=[]):
+            network = make_model(plain_config, config.plan_for(self.store.modality))
+        return MODELS * sum(array.nbytes for array in model_arrays(network).values())
+
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if self.stopped():
                 raise Stopped
             time.sleep(min(0.1, seconds))
-
-
-def _read(topic: str, answer: bytes) -> tuple[dict[str, Any], Sections]:
-    """Return what an answer says; only who asked for work gets arrays."""
-    return decode(answer) if topic == "ask" else decode(answer, sections=(), most_bytes=0)
 
 
 def _company(facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -343,7 +359,7 @@ class _Beat:
 
     def _hear(self, answer: bytes) -> None:
         try:
-            facts, _ = _read("progress", answer)
+            facts, _ = decode(answer, sections=(), most_bytes=0)
         except FlamesError:
             return
         if facts.get("do") in ("end", "leave", "drop"):
