@@ -27,6 +27,8 @@ Arrays = Mapping[str, np.ndarray]
 Sections = dict[str, Coded]
 """Coded arrays of a download by its field, one of `SECTIONS`."""
 SECTIONS = ("arrays", "model", "best")
+ABOUT = "about.json"
+"""Written when all of a task is."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Parcels:
                 save_arrays(place / f"{name}.safetensors", read[name])
         number = held.server_round if held is not None and shared else 0
         about = {"use": download.use, "held": number, "own_head": download.own_head}
-        save_json(place / "about.json", about)
+        save_json(place / ABOUT, about)
         download = replace(
             download, arrays=read.get("arrays"), model=read.get("model"), best=read.get("best")
         )
@@ -79,8 +81,14 @@ class Parcels:
         """Return the arrays of an update.
 
         Raises:
-            FlamesError: It is a difference from what the server does not have, or damaged.
+            FlamesError: Its client was sent nothing in the open round, so that nobody could say how
+                far it moved; or it is a difference from what the server does not have, or damaged.
         """
+        if not (place / ABOUT).exists():
+            raise FlamesError(
+                f"{reply.client} was not asked in the open round",
+                "let it ask for the round's task first",
+            )
         base = None
         if coded.needs_base:
             known = held if held is not None and _about(place).get("held") else None
@@ -102,7 +110,7 @@ class Parcels:
         Raises:
             FlamesError: It says that it began with what it was not sent.
         """
-        if not (place / "about.json").exists():
+        if not (place / ABOUT).exists():
             return None
         begun = self._begun(reply, place, held)
         if begun is None:
@@ -144,5 +152,5 @@ def common(base: Arrays, names: Mapping[str, object]) -> dict[str, np.ndarray]:
 
 
 def _about(place: Path) -> dict[str, Any]:
-    path = place / "about.json"
+    path = place / ABOUT
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

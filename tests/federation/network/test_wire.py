@@ -5,7 +5,9 @@ import pytest
 
 from flames.errors import FlamesError
 from flames.federation.network.messages import decode
+from flames.federation.network.tasks import encode_update
 from flames.federation.simulation import simulate
+from flames.wire.coding import Coded
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -180,6 +182,27 @@ def test_a_reply_that_names_another_beginning_is_refused(make_hall):
     assert hall.job("us-a", "us-b")[0] == "finished"
     assert "which it was not sent" in hall.told("aside")[0]
     assert set(hall.run.personal_models()) == {"us-a"}
+
+
+@pytest.mark.parametrize("wire", [{"norm-limit": 3.0}, {"norm-limit": 0.0, "clip": 0.5}])
+def test_who_was_not_asked_cannot_pass_the_limits_by(make_hall, wire):
+    hall = make_hall("us-a", "us-b", rounds=4, network={"rounds-per-job": 1}, wire=wire)
+    for _ in range(2):
+        assert hall.job("us-a", "us-b")[0] == "next"
+    desk = hall.desk(["us-a", "us-b"])
+    hall.station("us-b", desk)._hello()
+    server = desk.job.server
+    held = server.folders.held("us-b").arrays
+    far = {
+        name: array + np.float32(1000) if array.dtype == np.float32 else np.array(array)
+        for name, array in held.items()
+    }
+    message = encode_update(
+        server.replies()["us-b"], 3, Coded("p" * len(far), far), "", hall.config.wire
+    )
+    assert decode(desk.handle("us-b", "update", message))[0]["do"] == "again"
+    assert "us-b was not asked in the open round" in hall.told("aside")[0]
+    assert not server.answered
 
 
 def test_choosing_among_whole_weights_is_refused(make_config):
