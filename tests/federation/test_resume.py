@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from flames.array_files import save_arrays
+from flames.errors import FlamesError
 from flames.federation import client, outcome, round_folders, server
 from flames.federation.simulation import simulate
+from flames.federation.whole_rounds import finish_round
 
 
 class Killed(BaseException):
@@ -50,7 +56,7 @@ def while_the_server_closes(monkeypatch):
 
 
 def before_the_old_round_is_deleted(monkeypatch):
-    stub = SimpleNamespace(rmtree=after(2, shutil.rmtree))
+    stub = SimpleNamespace(rmtree=after(1, shutil.rmtree))
     monkeypatch.setattr(round_folders, "shutil", stub)
 
 
@@ -104,3 +110,88 @@ def test_a_killed_run_continues_bit_for_bit(
         simulate(config, tmp_path / "run", on_event=watch)
     monkeypatch.undo()
     assert outcome(simulate(config, tmp_path / "run", resume=True)) == outcome(two_sites)
+
+
+def empty(path):
+    """Leave a file as a power cut can: it has its name, and nothing in it."""
+    assert path.stat().st_size
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("name", ["updates/us-b.safetensors", "replies.json"])
+def test_a_server_whose_last_round_is_damaged_goes_on_from_the_one_before(
+    name, make_config, tmp_path, two_sites, outcome
+):
+    config, told = make_config("us-a", "us-b"), []
+
+    def stop(event):
+        if (event.stage, event.server_round, event.client) == ("train", 2, "us-b"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        simulate(config, tmp_path / "run", on_event=stop)
+    server = tmp_path / "run" / "state" / "server"
+    simulate_to_the_end_of(2, config, tmp_path / "run")
+    assert sorted(p.name for p in server.glob("round-*")) == ["round-0001", "round-0002"]
+    empty(server / "round-0002" / name)
+    run = simulate(config, tmp_path / "run", resume=True, on_event=told.append)
+    assert outcome(run) == outcome(two_sites)
+    assert f"round-0002/{name} in {server} cannot be read" in told[0].text
+    assert (server / "damaged-round-0002").is_dir()
+
+
+def simulate_to_the_end_of(server_round, config, out):
+    """Continue a run and kill it in the round after."""
+
+    def stop(event):
+        if event.stage == "round" and event.server_round == server_round and "us-b" in event.text:
+            raise Killed
+
+    with pytest.raises(Killed):
+        simulate(config, out, resume=True, on_event=stop)
+
+
+def test_a_client_whose_last_round_is_damaged_does_it_again(
+    make_config, tmp_path, two_sites, outcome
+):
+    config = make_config("us-a", "us-b")
+
+    def stop(event):
+        if (event.stage, event.server_round, event.client) == ("train", 2, "us-b"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        simulate(config, tmp_path / "run", on_event=stop)
+    empty(tmp_path / "run" / "state" / "clients" / "us-a" / "round-0002" / "weights.safetensors")
+    run = simulate(config, tmp_path / "run", resume=True)
+    assert outcome(run) == outcome(two_sites)
+
+
+def test_a_server_without_a_whole_round_does_not_begin_anew(make_config, tmp_path):
+    simulate(make_config("us-a", rounds=1), tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    server = tmp_path / "run" / "state" / "server"
+    for place in list(server.glob("round-*")):
+        empty(place / "replies.json")
+    with pytest.raises(FlamesError, match=f"no round in {server} can be read"):
+        simulate(make_config("us-a", rounds=1), tmp_path / "run", resume=True)
+
+
+def test_a_round_has_its_name_only_when_it_is_on_the_disk(tmp_path, monkeypatch):
+    done, sync = [], os.fsync
+    partial, place = tmp_path / ".round-0001.partial", tmp_path / "round-0001"
+    (partial / "updates").mkdir(parents=True)
+    save_arrays(partial / "updates" / "a.safetensors", {"w": np.ones(3)})
+
+    def note(descriptor):
+        done.append((str(Path(f"/proc/self/fd/{descriptor}").readlink()), place.exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    finish_round(partial, place)
+    assert sorted(done) == [
+        (str(tmp_path), True),
+        (str(partial), False),
+        (str(partial / "updates"), False),
+        (str(partial / "updates" / "a.safetensors"), False),
+    ]

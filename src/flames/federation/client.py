@@ -27,6 +27,7 @@ from flames.federation.client_rounds import ClientRounds
 from flames.federation.exchange import Reply, Task, begun_with, derive_seed
 from flames.federation.leaving import RESIDUAL, wrap
 from flames.federation.site_cases import SiteCases
+from flames.federation.whole_rounds import finish_round
 from flames.files import save_json
 from flames.models import make_model
 from flames.models.precision import Precision
@@ -41,6 +42,7 @@ from flames.models.weights import (
 from flames.strategies import Download, Strategy
 from flames.strategies.mixture import (
     Candidate,
+    best_by_name,
     candidates,
     choose,
     eligible,
@@ -132,7 +134,7 @@ class Client:
                 wire=self.config.wire,
             )
         save_json(partial / "reply.json", {"task": digest} | asdict(reply))
-        partial.rename(place)
+        finish_round(partial, place)
         return reply, self.rounds.sent(place)
 
     def _unpack(self, download: Download, before: Path) -> tuple[Download, Arrays]:
@@ -189,7 +191,7 @@ class Client:
             client=self.name,
             modality=self.modality,
             num_examples=self.num_examples,
-            validation=_best_by_name(measured),
+            validation=best_by_name(measured),
             alpha=chosen.alpha,
             chosen=chosen.name,
             best=best,
@@ -387,13 +389,3 @@ class Client:
 
     def _start_model(self) -> Any:
         return self.config.model.model_copy(update={"pretrained": False, "weights": None})
-
-
-def _best_by_name(tried: Sequence[Candidate]) -> dict[str, float]:
-    """Return the best score of each kind that was tried and measured."""
-    scores: dict[str, float] = {}
-    for candidate in tried:
-        if math.isfinite(candidate.score):
-            known = scores.get(candidate.name, -math.inf)
-            scores[candidate.name] = round(max(known, candidate.score), 6)
-    return scores

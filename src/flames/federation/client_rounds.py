@@ -13,6 +13,7 @@ import numpy as np
 from flames.array_files import LazyArrays, load_arrays
 from flames.federation.leaving import PARCEL, SENT, digests, unwrap
 from flames.federation.summary import kept_rule
+from flames.federation.whole_rounds import round_place, rounds_in, set_damaged_aside
 from flames.metrics.presence import PresenceRule
 from flames.strategies.rules import with_controls
 from flames.wire.coding import Coded
@@ -24,13 +25,15 @@ class ClientRounds:
     """The complete rounds of one client under one folder."""
 
     def __init__(self, folder: Path, private: Callable[[Arrays], frozenset[str]]) -> None:
-        """Open nothing yet; ``private`` says which arrays never leave the site."""
+        """Set aside what cannot be read; ``private`` says which arrays never leave the site."""
         self.folder = folder
+        self.damaged = set_damaged_aside(folder)
+        """What a person should hear of rounds that could not be read."""
         self._private = private
 
     def of(self, server_round: int) -> Path:
         """Return the folder of a round."""
-        return self.folder / f"round-{server_round:04d}"
+        return round_place(self.folder, server_round)
 
     def before(self, server_round: int) -> int:
         """Return the last complete round before ``server_round``; it may have missed some."""
@@ -86,4 +89,4 @@ class ClientRounds:
         return self.of(max(self._complete()))
 
     def _complete(self) -> list[int]:
-        return sorted(int(path.name[6:]) for path in self.folder.glob("round-*"))
+        return rounds_in(self.folder)

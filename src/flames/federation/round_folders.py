@@ -1,4 +1,4 @@
-"""Where a server keeps its rounds: the last finished one, and the one that is open."""
+"""Where a server keeps its rounds: the last two finished ones, and the one that is open."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from flames.array_files import LazyArrays, load_arrays
+from flames.errors import FlamesError
 from flames.federation.exchange import Reply
 from flames.federation.parcels import Held, read_held
+from flames.federation.whole_rounds import (
+    finish_round,
+    round_place,
+    rounds_in,
+    set_damaged_aside,
+)
 from flames.metrics.presence import PresenceRule
 
 
@@ -20,9 +27,21 @@ class RoundFolders:
     """The rounds of one run under one folder; a finished one is renamed into place."""
 
     def __init__(self, folder: Path) -> None:
-        """Continue from the last finished round in ``folder``."""
+        """Continue from the last finished round in ``folder`` that can be read.
+
+        Raises:
+            FlamesError: None can, and there are more than the first.
+        """
         self.folder = folder
-        self.finished = max((int(p.name[6:]) for p in folder.glob("round-*")), default=0)
+        newest = max(rounds_in(folder), default=0)
+        self.damaged = set_damaged_aside(folder)
+        """What a person should hear of rounds that could not be read."""
+        self.finished = max(rounds_in(folder), default=0)
+        if newest > 1 and not self.finished:
+            raise FlamesError(
+                f"no round in {folder} can be read",
+                "put a copy of it back, or name a new --out",
+            )
 
     @property
     def last(self) -> Path:
@@ -35,9 +54,14 @@ class RoundFolders:
         return self.folder / f".round-{self.finished + 1:04d}.partial"
 
     def close(self) -> None:
-        """Make the open round the last finished one, in one step; drop the one before."""
-        self.open.rename(self._of(self.finished + 1))
-        shutil.rmtree(self.last, ignore_errors=True)
+        """Make the open round the last finished one, in one step.
+
+        The one before stays, in case that the disk loses the last; older ones go.
+        """
+        finish_round(self.open, self._of(self.finished + 1))
+        for old in rounds_in(self.folder):
+            if old < self.finished:
+                shutil.rmtree(self._of(old), ignore_errors=True)
         self.finished += 1
 
     def sent(self, client: str) -> Path:
@@ -95,4 +119,4 @@ class RoundFolders:
         return {client: Reply(**reply) for client, reply in content.items()}
 
     def _of(self, server_round: int) -> Path:
-        return self.folder / f"round-{server_round:04d}"
+        return round_place(self.folder, server_round)

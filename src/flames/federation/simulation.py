@@ -97,6 +97,8 @@ def _run(
         start=first_weights(config, run),
         folder=run.state / "server",
     )
+    for told in (*server.folders.damaged, *(t for c in clients.values() for t in c.rounds.damaged)):
+        on_event(Event("round", server.finished, config.rounds, text=told))
     save_lines(run.rounds, server.records())
     crew: Crew = InTurn(clients) if jobs == 1 else SideBySide(config, run, jobs)
     try:

@@ -171,4 +171,14 @@ def other_statistics(one: Arrays, other: Arrays) -> bool:
     return any(not np.array_equal(one[name], other[name]) for name in names)
 
 
+def best_by_name(tried: Sequence[Candidate]) -> dict[str, float]:
+    """Return the best score of each kind that was tried and measured."""
+    scores: dict[str, float] = {}
+    for candidate in tried:
+        if math.isfinite(candidate.score):
+            known = scores.get(candidate.name, -math.inf)
+            scores[candidate.name] = round(max(known, candidate.score), 6)
+    return scores
+
+
 STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")

@@ -62,6 +62,8 @@ class JobState:
                 seat.status, seat.heard = "awaited", self.started
             steps = self.config.steps_of(name)
             server.members[name] = Participant(name, seat.modality, 1, steps)
+        for told in server.folders.damaged:
+            self.tell("server-trouble", told)
 
     @property
     def number(self) -> int:

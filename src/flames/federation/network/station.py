@@ -95,6 +95,8 @@ class Station:
         Raises:
             NotWritten: The site's disk is full; it can be tried again.
         """
+        for told in self.client.rounds.damaged:
+            self.journal.write("damaged", told)
         self.beat.start()
         try:
             while True:
