@@ -45,6 +45,13 @@ class ClientRounds:
             if old < before and old != held:
                 shutil.rmtree(self.of(old), ignore_errors=True)
 
+    def take_back(self, server_round: int) -> None:
+        """Forget a round that the server set aside: both sides go on from the one before."""
+        aside = self.folder / f".{self.of(server_round).name}.partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        self.of(server_round).rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
     def reply(self, place: Path) -> dict[str, Any]:
         """Return what was said of the round in a folder."""
         return dict(json.loads((place / "reply.json").read_text(encoding="utf-8")))

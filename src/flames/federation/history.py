@@ -16,7 +16,7 @@ from flames.strategies.movement import movement
 Arrays = Mapping[str, np.ndarray]
 PAST = "norms.json"
 ROUNDS = 5
-"""Last rounds that count."""
+"""Last rounds of a group that count, of those in which an update of it was accepted."""
 
 
 def lengths(arrays: Arrays, begun: Arrays | None, steps: int) -> dict[str, float]:
@@ -74,6 +74,21 @@ def believed(
 def with_round(
     past: Sequence[Mapping[str, Any]], server_round: int, added: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the records of the last rounds with those of a round just finished."""
-    recent = [dict(record) for record in past if record["round"] > server_round - ROUNDS]
-    return recent + [{"round": server_round, **record} for record in added]
+    """Return the records of each group's last rounds, with those of a round just finished.
+
+    A round in which nothing of a group was accepted does not count: however often its updates are
+    set aside, what it moved before is remembered.
+
+    >>> known = [{"round": n, "group": "MR"} for n in range(1, 6)]
+    >>> [r["round"] for r in with_round(known, 9, [{"group": "US"}])]
+    [1, 2, 3, 4, 5, 9]
+    >>> [r["round"] for r in with_round(known, 9, [{"group": "MR"}])]
+    [2, 3, 4, 5, 9]
+    """
+    records = [dict(record) for record in past]
+    records += [{"round": server_round, **record} for record in added]
+    rounds: dict[str, set[int]] = {}
+    for record in records:
+        rounds.setdefault(record["group"], set()).add(record["round"])
+    last = {group: sorted(numbers)[-ROUNDS:] for group, numbers in rounds.items()}
+    return [record for record in records if record["round"] in last[record["group"]]]

@@ -185,6 +185,8 @@ def _one_round(
             try:
                 server.receive(reply, parcel, base, (down[name], up))
             except UpdateSetAside as error:
+                if server_round < server.last_round:
+                    clients[name].rounds.take_back(server_round)
                 text = f"{name:>24}  its update is set aside: {error.found}"
                 on_event(Event("round", server_round, rounds, text=text))
     for record in server.close_round():

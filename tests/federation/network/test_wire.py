@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from flames.errors import FlamesError
+from flames.federation.client import Client
 from flames.federation.network.messages import decode
 from flames.federation.network.tasks import encode_update
 from flames.federation.simulation import simulate
@@ -109,6 +110,39 @@ def test_what_moved_too_far_is_set_aside_and_the_round_goes_on(make_hall):
     rounds = [(r["site"], r["round"]) for r in hall.run.load_rounds() if r["kind"] == "site"]
     assert ("us-b", 2) not in rounds
     assert ("us-b", 3) in rounds
+
+
+@pytest.mark.parametrize("over_a_network", [False, True])
+@pytest.mark.parametrize("sites", [("us-a", "mr-a"), ("us-a", "us-b")])
+def test_after_one_bad_round_the_next_ones_are_believed(
+    sites, over_a_network, make_hall, make_config, tmp_path, monkeypatch
+):
+    train, bad = Client._optimise, sites[-1]
+
+    def once_too_far(self, network, task, work, progress):
+        result, weights, second = train(self, network, task, work, progress)
+        if (self.name, task.server_round) == (bad, 3):
+            weights = {
+                name: work.received[name] + np.float32(60) * (array - work.received[name])
+                if array.dtype == np.float32
+                else array
+                for name, array in weights.items()
+            }
+        return result, weights, second
+
+    monkeypatch.setattr(Client, "_optimise", once_too_far)
+    training = {"local-steps": 2, "learning-rate": 0.002}
+    hall = make_hall(*sites, rounds=6, training=training)
+    if over_a_network:
+        assert hall.job(*sites)[0] == "finished"
+        run, aside = hall.run, hall.told("aside")
+    else:
+        events = []
+        run = simulate(hall.config, tmp_path / "run", on_event=events.append)
+        aside = [event.text for event in events if "is set aside" in event.text]
+    assert len(aside) == 1, aside
+    rounds = [r["round"] for r in run.load_rounds() if r.get("site") == bad]
+    assert rounds == [1, 2, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("last", [False, True])

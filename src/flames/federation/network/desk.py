@@ -266,7 +266,7 @@ class Desk:
         seat.failed_round, seat.reason = self.job.number, reason
         text = f"the update of {seat.name} is set aside: {reason}"
         self.job.tell("aside", text, site=seat.name)
-        return encode({"do": "drop", "reason": reason})
+        return encode({"do": "drop", "reason": reason, "aside": True})
 
     def _rest(self, error: NotWritten) -> None:
         """Wait for space on the server's own disk: no site is to blame, and nothing is lost."""

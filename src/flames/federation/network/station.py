@@ -188,7 +188,10 @@ class Station:
             self.guard.end()
         coded, base = self.client.rounds.outgoing(number)
         message = encode_update(reply, number, coded, base, self.client.config.wire)
-        self._deliver("update", message, f"update of round {number}")
+        answer = self._deliver("update", message, f"update of round {number}")
+        if answer.get("aside") and task.steps:
+            self.client.rounds.take_back(number)
+            self.journal.write("aside", f"round {number} is not believed: {answer['reason']}")
 
     def _score(self, facts: dict[str, Any], models: Sections) -> None:
         for group in models:
@@ -225,8 +228,8 @@ class Station:
         message = encode(content, {"kept": scored.kept if policy.personal_weights else None})
         self._deliver("scores", message, "scores")
 
-    def _deliver(self, topic: str, message: bytes, what: str) -> None:
-        """Send until the server has it, or wants it no more.
+    def _deliver(self, topic: str, message: bytes, what: str) -> dict[str, Any]:
+        """Send until the server has it, or wants it no more; return what it said.
 
         Raises:
             Refusal: A person at the site, or its policy, does not let it leave.
@@ -239,6 +242,7 @@ class Station:
             why = plain(facts["reason"], 500)
             self.journal.write("again", f"the server could not use the {what}: {why}")
         self.journal.write("sent", f"{what}: {len(message)} bytes", bytes=len(message))
+        return facts
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, OSError) and error.errno in FULL:
