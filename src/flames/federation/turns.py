@@ -52,6 +52,15 @@ class Turns:
             self._before[client] = self._nearest(client, answered)
         return self._before[client]
 
+    def began_from(self, client: str) -> list[str]:
+        """Return who was told to go on from a client.
+
+        >>> turns = Turns(lambda _: Chain(("a", "b", "c")))
+        >>> turns.before("b", ("a",)), turns.began_from("a"), turns.began_from("b")
+        ('a', ['b'], [])
+        """
+        return sorted(name for name, before in self._before.items() if before == client)
+
     def _nearest(self, client: str, answered: Collection[str]) -> str | None:
         chain = self._of(client)
         if chain is None or not self.takes_turns(client):

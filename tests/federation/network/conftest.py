@@ -56,6 +56,8 @@ class Hall:
     dead: set[str] = field(default_factory=set)
     policies: dict[str, Policy] = field(default_factory=dict)
     clock: Callable[[], datetime] = datetime.now
+    seconds: Callable[[], float] = time.time
+    """The server's clock."""
     late: bool = False
     """Whether the deadline of every round is over."""
     news: Record | None = None
@@ -95,9 +97,8 @@ class Hall:
             start=first_weights(state.config, state.run),
             folder=state.run.state / "server",
         )
-        job = JobState(
-            state, server, self.record, sites, house=Journal(self.folder / "server.jsonl")
-        )
+        house = Journal(self.folder / "server.jsonl")
+        job = JobState(state, server, self.record, sites, house=house, clock=self.seconds)
         job.late = lambda: self.late  # type: ignore[method-assign]
         return Desk(
             Watch(

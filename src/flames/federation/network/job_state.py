@@ -89,9 +89,12 @@ class JobState:
         return {*self.server.replies(), *self.server.away()}
 
     def late(self) -> bool:
-        """Return whether the deadline of the open round, or of the turn in it, is over."""
+        """Return whether the deadline of the open round, or of the turn in it, is over.
+
+        Time in which no job ran does not count.
+        """
         since = self.state.turn_since(self.number)
-        return self.clock() - since > self.config.network.deadline
+        return since is not None and self.clock() - since > self.config.network.deadline
 
     def waits_its_turn(self, seat: Seat) -> bool:
         """Return whether a site hands its model on to this one first; after the deadline nobody

@@ -19,6 +19,9 @@ from flames.federation.server import Server
 from flames.files import save_json, save_text
 from flames.runs import RunFolder
 
+MOMENTS = ("since", "turn", "seen")
+"""When the open round began, when its last turn ended, and when a job was last seen in it."""
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -100,22 +103,36 @@ class RunState:
         return None if facts is None else facts.cases_digest
 
     def round_since(self, number: int, moment: float) -> float:
-        """Return when a round began, which may be before this job."""
-        known = self._round()
-        if known.get("round") == number:
-            return float(known["since"])
-        save_json(self._round_file, {"round": number, "since": moment})
-        return moment
+        """Return when a round began, as if no time had passed between its jobs.
 
-    def turn_since(self, number: int) -> float:
-        """Return when the last site that takes turns in a round answered, or the round began."""
+        Called as the round begins, and as each job does.
+        """
         known = self._round()
-        assert known["round"] == number
+        if known.get("round") != number:
+            known = {"round": number, "since": moment}
+        last = max(known[key] for key in MOMENTS if key in known)
+        idle = max(0.0, moment - last)
+        known |= {key: known[key] + idle for key in MOMENTS if key in known} | {"seen": moment}
+        save_json(self._round_file, known)
+        return float(known["since"])
+
+    def turn_since(self, number: int) -> float | None:
+        """Return when the last site that takes turns in a round answered, or the round began.
+
+        None before it is noted that the round began, as while the disk is full.
+        """
+        known = self._round()
+        if known.get("round") != number:
+            return None
         return float(known.get("turn", known["since"]))
 
     def note_turn(self, moment: float) -> None:
         """Write down that a site that takes turns answered."""
         save_json(self._round_file, self._round() | {"turn": moment})
+
+    def note_alive(self, moment: float) -> None:
+        """Write down that a job runs."""
+        save_json(self._round_file, self._round() | {"seen": moment})
 
     def best_models(self, server: Server, modality: str) -> dict[str, dict[str, np.ndarray]]:
         """Return the server's models that serve a modality, by group."""

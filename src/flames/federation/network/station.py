@@ -206,7 +206,7 @@ class Station:
                 models,
                 {str(k): float(v) for k, v in facts["silence"].items()},
                 self.folder / "finished",
-                self._alive,
+                self._scored_case,
             )
         except (Refusal, NotWritten):
             raise
@@ -255,6 +255,10 @@ class Station:
 
     def _progress(self, done: int, loss: float) -> None:
         self.beat.note(done, loss)
+        self._alive()
+
+    def _scored_case(self) -> None:
+        self.beat.note(int(self.beat.content.get("done", 0)) + 1, None)
         self._alive()
 
     def _alive(self) -> None:
@@ -338,7 +342,7 @@ class _Beat:
         self.over = False
         self.content = {"round": number, "done": 0, "loss": None}
 
-    def note(self, done: int, loss: float) -> None:
+    def note(self, done: int, loss: float | None) -> None:
         self.content = self.content | {"done": done, "loss": loss}
 
     def stop(self) -> None:

@@ -2,18 +2,24 @@
 
 A round waits for every site of the run. One that is away may come back until the deadline; it can
 only come in with a next job, for which this one ends as soon as nobody works any more. After the
-deadline each modality goes on with those who answered, if they are a quorum.
+deadline each modality goes on with those who answered, if they are a quorum; a site whose work has
+not grown for as long as that is waited for no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from flames.federation.network.consortium import Record
 from flames.federation.network.job_state import JobState
-from flames.federation.network.seats import Standing, standing
+from flames.federation.network.seats import Seat, Standing, standing
+from flames.federation.network.stalls import Stalls
 from flames.federation.progress import sentence
 from flames.runs import save_lines
+
+ALIVE_SECONDS = 30.0
+"""How often it is written down that the job runs."""
 
 
 class Watch:
@@ -38,15 +44,32 @@ class Watch:
         self.news = news
         self.first_round = job.server.finished
         self.since = job.state.round_since(job.number, job.started)
-        """When the open round began, in seconds since 1970."""
+        """When the open round began, in seconds since 1970, less the time in which no job ran."""
+        self.stalls = Stalls()
+        self._still: list[str] = []
+        self._noted = job.started
+        self._unwritten: Callable[[], None] | None = self._write_rounds
 
     def step(self) -> None:
         """Look once at all sites, and do what is due."""
         job = self.job
+        self._catch_up()
+        if job.clock() - self._noted > ALIVE_SECONDS:
+            job.state.note_alive(job.clock())
+            self._noted = job.clock()
         self._note_revoked()
         self._note_silence()
-        if not job.joining():
+        if job.verdict is None and not job.joining():
             (self._step_scores if job.closing else self._step_round)()
+
+    def _catch_up(self) -> None:
+        """Write what the disk could not take at once; again and again, until it does."""
+        if self._unwritten is not None:
+            self._unwritten()
+            self._unwritten = None
+
+    def _write_rounds(self) -> None:
+        save_lines(self.job.state.run.rounds, self.job.server.records())
 
     def _note_revoked(self) -> None:
         sites = self.news().sites
@@ -57,6 +80,18 @@ class Watch:
             when = member.revoked if member is not None else "it left the record"
             seat.member = seat.member.model_copy(update={"revoked": when})
             self.job.refuse(seat, f"revoked {when}")
+            self._withdraw(seat.name)
+
+    def _withdraw(self, site: str) -> None:
+        """Take a site's update out of the open round, and what others made of it."""
+        job = self.job
+        if site not in job.server.answered:
+            return
+        followers = job.server.turns.began_from(site)
+        job.server.withdraw([site])
+        job.tell("withdrawn", f"the update of {site} counts not in round {job.number}", site=site)
+        if followers:
+            job.end("next", f"{', '.join(followers)} went on from the update of {site}")
 
     def _note_silence(self) -> None:
         limit = self.job.clock() - self.job.config.network.silence
@@ -69,6 +104,7 @@ class Watch:
         job = self.job
         seats = list(job.seats.values())
         every = standing(seats, job.server.answered, job.number, job.waits_its_turn)
+        self._note_progress(every.busy)
         if not (every.busy or every.away or every.answered or every.queued):
             self._nobody_left(every)
         elif every.complete and every.answered:
@@ -88,7 +124,7 @@ class Watch:
             here = standing(seats, job.server.answered, job.number, job.waits_its_turn)
             if here.complete or here.enough(quorum):
                 continue
-            if here.busy:
+            if self._working(here.busy):
                 return
             without += [seat.name for seat in here.answered]
         if len(without) < len(every.answered):
@@ -96,7 +132,7 @@ class Watch:
                 job.server.withdraw(without)
                 job.tell("quorum", f"no quorum with {', '.join(without)}: the round counts not")
             self._close()
-        elif not every.busy and not self._somebody("waiting"):
+        elif not self._working(every.busy) and not self._somebody("waiting"):
             job.end("next", "no modality has a quorum of its sites")
 
     def _close(self) -> None:
@@ -107,16 +143,27 @@ class Watch:
             for seat in job.seats.values()
             if seat.name not in job.server.answered and seat.status != "refused"
         )
+        still = [name for name in self._still if name in missing]
         records = job.server.close_round()
-        save_lines(job.state.run.rounds, job.server.records())
+        for seat in job.seats.values():
+            seat.done, seat.total, seat.loss, seat.aside = 0, 0, None, 0
+        self._unwritten = lambda: self._write_closed(number, records, missing, still)
+        self._catch_up()
+
+    def _write_closed(
+        self, number: int, records: list[dict[str, Any]], missing: list[str], still: list[str]
+    ) -> None:
+        """Write and tell of a round that is closed; done again where the disk is full."""
+        job = self.job
+        self._write_rounds()
+        self.since = job.state.round_since(job.number, job.clock())
         for record in records:
             job.tell("record", sentence(record), round=number, rounds=job.config.rounds)
         ending = f", without {', '.join(missing)}" if missing else ""
         job.tell("round", f"round {number} is finished{ending}", round=number)
-        self.since = job.state.round_since(job.number, job.clock())
-        for seat in job.seats.values():
-            seat.done, seat.total, seat.loss, seat.aside = 0, 0, None, 0
-        if job.server.finished - self.first_round >= job.config.network.rounds_per_job:
+        if still:
+            job.end("next", f"{', '.join(still)} stood still")
+        elif job.server.finished - self.first_round >= job.config.network.rounds_per_job:
             job.end("next", "the job did its rounds")
 
     def _step_scores(self) -> None:
@@ -125,9 +172,10 @@ class Watch:
         wanted = [seat for seat in job.seats.values() if seat.name in trained]
         scored = frozenset(seat.name for seat in wanted if job.scores.has(seat.name))
         every = standing(wanted, scored, job.server.last_round + 1)
+        self._note_progress(every.busy)
         if every.complete and not every.answered:
             self._nobody_left(every)
-        elif every.complete or (job.late() and every.answered and not every.busy):
+        elif every.complete or (job.late() and every.answered and not self._working(every.busy)):
             job.scores.finish(job.server)
             job.end("finished", "the run is finished")
         else:
@@ -135,7 +183,7 @@ class Watch:
 
     def _call_back(self, every: Standing) -> None:
         """End the job, once nobody works, for the sake of those who came back."""
-        if every.busy:
+        if self._working(every.busy):
             return
         connected = self.returned()
         back = [s.name for s in every.away if s.status == "away" and s.name in connected]
@@ -143,6 +191,19 @@ class Watch:
             self.job.end("next", f"{', '.join(sorted(back))} came back")
         elif not self._somebody("here", "waiting"):
             self.job.end("next", "every site is away")
+
+    def _note_progress(self, busy: list[Seat]) -> None:
+        """Note who gets on with its work, and tell once of whom it stands still."""
+        job, moment = self.job, self.job.clock()
+        self.stalls.look(busy, job.number, moment)
+        still = self.stalls.still(busy, moment, job.config.network.deadline)
+        for name in still:
+            if name not in self._still:
+                job.tell("still", f"{name} is there, but its work stands still", site=name)
+        self._still = still
+
+    def _working(self, busy: Iterable[Seat]) -> bool:
+        return any(seat.name not in self._still for seat in busy)
 
     def _somebody(self, *status: str) -> bool:
         return any(seat.status in status for seat in self.job.seats.values())
