@@ -101,7 +101,7 @@ def test_a_site_that_was_away_goes_on_from_its_own_state(make_hall):
     assert [r["round"] for r in records if r["site"] == "us-b"] == [1, 3, 4]
     back = next(r for r in records if r["site"] == "us-b" and r["round"] == 3)
     assert back["validation"]["own"] is not None
-    assert back["validation"].keys() >= {"own", "mixture", "model"}
+    assert back["validation"].keys() >= {"own", "model"}
 
 
 def test_a_new_site_begins_with_its_modalitys_model(make_hall):
