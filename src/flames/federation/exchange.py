@@ -140,6 +140,26 @@ def begun_with(
     return download.model
 
 
+def whole(download: Download, own: Arrays, start: Arrays) -> Download:
+    """Return a download for a client that lost its own weights: what it would begin with.
+
+    Args:
+        download: What it would be sent.
+        own: Its last update.
+        start: First weights of the run, for arrays that never left the client.
+
+    >>> sent = Download({"w": np.array([4.0])}, use="mix", own_share=0.75)
+    >>> found = whole(sent, {"w": np.array([0.0])}, {"w": np.array([9.0]), "p": np.array([9.0])})
+    >>> found.use, {name: float(array[0]) for name, array in (found.arrays or {}).items()}
+    ('replace', {'w': 1.0, 'p': 9.0})
+    """
+    arrays = own if download.use == "keep" or download.arrays is None else download.arrays
+    if download.use == "mix" and download.arrays is not None:
+        alpha = download.own_share if download.alpha is None else download.alpha
+        arrays = mixed(own, download.arrays, alpha, own_head=download.own_head)
+    return Download({**start, **arrays}, use="replace")
+
+
 def derive_seed(*parts: object) -> int:
     """Return a seed that depends on every part and on nothing else."""
     text = "\x1f".join(str(part) for part in parts)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 from flames.array_files import LazyArrays
 from flames.federation.exchange import Reply
 from flames.federation.round_folders import RoundFolders
+from flames.files import save_json
 from flames.strategies import Update
 
 Likes = Mapping[str, Mapping[str, float]]
@@ -54,3 +57,19 @@ def open_updates(folders: RoundFolders, received: Mapping[str, Reply]) -> dict[s
 def _as_update(reply: Reply, folder: Path, affinity: Mapping[str, float] | None) -> Update:
     arrays = LazyArrays(folder / f"{reply.client}.safetensors")
     return Update(reply.client, reply.modality, arrays, reply.num_examples, affinity)
+
+
+def carry_away(folders: RoundFolders, received: Mapping[str, Reply]) -> None:
+    """Keep in the open round the last update of clients that did not answer in it."""
+    if not folders.finished:
+        return
+    away: dict[str, Reply] = {}
+    for place, replies in (("away", folders.away()), ("updates", folders.answers())):
+        for name in sorted(set(replies) - set(received)):
+            source = folders.last / place / f"{name}.safetensors"
+            (folders.open / "away").mkdir(exist_ok=True)
+            shutil.copyfile(source, folders.open / "away" / source.name)
+            away[name] = replies[name]
+    if away:
+        content = {name: asdict(reply) for name, reply in sorted(away.items())}
+        save_json(folders.open / "away.json", content)

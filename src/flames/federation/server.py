@@ -29,6 +29,7 @@ from flames.federation.exchange import (
     begun_with,
     check_update,
     transform,
+    whole,
 )
 from flames.federation.guests import APART
 from flames.federation.history import PAST, believed, lengths, read_past, with_round
@@ -38,7 +39,12 @@ from flames.federation.likeness import Likeness
 from flames.federation.parcels import SECTIONS, Parcels, Sections
 from flames.federation.records import site_record
 from flames.federation.round_folders import RoundFolders
-from flames.federation.round_updates import known_updates, last_update, open_updates
+from flames.federation.round_updates import (
+    carry_away,
+    known_updates,
+    last_update,
+    open_updates,
+)
 from flames.federation.turns import Turns
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
@@ -108,10 +114,15 @@ class Server:
         Args:
             client: Who is asked.
             holds: Digests of the updates it still has, by round; differences count from one of
-                them, or everything travels whole.
+                them, or everything travels whole. Without any it lost all that it had, and is sent
+                weights that need nothing of its own.
         """
-        held = self.folders.held(client)
-        return self.parcels.dispatch(self.task(client), self.folders.sent(client), held, holds)
+        task, held = self.task(client), self.folders.held(client)
+        if held is not None and not holds:
+            start = self.start(self.members[client].modality)
+            task = replace(task, download=whole(task.download, held.arrays, start))
+            self._sends[client] = 1
+        return self.parcels.dispatch(task, self.folders.sent(client), held, holds)
 
     @property
     def answered(self) -> frozenset[str]:
@@ -188,7 +199,7 @@ class Server:
             save_json(partial / "replies.json", replies)
             self._judge(previous, partial)
             self._remember(partial)
-            self._carry_away(previous, partial)
+            carry_away(self.folders, self._received)
             moved = [self._moved[name] for name in sorted(self._moved)]
             save_json(partial / PAST, with_round(read_past(previous), server_round, moved))
             save_json(partial / "records.json", self.folders.records() + records)
@@ -352,19 +363,6 @@ class Server:
         place = partial / "begun" / f"{reply.client}.safetensors"
         save_arrays(place, begun)
         return LazyArrays(place)
-
-    def _carry_away(self, previous: Path, partial: Path) -> None:
-        """Keep the last update of clients that did not answer in this round."""
-        away: dict[str, Reply] = {}
-        if self.finished:
-            for place, replies in (("away", self.away()), ("updates", self.replies())):
-                for name in sorted(set(replies) - set(self._received)):
-                    source = previous / place / f"{name}.safetensors"
-                    (partial / "away").mkdir(exist_ok=True)
-                    shutil.copyfile(source, partial / "away" / source.name)
-                    away[name] = replies[name]
-        if away:
-            save_json(partial / "away.json", {n: asdict(r) for n, r in sorted(away.items())})
 
     def _keep_best(self, server_round: int) -> list[dict[str, Any]]:
         """Keep the better ones of the models that clients received this round."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -72,8 +74,6 @@ def test_a_site_that_was_away_is_sent_what_it_can_read(make_hall):
 
 
 def test_a_site_that_lost_its_folder_is_sent_everything(make_hall):
-    import shutil
-
     wire = {"encoding": "int8", "delta": True}
     hall = make_hall("us-a", "us-b", rounds=2, network={"rounds-per-job": 1}, wire=wire)
     assert hall.job("us-a", "us-b")[0] == "next"
@@ -81,8 +81,30 @@ def test_a_site_that_lost_its_folder_is_sent_everything(make_hall):
     assert hall.job("us-a", "us-b")[0] == "next"
     assert hall.told("aside") == []
     records = [r for r in hall.run.load_rounds() if r["kind"] == "site" and r["round"] == 2]
-    down = {r["site"]: r["bytes_down"] for r in records}
-    assert down["us-b"] > 1.25 * down["us-a"]
+    chosen = {r["site"]: r["chosen"] for r in records}
+    assert chosen == {"us-a": "mixture", "us-b": "model"}
+
+
+@pytest.mark.parametrize("strategy", ["local", "flames", "modality-fedrep"])
+@pytest.mark.parametrize("sites", [("us-a", "mr-a"), ("us-a", "us-b")])
+def test_a_site_that_lost_its_folder_begins_with_its_last_update(make_hall, sites, strategy):
+    hall = make_hall(*sites, rounds=2, network={"rounds-per-job": 1}, strategy={"name": strategy})
+    assert hall.job(*sites)[0] == "next"
+    site = sites[1]
+    shutil.rmtree(hall.kit(site).state / "hall" / "client")
+    server = hall.desk(list(sites)).job.server
+    own, usual = server.folders.held(site).arrays, server.task(site).download
+    sent = server.dispatch(site, {})[0].download
+    assert sent.use == "replace"
+    if usual.use == "keep":
+        assert all(np.array_equal(sent.arrays[name], own[name]) for name in own)
+    assert set(sent.arrays) == set(server.start(hall.stores[site].modality))
+    for _ in range(3):
+        verdict = hall.job(*sites)
+    assert verdict[0] == "finished"
+    assert hall.told("trouble") == hall.told("aside") == []
+    rounds = [r["round"] for r in hall.run.load_rounds() if r.get("site") == site]
+    assert rounds == [1, 2, 3]
 
 
 def test_what_moved_too_far_is_set_aside_and_the_round_goes_on(make_hall):
