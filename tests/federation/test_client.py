@@ -291,3 +291,13 @@ def test_the_server_reads_updates_one_array_at_a_time(finished, make_config):
     updates = server._updates()
     assert set(updates) == {"us-a", "us-b", "mr-a"}
     assert all(isinstance(one.arrays, LazyArrays) for one in updates.values())
+
+
+@pytest.mark.parametrize("name", ["modality-ditto", "modality-apfl"])
+def test_who_comes_in_the_closing_round_has_what_it_was_sent_as_second_model(
+    make_client, make_config, start, name
+):
+    client = make_client(make_config("us-a", strategy={"name": name}))
+    reply, _ = client.answer(Task(3, range(4, 4), 4, Download(start, use="replace")))
+    np.testing.assert_equal(dict(client.rounds.kept_weights()), dict(start))
+    assert (reply.best, reply.best_round) == (reply.validation["second"], 3)

@@ -179,6 +179,8 @@ class Client:
             trained = self._scored(network, trained) if judged else replace(trained, score=math.nan)
         ways.append(trained)
         if self.strategy.rule.second:
+            if second is None and not before.exists():
+                second = weights  # its first round is the closing one
             ways = [self._scored_second(network, second, before, judged=judged)]
             keep_second(before, place, trained=second is not None)
         validated += time.perf_counter() - again
