@@ -55,9 +55,9 @@ def make_server(make_config, tmp_path):
     return make
 
 
-def play(server, **scores):
+def play(server, only=NAMES, **scores):
     """Let everybody answer with the round's number as its weight; return the server's record."""
-    for name in NAMES:
+    for name in only:
         use = server.task(name).download.use
         chosen, alpha = ("mixture", 0.0) if use == "mix" else ("own", None)
         reply = Reply(name, "US", 10, scores, alpha, chosen, None, 1, 0.5, 0.1, {}, 2)
@@ -96,6 +96,16 @@ def test_what_is_kept_of_others_begins_anew_though_nobody_judges(make_server, mo
     monkeypatch.setattr(server.strategy.__class__, "circle", lambda *_: sorted(voters))
     assert play(server)["best"] is None, "c has left, and what it judged does not count"
     assert server.best_models()["US"]["w"] == [3.0]
+
+
+def test_a_round_that_none_of_the_models_clients_answers_has_no_score(make_server, monkeypatch):
+    server = make_server()
+    monkeypatch.setattr(server.strategy.__class__, "circle", lambda *_: ["a", "b"])
+    for score in (0.5, 0.0):
+        play(server, model=score)
+    record = play(server, only="c", model=0.7)
+    assert (record["validation"], record["best"]) == (None, 0.0)
+    assert "validation –" in sentence(record)
 
 
 @pytest.fixture

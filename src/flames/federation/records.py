@@ -9,10 +9,11 @@ from flames.federation.exchange import Reply
 from flames.metrics.presence import PresenceRule
 
 
-def group_score(replies: Iterable[Reply]) -> float:
+def group_score(replies: Iterable[Reply]) -> float | None:
     """Return the mean of clients' scores of their group's model, weighted by cases.
 
-    A lone client that keeps its own weights has the group's model in them.
+    A lone client that keeps its own weights has the group's model in them. None where nobody scored
+    it, as when those whose model it is are all away.
     """
     weight, total = 0, 0.0
     for reply in replies:
@@ -20,7 +21,7 @@ def group_score(replies: Iterable[Reply]) -> float:
         if score is not None:
             weight += reply.num_examples
             total += reply.num_examples * score
-    return round(total / weight, 6) if weight else 0.0
+    return round(total / weight, 6) if weight else None
 
 
 def group_rule(replies: Iterable[Reply]) -> PresenceRule:
