@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -89,6 +90,22 @@ def test_a_client_with_few_cases_learns_the_last_levels_from_others_too():
     known = friends("a", "b") | {"b": update("b", cases=ENOUGH - 1, a=1.0)}
     assert personalised().download("a", known).own_head
     assert not personalised().download("b", known).own_head
+
+
+def test_without_a_relay_a_mean_may_still_be_of_one():
+    """What the explanation says of means of one."""
+    known = {
+        name: Update(name, "MR", {"w": np.array([float(cases)])}, cases, dict.fromkeys(peers, 0.0))
+        for name, cases, peers in (("a", 9, "bc"), ("b", 5, "ac"), ("c", 3, "ab"))
+    }
+    assert personalised(relay=1).download("c", known).model["w"] == [9.0], "a's alone"
+    known = {
+        "a": replace(known["a"], affinity={"b": 1.0, "c": 0.0}),
+        "b": replace(known["b"], affinity={"a": 1.0, "c": 0.0}),
+        "c": known["c"],
+    }
+    found = personalised(relay=1).download("b", known)
+    assert found.arrays["w"] == [9.0], "the mean of its peers is a's weights"
 
 
 def test_a_pair_beside_a_stranger_is_still_a_pair():
