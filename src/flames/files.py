@@ -37,6 +37,15 @@ def save_text(path: Path, text: str) -> None:
         ) from error
 
 
+def flush(path: Path) -> None:
+    """Return once a file, or the names in a folder, are on the disk and outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Do several things in ``path``; what the system says of its disk is told as `NotWritten`."""

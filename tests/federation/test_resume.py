@@ -11,8 +11,10 @@ import pytest
 from flames.array_files import save_arrays
 from flames.errors import FlamesError
 from flames.federation import client, outcome, round_folders, server
+from flames.federation.beginning import first_weights
 from flames.federation.simulation import simulate
 from flames.federation.whole_rounds import finish_round
+from flames.runs import RunFolder
 
 
 class Killed(BaseException):
@@ -195,3 +197,15 @@ def test_a_round_has_its_name_only_when_it_is_on_the_disk(tmp_path, monkeypatch)
         (str(partial / "updates"), False),
         (str(partial / "updates" / "a.safetensors"), False),
     ]
+
+
+def test_first_weights_are_on_the_disk_before_anybody_gets_them(make_config, tmp_path, monkeypatch):
+    done, sync = [], os.fsync
+
+    def note(descriptor):
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    first_weights(make_config("us-a"), RunFolder(tmp_path))("US")
+    assert done == ["start.safetensors"]

@@ -10,6 +10,7 @@ from flames.array_files import load_arrays, save_arrays
 from flames.config import PlanConfig, RunConfig
 from flames.errors import FlamesError
 from flames.federation.exchange import derive_seed
+from flames.files import flush, writing
 from flames.runs import RunFolder
 from flames.strategies import FURTHER, STRATEGIES, Knobs, Strategy, by_modality, personalised
 
@@ -75,4 +76,6 @@ def _start_arrays(
 
         torch.manual_seed(derive_seed(config.seed, "start"))
         save_arrays(path, model_arrays(make_model(config.model, plan)))
+        with writing(path):
+            flush(path)
     return load_arrays(path)

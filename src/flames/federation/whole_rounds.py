@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flames.array_files import load_metadata
 from flames.errors import FlamesError
-from flames.files import writing
+from flames.files import flush, writing
 
 
 def rounds_in(folder: Path) -> list[int]:
@@ -31,10 +31,10 @@ def finish_round(partial: Path, place: Path) -> None:
     with writing(place):
         for folder, _, names in os.walk(partial):
             for name in names:
-                _flush(Path(folder) / name)
-            _flush(Path(folder))
+                flush(Path(folder) / name)
+            flush(Path(folder))
         partial.rename(place)
-        _flush(place.parent)
+        flush(place.parent)
 
 
 def set_damaged_aside(folder: Path) -> list[str]:
@@ -69,11 +69,3 @@ def _damaged(place: Path) -> Path | None:
         except (FlamesError, ValueError):
             return path
     return None
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -82,7 +82,9 @@ def test_a_site_whose_work_stands_still_holds_nobody_up_for_ever(make_hall):
     assert table.ask("mr-a")[0]["do"] == "train"
     table.answer("us-a")
     table.answer("us-b")
-    table.wait(0.9 * HOUR, "mr-a", done=1)
+    table.wait(1.9 * HOUR, "mr-a", done=0)
+    assert table.job.server.finished == 0
+    table.wait(0.2 * HOUR, "mr-a", done=0)
     assert table.job.server.finished == 1
     assert table.job.verdict == ("next", "mr-a stood still")
     assert hall.told("still") == ["mr-a is there, but its work stands still"]
@@ -95,12 +97,13 @@ def test_a_site_that_gets_on_is_waited_for_beyond_the_deadline(make_hall):
     table.answer("us-a")
     table.answer("us-b")
     assert table.ask("mr-a")[0]["do"] == "train"
-    table.wait(0.4 * HOUR, "mr-a", done=0)
-    table.wait(0.4 * HOUR, "mr-a", done=1)
+    table.wait(1.5 * HOUR, "mr-a", done=0)
+    table.wait(1.5 * HOUR, "mr-a", done=1)
     assert table.job.late()
     assert table.job.server.finished == 0
-    table.wait(0.2 * HOUR, "mr-a", done=10**9)
-    table.wait(0.4 * HOUR, "mr-a", done=10**12)  # beyond its task
+    table.wait(1.0 * HOUR, "mr-a", done=10**9)
+    assert table.job.server.finished == 0
+    table.wait(1.5 * HOUR, "mr-a", done=10**12)  # beyond its task
     assert table.job.server.finished == 1
 
 
@@ -116,7 +119,7 @@ def test_a_site_that_hangs_while_it_scores_is_not_waited_for(make_hall):
     station.beat.note = lambda done, _loss: told.append(done)
     station._score(*table.ask("us-a"))
     assert told, "it says when it scored a case"
-    table.wait(0.9 * HOUR, "mr-a", done=1)
+    table.wait(2.1 * HOUR, "mr-a", done=1)
     assert table.job.verdict == ("finished", "the run is finished")
 
 

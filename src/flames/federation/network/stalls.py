@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from flames.federation.network.seats import Seat
 
+DEADLINES = 4.0
+"""How many deadlines work may go on without a step: validation between steps tells nothing."""
+
 
 @dataclass
 class _Work:
@@ -36,10 +39,11 @@ class Stalls:
                 work = _Work(server_round, done, moment)
             self._works[seat.name] = work
 
-    def still(self, seats: Iterable[Seat], moment: float, seconds: float) -> list[str]:
-        """Return the names of those among ``seats`` whose work has not grown for ``seconds``."""
+    def still(self, seats: Iterable[Seat], moment: float, deadline: float) -> list[str]:
+        """Return the names of those whose work has not grown for `DEADLINES` deadlines."""
         return [
             seat.name
             for seat in seats
-            if (work := self._works.get(seat.name)) is not None and moment - work.since > seconds
+            if (work := self._works.get(seat.name)) is not None
+            and moment - work.since > DEADLINES * deadline
         ]

@@ -3,7 +3,7 @@
 A round waits for every site of the run. One that is away may come back until the deadline; it can
 only come in with a next job, for which this one ends as soon as nobody works any more. After the
 deadline each modality goes on with those who answered, if they are a quorum; a site whose work has
-not grown for as long as that is waited for no more.
+not grown for four times as long is waited for no more.
 """
 
 from __future__ import annotations
