@@ -12,6 +12,7 @@ import numpy as np
 
 from flames.array_files import save_arrays
 from flames.federation.exchange import Reply
+from flames.federation.parcels import had_lost_all
 from flames.federation.records import best_so_far, group_rule, group_score
 from flames.federation.round_folders import RoundFolders
 from flames.files import save_json
@@ -74,6 +75,7 @@ class Keeping:
                 continue
             circle = self.strategy.circle(group, updates)
             judges = [n for n in members if n in (updates if circle is None else circle)]
+            judges = [n for n in judges if not had_lost_all(self.folders.sent(n))]
             replies = [received[name] for name in judges]
             score = group_score(replies) if judged else None
             known = best_so_far(self.folders.records(), group, circle, updates)

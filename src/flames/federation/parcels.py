@@ -69,6 +69,7 @@ class Parcels:
                 save_arrays(place / f"{name}.safetensors", read[name])
         number = held.server_round if held is not None and shared else 0
         about = {"use": download.use, "held": number, "own_head": download.own_head}
+        about["lost"] = held is not None and not holds
         save_json(place / ABOUT, about)
         download = replace(
             download, arrays=read.get("arrays"), model=read.get("model"), best=read.get("best")
@@ -144,6 +145,11 @@ def read_held(path: Path) -> Held | None:
         return None
     mark = load_metadata(path)
     return Held(int(mark.get("round", 0)), mark.get("digest", ""), LazyArrays(path))
+
+
+def had_lost_all(place: Path) -> bool:
+    """Return whether a client was sent, in place of its group's model, what it lost itself."""
+    return bool(_about(place).get("lost"))
 
 
 def common(base: Arrays, names: Mapping[str, object]) -> dict[str, np.ndarray]:

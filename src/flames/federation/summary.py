@@ -144,9 +144,9 @@ def _site(about: Mapping[str, Any], record: dict[str, Any] | None) -> dict[str, 
 
 
 def _folder_bytes(folder: Path) -> int:
-    """Return the bytes that everybody in ``folder`` keeps between two rounds of training.
+    """Return the bytes of a round that everybody in ``folder`` keeps between two of training.
 
-    Of the rounds on disk the largest: the closing one trains nothing, and keeps less.
+    Of the two rounds on disk the larger: the closing one trains nothing, and keeps less.
     """
     most: dict[Path, int] = {}
     for place in folder.rglob("round-*"):
