@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,19 @@ def save_text(path: Path, text: str) -> None:
             if isinstance(error, NotADirectoryError | FileExistsError)
             else "free some space or choose another folder; what was stopped continues",
         ) from error
+
+
+def nothing_in(folder: Path, *, beside: Collection[str] = ()) -> bool:
+    """Return whether a folder is missing, or empty but for ``beside`` and a file half written.
+
+    A process that is killed while it writes its first file leaves that.
+    """
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(
+        path.name in beside or (path.name.startswith(".") and path.name.endswith(".partial"))
+        for path in folder.iterdir()
+    )
 
 
 def flush(path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -256,6 +257,21 @@ def test_a_folder_with_anything_else_is_left_alone(make_config, tmp_path):
     with pytest.raises(FlamesError, match="not an empty folder"):
         simulate(make_config("us-a"), tmp_path, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_killed_while_it_wrote_its_first_file_is_begun_again(
+    make_config, tmp_path, monkeypatch
+):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(make_config("us-a", rounds=1), out)
+    assert [path.name for path in out.iterdir()] == [".config.toml.partial"]
+    assert simulate(make_config("us-a", rounds=1), out, resume=True).cases.exists()
 
 
 def test_a_run_is_not_continued_on_a_changed_store(make_config, write_store, tmp_path):

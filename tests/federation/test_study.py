@@ -25,6 +25,7 @@ def test_a_study_goes_on_in_its_own_folder_only(tmp_path):
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "drawn").write_text("", encoding="utf-8")
+    (tmp_path / "out" / ".study.json.partial").write_text("{", encoding="utf-8")  # killed
     with pytest.raises(FlamesError, match="holds no such study"):
         claim(tmp_path / "out" / "study.json", MINE)
     claim(tmp_path / "out" / "study.json", MINE, beside={"drawn"})

@@ -33,7 +33,7 @@ from flames.federation.outcome import save_models, score_run
 from flames.federation.planning import planned
 from flames.federation.progress import Event, OnEvent, sentence
 from flames.federation.server import Server
-from flames.files import save_json, save_text
+from flames.files import nothing_in, save_json, save_text
 from flames.models.precision import choose_precision
 from flames.processes import held
 from flames.runs import RunFolder, save_lines
@@ -224,7 +224,7 @@ def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resu
                 f"{run.path} was started with another {', '.join(different)}",
                 f"restore what {run.config} says, or name a new --out",
             )
-    elif run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+    elif not nothing_in(run.path):
         raise FlamesError(
             f"{run.path} is not an empty folder, and holds no run", "name a new --out"
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from flames.data.store import SiteStore, Split
 from flames.errors import FlamesError
-from flames.files import save_json
+from flames.files import nothing_in, save_json
 from flames.metrics.tables import number
 from flames.runs import load_csv
 
@@ -54,7 +54,7 @@ def load_record(record: Path, *, beside: Collection[str] = ()) -> dict[str, Any]
     if out.exists() and not out.is_dir():
         raise FlamesError(f"{out} is not an empty folder", "name a new --out")
     if not record.exists():
-        if out.exists() and {path.name for path in out.iterdir()} - set(beside):
+        if not nothing_in(out, beside=beside):
             raise FlamesError(
                 f"{out} is not an empty folder, and holds no such study", "name a new --out"
             )
