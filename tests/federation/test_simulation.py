@@ -274,15 +274,21 @@ def test_a_run_killed_while_it_wrote_its_first_file_is_begun_again(
     assert simulate(make_config("us-a", rounds=1), out, resume=True).cases.exists()
 
 
-def test_a_run_is_not_continued_on_a_changed_store(make_config, write_store, tmp_path):
-    stores = {"x": write_store(tmp_path / "x", site="x")}
+def stopped_run(make_config, write_store, folder):
+    """Begin a run of the store ``folder / "x"`` in ``folder / "run"``; return its configuration."""
+    stores = {"x": write_store(folder / "x", site="x")}
     config = make_config("x", stores=stores, rounds=1)
 
     def stop(event):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        simulate(config, tmp_path / "run", on_event=stop)
+        simulate(config, folder / "run", on_event=stop)
+    return config
+
+
+def test_a_run_is_not_continued_on_a_changed_store(make_config, write_store, tmp_path):
+    config = stopped_run(make_config, write_store, tmp_path)
     shutil.rmtree(tmp_path / "x")
     write_store(tmp_path / "x", site="x", seed=8)
     with pytest.raises(FlamesError, match=r"x changed since .*run was made"):
@@ -290,14 +296,7 @@ def test_a_run_is_not_continued_on_a_changed_store(make_config, write_store, tmp
 
 
 def test_a_run_is_not_continued_on_another_split(make_config, write_store, tmp_path):
-    stores = {"x": write_store(tmp_path / "x", site="x")}
-    config = make_config("x", stores=stores, rounds=1)
-
-    def stop(event):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        simulate(config, tmp_path / "run", on_event=stop)
+    config = stopped_run(make_config, write_store, tmp_path)
     path = tmp_path / "x" / "splits.json"
     before = path.read_text(encoding="utf-8")
     splits = json.loads(before)
