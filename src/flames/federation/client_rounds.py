@@ -87,6 +87,11 @@ class ClientRounds:
         controls = place / "controls.safetensors"
         return with_controls(shared, load_arrays(controls)) if controls.exists() else shared
 
+    @property
+    def lost(self) -> bool:
+        """Whether no finished round is here, so that nothing is kept."""
+        return not self._complete()
+
     def kept_weights(self) -> Arrays:
         """Return the personal weights that the client keeps after its last round."""
         return load_arrays(self._last / "kept.safetensors")

@@ -11,6 +11,7 @@ import pytest
 from flames.errors import FlamesError, NotWritten
 from flames.federation.network.facts import facts_of
 from flames.federation.network.follow import _prepare
+from flames.federation.network.journal import Journal
 from flames.federation.network.messages import decode, encode
 from flames.federation.simulation import simulate
 
@@ -141,3 +142,34 @@ def test_a_site_whose_modality_has_no_plan_is_refused_by_the_server(make_hall):
     answer, _ = decode(desk.handle("us-a", "hello", encode(content)))
     assert answer["do"] == "leave"
     assert "three dimensions need a plan for US" in answer["reason"]
+
+
+@pytest.mark.parametrize("strategy", ["flames", "local"])
+def test_a_site_that_lost_its_rounds_scores_what_others_made(make_hall, strategy):
+    hall = make_hall("us-a", "us-b", rounds=1, strategy={"name": strategy})
+
+    def line(site, send):
+        def call(topic, message):
+            answer = send(topic, message)
+            if site == "us-b" and topic == "ask" and answer and b'"score"' in answer:
+                shutil.rmtree(hall.kit(site).state / "hall" / "client", ignore_errors=True)
+            return answer
+
+        return call
+
+    hall.line = line
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    scored = {(s["model"], s["site"]) for s in hall.run.load_summary()["scores"]}
+    events = {e["event"]: e for e in Journal(hall.kit("us-b").events).read()}
+    if strategy == "flames":
+        assert scored == {
+            ("server:US", "us-a"),
+            ("server:US", "us-b"),
+            ("personal:us-a", "us-a"),
+        }
+        assert "no model of its own" in events["lost"]["text"]
+        assert "trouble" not in events
+    else:
+        assert scored == {("personal:us-a", "us-a")}
+        assert "not in" in events["trouble"]["text"]
+        assert "copy" in events["trouble"]["remedy"]

@@ -13,6 +13,7 @@ import numpy as np
 from flames.array_files import save_arrays
 from flames.config import RunConfig
 from flames.data.fingerprint import fingerprint
+from flames.errors import FlamesError
 from flames.federation.client import Client
 from flames.federation.summary import Reliability, calibration_rows, model_metadata
 from flames.inference.score import ScoreOptions, load_model, score_store
@@ -50,13 +51,24 @@ def score_models(
         silence: Their presence thresholds by group.
         folder: Where the site keeps them as usable files.
         alive: Called after every case; may end it all.
+
+    A client that lost its rounds scores the server's models alone.
+
+    Raises:
+        FlamesError: It lost them, and the server has no model for it either.
     """
     started = time.perf_counter()
     config, store, name = client.config, client.stores[0], client.name
     options = ScoreOptions(
         config.evaluation.batch_size, config.evaluation.flip, config.evaluation.nsd_tolerance
     )
-    kept = client.rounds.kept_weights() if client.strategy.personal else None
+    personal, lost = client.strategy.personal, client.rounds.lost
+    if personal and lost and not models:
+        raise FlamesError(
+            f"the weights that this site kept are not in {client.rounds.folder} any more",
+            "bring that folder back from a copy; without it the site has no model to score",
+        )
+    kept = client.rounds.kept_weights() if personal and not lost else None
     paths = []
     for group in sorted(models):
         path = folder / f"{group}.safetensors"
@@ -82,7 +94,7 @@ def score_models(
             place = (model.name, name)
             tables[place] = tables.get(place, 0.0) + case.reliability
             alive()
-    if kept is None:
+    if not personal:
         rows += [
             row | {"model": f"personal:{name}", "model_kind": "personal"} for row in list(rows)
         ]
