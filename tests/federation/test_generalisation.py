@@ -123,7 +123,20 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     }
     for row in claimed:
         assert (row["site"] in row["trained_on"].split()) is False
-        assert row["case_id"] in site_stores[row["site"]].splits.test
+        assert row["case_id"] in getattr(site_stores[row["site"]].splits, row["split"])
+    # What never saw a site is scored on all of it, what was trained there on its test cases.
+    for row_of, sides in (
+        (("server", "us-a"), {"train", "val", "test"}),
+        (("pooled", "us-a"), {"train", "val", "test"}),
+        (("everything", "us-a"), {"train", "val", "test"}),
+        (("own", "us-a"), {"test"}),
+    ):
+        found = [r for r in claimed if (r["claim"], r["site"]) == row_of]
+        assert {r["split"] for r in found} == sides
+        assert len(found) == sum(len(site_stores["us-a"].split(side)) for side in sides)
+    for row in rows:
+        if row["claim"] == "alone" and row["trained_on"] == row["site"]:
+            assert row["split"] == "test"
     alone = {(r["trained_on"], r["site"]) for r in rows if r["claim"] == "alone"}
     assert alone == {
         ("us-a", "us-a"), ("us-a", "us-b"), ("us-b", "us-a"), ("us-b", "us-b"), ("mr-a", "mr-a"),
@@ -156,11 +169,27 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     scores = load_csv(tmp_path / "tables" / "scores.csv")
     assert {row["claim"] for row in scores} == set(CLAIMS)
     table = (tmp_path / "tables" / "hospital.tex").read_text(encoding="utf-8")
-    # Every test case is counted, with a Dice that is defined or without.
-    for site, cases in {"us-a": 3, "us-b": 3, "mean over sites": 6}.items():
-        assert f"{site} & {cases} & " in table
-        assert f'class="site">{site}</th><td class="n">{cases}</td>' in page
+    # Every case is counted, with a Dice that is defined or without: all, then those of the test.
+    counts = {"us-a": (9, 3), "us-b": (7, 3), "mean over sites": (16, 6)}
+    for part, text in enumerate(table.split("\\end{table}")[:2]):
+        for site, cases in counts.items():
+            assert f"{site} & {cases[part]} & " in text
+            assert f'class="site">{site}</th><td class="n">{cases[part]}</td>' in page
+    sets = {(row["on"], row["claim"]) for row in scores}
+    assert sets == {("test", c) for c in CLAIMS} | {("all", c) for c in CLAIMS if c != "own"}
     paired = load_csv(tmp_path / "tables" / "paired.csv")
-    assert {row["strategy"] for row in paired} == set(CLAIMS) - {"server"}
+    on = {"own": "test", "pooled": "all", "everything": "all"}
+    assert {row["strategy"]: row["on"] for row in paired} == on
+    for row in paired:
+        theirs, mine = (
+            next(
+                float(s["mean"])
+                for s in scores
+                if (s["left_out"], s["site"]) == (row["left_out"], row["site"])
+                and (s["on"], s["claim"]) == (row["on"], claim)
+            )
+            for claim in ("server", row["strategy"])
+        )
+        assert float(row["mean"]) == pytest.approx(mine - theirs, abs=2e-6)
     matrix = load_csv(tmp_path / "tables" / "matrix.csv")
     assert {r["tested_on"] for r in matrix if r["seen"] == "True"} == {"us-a", "us-b", "mr-a"}

@@ -63,5 +63,5 @@ def generalise(
         made_up=made_up,
         resamples=config.evaluation.resamples,
     )
-    print_rows(console, ("Left out", "Model", "Dice"), overview_lines(out))
+    print_rows(console, ("Left out", "Cases", "Model", "Dice"), overview_lines(out))
     console.print(f"report: {path}", soft_wrap=True, highlight=False)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from flames.config import RunConfig
-from flames.data.store import SiteStore
+from flames.data.store import SPLITS, SiteStore, Split
 from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
+from flames.federation.evaluation import score_options
 from flames.federation.simulation import make_strategy
 from flames.federation.study import load_scores
 from flames.files import save_json
-from flames.inference.score import ScoreOptions, load_model, score_store
+from flames.inference.score import load_model, score_store
 from flames.models.precision import choose_precision
 from flames.runs import RunFolder, load_csv, save_csv
 
@@ -136,10 +137,11 @@ def score_generalisation(
 ) -> list[dict[str, Any]]:
     """Score every model where it was not trained; return and save the rows, ``out/cases.csv``.
 
-    A model's scores on a site are kept in ``out/scores`` and measured again only where the file is
-    damaged. Each row has a ``claim`` beside the columns of a run's ``cases.csv``, the part that was
-    left out, its kinds, and the seed. Rows of ``alone`` are those of one site's model on another
-    site.
+    A model is scored on every case of a site that it was not trained on, and on the test cases of
+    one that it was. Its scores on a site are kept in ``out/scores`` and measured again only where
+    the file is damaged. Each row has a ``claim`` beside the columns of a run's ``cases.csv``, the
+    part that was left out, its kinds, the seed, and the side of the site's split that has the case.
+    Rows of ``alone`` are those of one site's model on another site.
     """
     wanted = []
     for seed in range(config.seed, config.seed + seeds):
@@ -170,9 +172,10 @@ def score_generalisation(
     for done, (claim, part, site, seed, path) in enumerate(wanted):
         on_progress(f"{claim} of {part.name} on {site}", done, len(wanted))
         kept = out / "scores" / f"{claim}-{part.name}-{site}-{seed}.csv"
-        scores = load_scores(kept, stores[site])
+        sides = ("test",) if claim == OWN or site in part.rest else SPLITS
+        scores = load_scores(kept, stores[site], splits=sides, beside=("split",))
         if scores is None:
-            save_csv(kept, _score(path, stores[site], site, config))
+            save_csv(kept, _score(path, stores[site], site, config, sides))
             scores = load_csv(kept)
         note = {
             "claim": claim,
@@ -211,11 +214,15 @@ def _only(config: RunConfig, strategy: str, sites: Sequence[str], seed: int) -> 
     )
 
 
-def _score(path: Path, store: SiteStore, site: str, config: RunConfig) -> list[dict[str, Any]]:
+def _score(
+    path: Path, store: SiteStore, site: str, config: RunConfig, sides: Sequence[Split]
+) -> list[dict[str, Any]]:
     precision = choose_precision(config.training.precision)
-    options = ScoreOptions(
-        config.evaluation.batch_size, config.evaluation.flip, config.evaluation.nsd_tolerance
-    )
     model = load_model(path, precision)
-    scored = score_store(model, store, site=site, precision=precision, options=options)
-    return [case.row for case in scored]
+    rows = []
+    for side in sides:
+        scored = score_store(
+            model, store, site=site, precision=precision, options=score_options(config, side)
+        )
+        rows += [{"split": side} | case.row for case in scored]
+    return rows

@@ -63,7 +63,7 @@ def evaluate_shifts(
     for done, (store, file) in enumerate(pairs):
         on_progress(store.site, done, len(pairs))
         kept = out / "shifts" / f"{_name(file)}-{store.site}-{split}.csv"
-        scores = load_scores(kept, store, split=options.split, each=EACH, beside=("model",))
+        scores = load_scores(kept, store, splits=(options.split,), each=EACH, beside=("model",))
         if scores is None:
             found = score_shifts(
                 models[file], store, site=store.site, precision=precision, options=options

@@ -72,7 +72,7 @@ def load_scores(
     path: Path,
     store: SiteStore,
     *,
-    split: Split = "test",
+    splits: Sequence[Split] = ("test",),
     each: Sequence[Mapping[str, str]] = ({},),
     beside: Collection[str] = (),
 ) -> list[dict[str, str]] | None:
@@ -83,7 +83,7 @@ def load_scores(
     Args:
         path: The kept scores.
         store: Whose cases were scored.
-        split: Side of the split that was scored.
+        splits: Sides of the split that were scored, in their order.
         each: What the rows of every case say besides, in turn; one row a case as it is.
         beside: Columns that are needed besides `COLUMNS`.
     """
@@ -97,7 +97,10 @@ def load_scores(
     except (OSError, ValueError, csv.Error):
         return None
     wanted = [
-        {"case_id": case.case_id} | dict(said) for case in store.split(split) for said in each
+        {"case_id": case.case_id} | dict(said)
+        for side in splits
+        for case in store.split(side)
+        for said in each
     ]
     found = [{key: row[key] for key in {"case_id"}.union(*each)} for row in rows]
     return rows if found == wanted else None

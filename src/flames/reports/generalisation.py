@@ -30,6 +30,9 @@ KINDS = {
     "hospital": "A hospital that did not take part",
     "known-organ": "Of these, hospitals whose organ others hold",
 }
+CASES = {"all": "every case of the left-out sites", "test": "the left-out sites’ test cases"}
+"""What a table's models are scored on: those that never saw the site on all of it, all models on
+its test cases."""
 Row = Mapping[str, Any]
 
 
@@ -46,13 +49,16 @@ def write_generalisation(
     for kind, title in KINDS.items():
         mine = _of(kind, [row for row in rows if row["claim"] in NAMES])
         if mine:
-            found = _kind(mine, resamples)
-            table = _score_table(found[0], groups_by_site(mine))
-            sections.append(_section(title, kind, table, found[1]))
-            text = latex_table(*table, caption=f"{title}: Dice.", last_apart=True)
-            save_text(out / "tables" / f"{kind}.tex", text)
-            scores += [{"left_out": kind} | rounded(row) for row in found[0]]
-            differences += [{"left_out": kind} | rounded(row) for row in found[1]]
+            found, paired = _kind(mine, resamples)
+            tables = [_score_table(found, groups_by_site(_on(mine, on)), on) for on in CASES]
+            sections.append(_section(title, kind, tables, paired))
+            texts = [
+                latex_table(*table, caption=f"{title}: Dice on {CASES[on]}.", last_apart=True)
+                for on, table in zip(CASES, tables, strict=True)
+            ]
+            save_text(out / "tables" / f"{kind}.tex", "\n".join(texts))
+            scores += [{"left_out": kind} | rounded(row) for row in found]
+            differences += [{"left_out": kind} | rounded(row) for row in paired]
     matrices = matrix_rows(rows)
     save_csv(out / "tables" / "scores.csv", scores)
     save_csv(out / "tables" / "paired.csv", differences)
@@ -62,8 +68,8 @@ def write_generalisation(
     page = Page(
         kicker="unseen organs and hospitals",
         name=name,
-        lead="Every model is scored on test cases of sites that it was not trained on, beside the "
-        "model of that site alone on the same cases.",
+        lead="Every model is scored on all cases of sites that it was not trained on, and on their "
+        "test cases beside the model of that site alone.",
         facts=[
             ("Left out in turn", str(len(planned["left_out"]))),
             ("Repetitions", f"{len(seeds)} (seed {', '.join(seeds)})"),
@@ -116,15 +122,29 @@ def _of(kind: str, rows: Sequence[Row]) -> list[Row]:
 
 
 def _kind(rows: Sequence[Row], resamples: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    values = {claim: _values(rows, claim) for claim in NAMES}
+    """Return scores and differences; a difference is over all cases that both models have."""
     groups = groups_by_site(rows)
     seed = min(int(row["seed"]) for row in rows)
     scores = [
-        {"claim": claim} | row
-        for claim, found in values.items()
-        for row in site_scores(found, groups, seed=seed, resamples=resamples)
+        {"on": on, "claim": claim} | row
+        for on in CASES
+        for claim in _scored(on)
+        for row in site_scores(
+            _values(_on(rows, on), claim), groups, seed=seed, resamples=resamples
+        )
     ]
-    return scores, paired_rows(values, groups, reference="server", seed=seed, resamples=resamples)
+    values = {claim: _values(rows, claim) for claim in NAMES}
+    paired = paired_rows(values, groups, reference="server", seed=seed, resamples=resamples)
+    return scores, [{"on": "test" if row["strategy"] == "own" else "all"} | row for row in paired]
+
+
+def _scored(on: str) -> list[str]:
+    """Return whose scores there are: a site's own model only has those on its test cases."""
+    return [claim for claim in NAMES if on == "test" or claim != "own"]
+
+
+def _on(rows: Sequence[Row], on: str) -> list[Row]:
+    return [row for row in rows if on == "all" or row["split"] == "test"]
 
 
 def _values(rows: Sequence[Row], claim: str) -> Values:
@@ -139,25 +159,30 @@ def _values(rows: Sequence[Row], claim: str) -> Values:
 def _section(
     title: str,
     kind: str,
-    scores: tuple[list[str], list[list[str]]],
+    scores: Sequence[tuple[list[str], list[list[str]]]],
     paired: list[dict[str, Any]],
 ) -> PageSection:
-    table = PageTable(*scores, last_apart=True)
+    tables = [
+        PageTable(*table, title=f"Dice on {words}", last_apart=True)
+        for words, table in zip(CASES.values(), scores, strict=True)
+    ]
     differences = PageTable(
-        ["minus the server model", "site", "difference in Dice", "p, Holm"],
+        ["minus the server model", "site", "cases", "difference in Dice", "p, Holm"],
         [
-            [NAMES[row["strategy"]], row["site"], signed(row) or DASH, p_text(row["p_holm"])]
+            [NAMES[row["strategy"]], row["site"], row["on"], signed(row) or DASH,
+             p_text(row["p_holm"])]
             for row in paired
         ],
         title="Differences, paired by patient",
         note="Negative: the modality’s server model is better than that reference.",
-    )
+    )  # fmt: skip
     what = "organ" if kind == "organ" else "hospital"
     note = (
         f"Training leaves the {what} out and uses the other sites of the modality; “all "
-        "modalities” uses every other site. Dice on the left-out sites’ test cases."
+        "modalities” uses every other site. These saw no case of the left-out sites, so all count; "
+        "the model of the site alone has its test cases."
     )
-    return PageSection(title, note, [table, differences])
+    return PageSection(title, note, [*tables, differences])
 
 
 def _matrix_section(rows: list[dict[str, Any]]) -> PageSection:
@@ -170,22 +195,24 @@ def _matrix_section(rows: list[dict[str, Any]]) -> PageSection:
         )
     return PageSection(
         "Trained on × tested on",
-        "Mean Dice of a model on a site’s test cases. Framed: the model was trained there.",
+        "Mean Dice of a model on all of a site’s cases. Framed: the model was trained there, so on "
+        "its test cases.",
         figures=figures,
     )
 
 
 def _score_table(
-    scores: list[dict[str, Any]], cases: Mapping[str, Sized]
+    scores: list[dict[str, Any]], cases: Mapping[str, Sized], on: str
 ) -> tuple[list[str], list[list[str]]]:
-    cells = {(row["claim"], row["site"]): row for row in scores}
+    cells = {(row["claim"], row["site"]): row for row in scores if row["on"] == on}
     counts = {site: len(known) for site, known in cases.items()}
     counts[MEAN] = sum(counts.values())
     rows = [
-        [site, str(counts[site]), *(estimate(cells[c, site]) for c in NAMES)]
+        [site, str(counts[site]), *(estimate(cells[c, site]) for c in _scored(on))]
         for site in _sites(scores)
     ]
-    return ["left-out site", "test cases", *NAMES.values()], rows
+    head = "cases" if on == "all" else "test cases"
+    return ["left-out site", head, *(NAMES[claim] for claim in _scored(on))], rows
 
 
 def _sites(rows: Sequence[Row]) -> list[str]:
@@ -198,9 +225,9 @@ def _mean(rows: Sequence[Row]) -> float | None:
 
 
 def overview_lines(out: Path) -> list[list[str]]:
-    """Return the means over left-out sites as text: kind, model, Dice."""
+    """Return the means over left-out sites as text: kind, cases, model, Dice."""
     return [
-        [row["left_out"], NAMES[row["claim"]], decimal(number(row["mean"]))]
+        [row["left_out"], row["on"], NAMES[row["claim"]], decimal(number(row["mean"]))]
         for row in load_csv(out / "tables" / "scores.csv")
         if row["site"] == MEAN
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flames.metrics.paired import FEWEST
 
 FEW = (
-    "Brackets are 95 % intervals over test cases, patients where they are known: of a mean by a "
+    "Brackets are 95 % intervals over cases, patients where they are known: of a mean by a "
     "bootstrap within sites, of a difference by swapping both results of a patient. A site with "
     "one of them has no interval, nor has a mean over sites with such a one; a difference of "
     f"fewer than {FEWEST} has none, and no p-value."
