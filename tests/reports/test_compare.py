@@ -10,7 +10,9 @@ from flames.errors import FlamesError
 from flames.files import save_json
 from flames.metrics.comparison import MEAN
 from flames.reports.compare import write_comparison
+from flames.reports.compare.content import load_comparison
 from flames.reports.compare.latex import latex_table
+from flames.reports.compare.tables import presence_table
 from flames.runs import RunFolder, load_csv, save_csv
 
 from .conftest import make_run  # type: ignore[import-not-found]
@@ -223,6 +225,27 @@ def test_surface_dice_in_other_units_has_no_mean(runs, written, tmp_path):
     save_csv(run.cases, [row | {"distance_unit": "mm", "nsd_tolerance": "2.0"} for row in rows])
     write_comparison(tmp_path / "out", [run], reference="flames")
     assert mean(tmp_path / "out") == {False}
+
+
+def test_the_mean_of_presence_is_over_sites_that_the_page_shows(tmp_path):
+    run = make_run(tmp_path / "run")
+    rows = [r for r in run.load_cases() if r["site"] != "ct-liver" or r["tumour_present"] == "1"]
+    summary = run.load_summary()
+    for score in summary["scores"]:
+        score["cases"] = sum(
+            (r["model"], r["site"]) == (score["model"], score["site"]) for r in rows
+        )
+    save_csv(run.cases, rows)
+    save_json(run.summary, summary)
+    cells = {
+        row["site"]: row["cells"][0].split(" / ")
+        for row in presence_table(load_comparison([run], reference="flames"))
+    }
+    assert [cells["ct-liver"][0], cells["ct-liver"][2]] == ["–", "–"]
+    for place in range(3):
+        shown = [float(c[place]) for s, c in cells.items() if s != MEAN and c[place] != "–"]
+        assert float(cells[MEAN][place]) == pytest.approx(sum(shown) / len(shown), abs=0.011)
+    assert cells["ct-liver"][1] != "–"
 
 
 def test_latex_is_balanced_and_escaped(written):

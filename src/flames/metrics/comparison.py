@@ -136,7 +136,7 @@ def worst_site(scores: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 def presence_rows(tables: Sequence[Sequence[Row]], *, model_kind: str) -> list[dict[str, Any]]:
     """Return AUC, sensitivity and specificity by site, means over seeds, then over sites.
 
-    Each is None where a site lacks cases with or without tumour.
+    Each is None where a site lacks the cases that it is made of, and in the mean left out there.
     """
     found: dict[str, list[dict[str, float | None]]] = {}
     for table in tables:

@@ -86,7 +86,7 @@ def paired_table(comparison: Comparison, kind: str) -> list[dict[str, str]]:
 
 
 def presence_table(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return AUC, sensitivity and specificity of each strategy at each site that has both."""
+    """Return AUC, sensitivity and specificity of each strategy at each site, as far as defined."""
     found = {n: {r["site"]: r for r in rows} for n, rows in comparison.presence.items()}
     rows = []
     for site in [*comparison.sites, MEAN]:
@@ -226,7 +226,7 @@ def p_text(value: Any) -> str:
 
 def _presence_cell(row: dict[str, Any]) -> str:
     values = [decimal(row.get(key), 2) for key in ("auc", "sensitivity", "specificity")]
-    return " / ".join(values) if values[0] != DASH else DASH
+    return " / ".join(values) if any(value != DASH for value in values) else DASH
 
 
 def _of_mean(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
