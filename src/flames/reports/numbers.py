@@ -68,14 +68,21 @@ def interval(score: Mapping[str, Any] | None, digits: int = 3) -> str:
 def signed(score: Mapping[str, Any] | None, digits: int = 3) -> str:
     """Return a difference with its sign, and its interval if it has one; nothing if undefined.
 
+    The sign stays where rounding leaves zeros: whether an interval holds zero is looked for.
+
     >>> signed({"mean": 0.0514, "low": -0.01, "high": 0.112})
     '+0.051 [−0.010, +0.112]'
+    >>> signed({"mean": -0.007, "low": -0.014, "high": -0.0004})
+    '−0.007 [−0.014, −0.000]'
     >>> signed({"mean": -0.25, "low": None, "high": None}), signed({"mean": None})
     ('−0.250', '')
     """
     found = [(score or {}).get(key) for key in ("mean", "low", "high")]
     mean, low, high = (
-        ("+" if end > 0 else "") + decimal(end, digits) if is_number(end) else "" for end in found
+        ("+" if end > 0 else MINUS if end < 0 else "") + decimal(abs(end), digits)
+        if is_number(end)
+        else ""
+        for end in found
     )
     return f"{mean} [{low}, {high}]" if low and high and found[1] != found[2] else mean
 
