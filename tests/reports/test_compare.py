@@ -257,6 +257,8 @@ def test_latex_is_balanced_and_escaped(written):
         assert {line.count(" & ") for line in rows} == {head.count(" & ")}
     text = latex_table(["a", "b"], [["100 %", "x_1"], ["mean", "−0.1"]], caption="c & d",
                        last_apart=True)  # fmt: skip
+    # In LaTeX's default encoding a bare < is printed as an upside-down exclamation mark.
+    assert r"$<$ 0.001 & $>$ 1" in latex_table(["p", "n"], [["< 0.001", "> 1"]], caption="")
     assert r"100 \% & x\_1 \\" in text
     assert text.index(r"\midrule", text.index("x")) < text.index("mean")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$",
-    "–": "--", "α": r"$\alpha$", "\u202f": r"\,", "\u00a0": "~",
+    "<": "$<$", ">": "$>$", "–": "--", "α": r"$\alpha$", "\u202f": r"\,", "\u00a0": "~",
 }  # fmt: skip
 
 
