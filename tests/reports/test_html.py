@@ -10,7 +10,10 @@ import pytest
 from flames.errors import FlamesError
 from flames.files import save_json, save_text
 from flames.reports import write_report
-from flames.runs import RunFolder
+from flames.reports.differences import mean_difference
+from flames.reports.records import load_records
+from flames.reports.tables import site_rows
+from flames.runs import RunFolder, save_csv
 
 VOID = {"meta", "br", "img", "line", "circle", "rect", "polyline", "path"}
 
@@ -81,7 +84,24 @@ def test_the_difference_is_paired_by_case(run):
     ids = {i for k, i in dice if k == "personal"} & {i for k, i in dice if k == "server"}
     mean = sum(dice["personal", i] - dice["server", i] for i in ids) / len(ids)
     row = next(row for row in Page(read(run)).rows if f"{mean:+.3f} [".replace("-", "−") in row)
-    assert row.endswith(f"over the {len(ids)} cases with a Dice from both")
+    assert row.endswith(f"over the {len(ids)} cases with a Dice from either")
+
+
+def test_a_difference_counts_the_cases_that_either_model_defines(run):
+    rows = run.load_cases()
+    mine = [r for r in rows if r["model"] == "personal:ct-liver"]
+    next(r for r in mine if r["case_id"].endswith("-005"))["dice"] = ""  # silent, no false alarm
+    save_csv(run.cases, rows)
+    either = {r["case_id"] for r in rows if r["site"] == "ct-liver" and r["dice"]}
+    row = next(row for row in site_rows(load_records(run)) if row["site"] == "ct-liver")
+    assert row["pairs"] == str(len(either)) == str(sum(bool(r["dice"]) for r in mine) + 1)
+    assert f"over the {len(either)} cases with a Dice from either" in read(run)
+
+
+def test_differences_are_tossed_as_often_as_the_configuration_says(run):
+    few = mean_difference(load_records(run))
+    save_text(run.config, run.config.read_text("utf-8") + "[evaluation]\nresamples = 20\n")
+    assert mean_difference(load_records(run))["p_value"] >= 1 / 21 > few["p_value"]
 
 
 def test_a_kind_of_model_that_does_not_exist_has_no_rows(run):

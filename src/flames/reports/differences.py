@@ -14,13 +14,17 @@ Scores = dict[str, dict[str, float | None]]
 def site_differences(records: Records) -> dict[str, dict[str, Any]]:
     """Return site → the mean difference in Dice with its interval, where both models were scored.
 
-    Patients are drawn, with all their cases; the run's seed decides the draw.
+    Patients are swapped, with all their cases; the run's seed decides the tosses.
     """
     personal, server = _dice(records, "personal"), _dice(records, "server")
     groups = groups_by_site(records.cases)
     found = {
         site: paired_difference(
-            personal[site], server[site], seed=_seed(records), groups=groups[site]
+            personal[site],
+            server[site],
+            seed=_seed(records),
+            groups=groups[site],
+            resamples=records.resamples,
         )
         for site in sorted(set(personal) & set(server))
     }
@@ -34,6 +38,7 @@ def mean_difference(records: Records) -> dict[str, Any]:
         _dice(records, "server"),
         seed=_seed(records),
         groups_by_site=groups_by_site(records.cases),
+        resamples=records.resamples,
     ).as_dict()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flames.errors import FlamesError
+from flames.metrics.statistics import RESAMPLES
 from flames.runs import RUN_SCHEMA, RunFolder
 
 T = TypeVar("T")
@@ -32,6 +33,11 @@ class Records:
     def finished(self) -> bool:
         """Return whether the run has scores."""
         return bool(self.summary)
+
+    @property
+    def resamples(self) -> int:
+        """Return how often an interval or a test draws."""
+        return int((self.config.get("evaluation") or {}).get("resamples", RESAMPLES))
 
     @property
     def scores(self) -> list[dict[str, Any]]:

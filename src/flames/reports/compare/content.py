@@ -201,7 +201,7 @@ def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
         )
     if reference not in found:
         raise FlamesError(f"no run of the reference {reference!r}", nearest(reference, found))
-    comparison = Comparison(found, reference, _resamples(next(iter(found.values()))[0]))
+    comparison = Comparison(found, reference, next(iter(found.values()))[0].resamples)
     _check_same_cases([records for every in found.values() for records in every])
     for name, every in found.items():
         for table, of_seed in zip(comparison.tables[name], by_seed(every).values(), strict=True):
@@ -257,7 +257,3 @@ def folds_of(records: Records) -> int:
 
 def _fold(records: Records) -> int:
     return int((records.config.get("data") or {}).get("fold", 0))
-
-
-def _resamples(records: Records) -> int:
-    return int((records.config.get("evaluation") or {}).get("resamples", 2000))
