@@ -62,7 +62,21 @@ def test_every_score_of_a_site_stands_in_its_row(run):
     assert f"|{score['nsd']['mean']:.3f}" in row
     assert "|0.93|" in row
     assert f"|{score['missed']} / 32|{score['false_alarm']} / 8" in row
-    assert "started from a mixture, α\u00a0=\u00a00.66" in row
+    assert "ended with a mixture, α\u00a0=\u00a00.66" in row
+
+
+def test_a_site_that_kept_an_earlier_round_did_not_end_with_its_last_choice(run):
+    summary = run.load_summary()
+    summary["sites"]["us-breast"]["kept_round"] = 3
+    summary["sites"]["us-ovary"]["kept_round"] = 6  # the closing pass of five rounds
+    save_json(run.summary, summary)
+    rows = [row for row in Page(read(run)).rows if "Personalised" in row and "ended with" in row]
+    assert "ended with its weights of round 3" in next(r for r in rows if "us-breast" in r)
+    assert "ended with a mixture" in next(r for r in rows if "us-ovary" in r)
+    for score in summary["scores"]:  # one model for all: what a client would keep is not used
+        score["dice"] = {"mean": 0.5}
+    save_json(run.summary, summary)
+    assert "its weights of round" not in read(run)
 
 
 def test_the_server_model_beside_a_site_is_that_of_its_modality(run):

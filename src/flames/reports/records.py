@@ -44,6 +44,20 @@ class Records:
         """Return the scores per model and site."""
         return list(self.summary.get("scores") or [])
 
+    @property
+    def personal(self) -> bool:
+        """Return whether sites ended with weights of their own: their scores are no server's."""
+        server = {
+            (score.get("site"), score.get("modality")): score.get("dice")
+            for score in self.scores
+            if score.get("model_kind") == "server"
+        }
+        return any(
+            score.get("dice") != server.get((score.get("site"), score.get("modality")))
+            for score in self.scores
+            if score.get("model_kind") == "personal"
+        )
+
     def site_rounds(self, site: str | None = None) -> list[dict[str, Any]]:
         """Return the training records of ``site``, or of all sites."""
         return [

@@ -53,7 +53,7 @@ def site_rows(records: Records) -> list[dict[str, Any]]:
             "cases": [whole((fields.get("cases") or {}).get(k)) for k in ("train", "val", "test")],
             "tumour_free": _tumour_free(fields),
             "steps": whole(fields.get("steps")),
-            "chosen": choice(fields),
+            "chosen": choice(records, fields),
             "models": [
                 {"kind": kind, "label": label, **score_cells(records.score(site, kind))}
                 for kind, label in shown_kinds(records).items()
@@ -154,11 +154,16 @@ def time_shares(records: Records) -> dict[str, Any]:
     }
 
 
-def choice(fields: dict[str, Any]) -> str:
-    """Return what a site chose to start from, with its own share in a mixture."""
-    chosen = fields.get("chosen")
+def choice(records: Records, fields: dict[str, Any]) -> str:
+    """Return what a site ended with, with its own share in a mixture.
+
+    That is what it chose in the closing pass, or the weights of an earlier round.
+    """
+    chosen, kept, rounds = fields.get("chosen"), fields.get("kept_round"), records.setting("rounds")
     if chosen is None:
         return DASH
+    if records.personal and is_number(kept) and is_number(rounds) and kept <= rounds:
+        return f"its weights of round {kept}"
     name = CHOSEN.get(chosen, str(chosen))
     alpha = fields.get("alpha")
     if chosen != "mixture" or not is_number(alpha):

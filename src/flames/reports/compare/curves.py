@@ -105,21 +105,10 @@ def _kept(records: Records, number: int) -> float | None:
     found = []
     for site, fields in records.sites().items():
         mine = [r for r in records.site_rounds(site) if r["round"] == number]
-        if _is_personal(records) and mine:
+        if records.personal and mine:
             best = mine[0].get("best")
             found.append(best if is_number(best) else mine[0]["validation"].get("trained"))
         else:
             found.append(groups.get(fields.get("modality"), groups.get("all")))
     known = [value for value in found if is_number(value)]
     return sum(known) / len(known) if len(known) == len(found) and known else None
-
-
-def _is_personal(records: Records) -> bool:
-    """Return whether sites ended with weights of their own: their scores are no server's."""
-    server = {(s["site"], s["modality"]): s["dice"] for s in records.scores
-              if s["model_kind"] == "server"}  # fmt: skip
-    return any(
-        s["dice"] != server.get((s["site"], s["modality"]))
-        for s in records.scores
-        if s["model_kind"] == "personal"
-    )
