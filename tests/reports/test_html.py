@@ -12,7 +12,7 @@ from flames.files import save_json, save_text
 from flames.reports import write_report
 from flames.reports.differences import mean_difference
 from flames.reports.records import load_records
-from flames.reports.tables import site_rows
+from flames.reports.tables import site_rows, time_shares
 from flames.runs import RunFolder, save_csv
 
 VOID = {"meta", "br", "img", "line", "circle", "rect", "polyline", "path"}
@@ -77,6 +77,14 @@ def test_a_site_that_kept_an_earlier_round_did_not_end_with_its_last_choice(run)
         score["dice"] = {"mean": 0.5}
     save_json(run.summary, summary)
     assert "its weights of round" not in read(run)
+
+
+def test_parts_of_the_time_add_up_to_the_whole(run):
+    times = time_shares(load_records(run))  # 937.5 s of training, 7.5 of them waiting for data
+    percents = {part["kind"]: float(part["percent"]) for part in times["parts"]}
+    assert percents["train"] == pytest.approx(100 * 930 / 1092.5, abs=0.051)
+    assert sum(percents.values()) == pytest.approx(100, abs=0.2)
+    assert "of which waiting for data 7.5 s" in re.sub(r"<[^>]+>", "", read(run))
 
 
 def test_the_server_model_beside_a_site_is_that_of_its_modality(run):

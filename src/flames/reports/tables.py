@@ -132,13 +132,19 @@ def cost_rows(records: Records) -> list[dict[str, str]]:
 
 
 def time_shares(records: Records) -> dict[str, Any]:
-    """Return the run's time as a total and parts, each with its share of the parts in percent."""
+    """Return the run's time as a total and parts, each with its share of them in percent.
+
+    Waiting for data is part of training, and takes its share from it.
+    """
     seconds = dict(records.summary.get("seconds") or {})
     if not seconds:
         rounds = records.site_rounds()
         seconds = {kind: _total(rounds, kind) for kind in ("train", "validate", "data")}
     parts = {kind: seconds[kind] for kind in SECONDS if is_number(seconds.get(kind))}
-    whole_time = sum(parts.values())
+    shares = dict(parts)
+    if "train" in parts and "data" in parts:
+        shares["train"] = max(0, parts["train"] - parts["data"])
+    whole_time = sum(shares.values())
     return {
         "total": duration(seconds.get("total")),
         "parts": [
@@ -146,7 +152,7 @@ def time_shares(records: Records) -> dict[str, Any]:
                 "kind": kind,
                 "label": SECONDS[kind],
                 "time": duration(value),
-                "percent": f"{100 * value / whole_time:.1f}",
+                "percent": f"{100 * shares[kind] / whole_time:.1f}",
             }
             for kind, value in parts.items()
             if whole_time

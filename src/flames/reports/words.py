@@ -104,7 +104,12 @@ CHOSEN = {
 
 RANKS = {"best": "Best case", "median": "Median case", "worst": "Worst case"}
 
-SECONDS = {"train": "Training", "validate": "Validation", "data": "Data", "score": "Scoring"}
+SECONDS = {
+    "train": "Training",
+    "data": "of which waiting for data",
+    "validate": "Validation",
+    "score": "Scoring",
+}
 
 MEANINGS = [
     (
