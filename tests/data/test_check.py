@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 from source_folders import save
 
 from flames.data.check import Check, check_store
-from flames.data.check_pictures import draw_check
+from flames.data.check_pictures import _draw_counts, _draw_values, draw_check
 from flames.data.prepare import StoreRequest, add_store
 from flames.data.sources import SourceOptions
 from flames.data.store import SPLITS, SiteStore, cases_digest
@@ -147,6 +149,16 @@ def test_pictures_and_json_are_written(tmp_path: Path) -> None:
     assert sheet.shape == (192 + 16, 8 * 192, 3)
     assert ((sheet == (255, 170, 40)).all(axis=2)).sum() > 200
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_cases_are_counted_in_whole_numbers(tmp_path: Path) -> None:
+    check = check_store(made(tmp_path))
+    sizes = {name: [float(n)] for n, name in enumerate(("train", "val", "test"), 30)}
+    counts, values = Figure().subplots(1, 2)
+    _draw_counts(counts, replace(check, cases=check.cases[:3]))
+    _draw_values(values, sizes, "tumour size (mm²)")
+    for ticks in (counts.get_xticks(), values.get_yticks()):
+        assert all(float(tick).is_integer() for tick in ticks)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

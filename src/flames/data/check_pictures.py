@@ -75,7 +75,7 @@ def histograms(check: Check) -> Image.Image:
     with_tumour = [c for c in check.cases if c.tumour_share > 0]
     sizes = {s: [c.tumour_size for c in with_tumour if c.split == s] for s in SPLITS}
     shares = {s: [100 * c.tumour_share for c in with_tumour if c.split == s] for s in SPLITS}
-    _draw_values(axes[1, 0], sizes, f"tumour size ({check.size_unit})")
+    _draw_values(axes[1, 0], sizes, f"tumour size ({check.size_unit.replace('mm2', 'mm²')})")
     _draw_values(axes[1, 1], shares, "tumour, % of the image")
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
@@ -135,12 +135,14 @@ def _draw_counts(ax: Any, check: Check) -> None:
         counts = [sum((c.category or "all") == k for c in check.side(name)) for k in kinds]
         ax.barh(np.arange(len(kinds)) + (i - 1) * 0.27, counts, 0.25, color=COLOURS[name])
     ax.set(xlabel="cases", yticks=range(len(kinds)), yticklabels=kinds)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.invert_yaxis()
 
 
 def _draw_values(ax: Any, values: dict[Any, list[float]], label: str) -> None:
     everything = [v for side in values.values() for v in side]
     ax.set(xlabel=label, ylabel="cases")
+    ax.yaxis.get_major_locator().set_params(integer=True)
     if not everything:
         return
     low, high = min(everything), max(everything)
