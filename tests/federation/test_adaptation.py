@@ -184,7 +184,8 @@ def test_a_site_of_the_run_is_scored_on_what_the_run_did_not_train_on(
         rows = adapt(model, store, out, options(cases=(0,), steps=1))
         assert {row["case_id"] for row in rows} == known["test"]
         assert {row["took_part"] for row in rows} == {1}
-        assert TOOK_PART in write_adaptation(out, made_up=True).read_text(encoding="utf-8")
+        page = write_adaptation(out, made_up=True).read_text(encoding="utf-8")
+        assert TOOK_PART in page[: page.index("<main>")]
     given = ["--cases", "0", "--steps", "1", "--batch-size", "2", "--threads", "1", "--quiet"]
     told = CliRunner().invoke(
         app,
@@ -233,6 +234,8 @@ def test_the_curve_by_hand():
     assert curve[5]["minus_all"] == pytest.approx(0.05)
     assert curve[0]["minus_all"] == pytest.approx(-0.15)
     assert "with 5 labelled cases, 0.050 above" in sentence(list(curve.values()))
+    one = [row | {"cases": 1} if row["cases"] == 5 else row for row in curve.values()]
+    assert "with 1 labelled case, 0.050 above" in sentence(one)
     worse = [row | {"model_dice": 0.1} for row in curve.values()]
     assert sentence(worse).startswith("With none of these numbers")
 

@@ -34,7 +34,7 @@ def write_adaptation(out: Path, *, made_up: bool) -> Path:
     page = Page(
         kicker="a hospital joins",
         name=site,
-        lead=sentence(curve),
+        lead=" ".join([sentence(curve), *([TOOK_PART] if took_part(rows) else [])]),
         facts=[
             ("Modality", rows[0]["modality"]),
             ("Organ", rows[0]["organ"]),
@@ -52,7 +52,6 @@ def write_adaptation(out: Path, *, made_up: bool) -> Path:
             )
         ],
         limits=[
-            *([TOOK_PART] if took_part(rows) else []),
             FEW,
             "No labelled case is set aside to choose a round by: the last weights are kept.",
             "Which cases are labelled first is chance: several seeds say how much it matters.",
@@ -136,7 +135,11 @@ def sentence(curve: Sequence[Row]) -> str:
             )
         )
     number = reached["cases"]
-    what = "without a single labelled case" if number == 0 else f"with {number} labelled cases"
+    what = (
+        "without a single labelled case"
+        if number == 0
+        else f"with {number} labelled case{'' if number == 1 else 's'}"
+    )
     return (
         f"The federation’s model is, {what}, {estimate(_to_all(reached))} above training from "
         f"nothing with all {curve[-1]['cases']} in Dice: {_allowed(reached['minus_all_low'])}."
