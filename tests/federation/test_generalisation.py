@@ -16,7 +16,7 @@ from flames.federation.generalisation import (
     save_plan,
     score_generalisation,
 )
-from flames.reports.generalisation import _of, write_generalisation
+from flames.reports.generalisation import _of, matrix_rows, write_generalisation
 from flames.runs import load_csv
 
 
@@ -193,3 +193,12 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
         assert float(row["mean"]) == pytest.approx(mine - theirs, abs=2e-6)
     matrix = load_csv(tmp_path / "tables" / "matrix.csv")
     assert {r["tested_on"] for r in matrix if r["seen"] == "True"} == {"us-a", "us-b", "mr-a"}
+
+
+def test_a_cell_of_the_matrix_is_the_mean_of_its_seeds_means():
+    start = {"claim": "server", "modality": "US", "left_out": "US-a", "site": "a"}
+    rows = [
+        start | {"seed": seed, "dice": dice}
+        for seed, dice in (("0", "0.9"), ("0", "0.6"), ("0", "0.0"), ("1", "0.9"), ("1", ""))
+    ]
+    assert matrix_rows(rows)[0]["dice"] == pytest.approx((0.5 + 0.9) / 2)

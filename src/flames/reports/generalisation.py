@@ -91,9 +91,9 @@ def write_generalisation(
 
 
 def matrix_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Return a row a model and site: Dice of models of one site, and of all but the left-out ones.
+    """Return a row a model and site: Dice of models of one site, and of all but those left out.
 
-    ``seen`` says whether the model was trained on the site.
+    Dice is the mean of the seeds' means; ``seen`` says whether the model was trained on the site.
     """
     found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
@@ -220,8 +220,12 @@ def _sites(rows: Sequence[Row]) -> list[str]:
 
 
 def _mean(rows: Sequence[Row]) -> float | None:
-    known = [value for row in rows if (value := number(row["dice"])) is not None]
-    return sum(known) / len(known) if known else None
+    seeds: dict[str, list[float]] = {}
+    for row in rows:
+        if (value := number(row["dice"])) is not None:
+            seeds.setdefault(row["seed"], []).append(value)
+    means = [sum(known) / len(known) for known in seeds.values()]
+    return sum(means) / len(means) if means else None
 
 
 def overview_lines(out: Path) -> list[list[str]]:
