@@ -3,6 +3,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flames.reports.heatmap import heatmap
 from flames.reports.svg import Dot, Line, forest_plot, line_chart, ticks
 
 
@@ -48,3 +49,24 @@ def test_the_forest_places_means_on_a_fixed_axis_and_leaves_out_the_undefined():
     assert re.search(r'class="cases" d="M660\.0 ', svg)
     assert ">b<" not in svg
     assert forest_plot(dots[1:], title="t") == ""
+
+
+def test_sites_with_one_beginning_stay_apart_in_figures():
+    names = [f"university-hospital-department-of-radiology-scanner-{n}" for n in (1, 2)]
+    score = {"mean": 0.25, "low": 0.0, "high": 0.5}
+    forest = forest_plot([Dot(name, "", "personal", score, []) for name in names], title="t")
+    matrix = heatmap({(row, column): (0.5, False) for row in names for column in names})
+    for svg in (forest, matrix):
+        shown = set(re.findall(r">([^<>]*…[^<>]*)</text>", svg))
+        assert {name[-1] for name in shown} == {"1", "2"}
+        assert max(map(len, shown)) <= 32
+    columns = re.findall(r'class="tick"[^>]*><title>[^<]*</title>([^<]*)</text>', matrix)
+    assert max(map(len, columns)) <= 16  # of 96 units a cell
+
+
+def test_a_small_matrix_is_not_blown_up_and_its_numbers_stay_legible():
+    matrix = heatmap({("a", "b"): (1.0, False)})
+    width = float(re.search(r"max-width: (\d+)px", matrix)[1])
+    assert width / float(re.search(r'viewBox="0 0 (\d+)', matrix)[1]) <= 1.3
+    # White on the dark page's green: above half of it the contrast falls under 4.5.
+    assert float(re.search(r'fill-opacity="([\d.]+)"', matrix)[1]) <= 0.5

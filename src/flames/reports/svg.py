@@ -194,7 +194,7 @@ def _forest_row(dot: Dot, y: float, span: tuple[float, float], *, show_label: bo
         Markup(
             '<text class="name" x="0" y="{:.1f}">{}</text>'
             '<text class="tick" x="0" y="{:.1f}">{}</text>'
-        ).format(y + 4, _short(dot.label), y + 19, _short(dot.note, 34))
+        ).format(y + 4, shortened(dot.label), y + 19, shortened(dot.note, 34))
         if show_label
         else Markup("")
     )
@@ -234,8 +234,16 @@ def _dash(index: int, thick: bool) -> str:
     return "" if thick else DASHES[index // COLOURS % len(DASHES)]
 
 
-def _short(text: str, limit: int = 26) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+def shortened(text: str, limit: int = 26) -> str:
+    """Return ``text`` with its middle left out where it is longer than ``limit``.
+
+    Names of one hospital's sites often differ in their ends only.
+
+    >>> shortened("mr-brain-university-1", 12)
+    'mr-bra…ity-1'
+    """
+    tail = (limit - 1) // 2
+    return text if len(text) <= limit else f"{text[: limit - 1 - tail]}…{text[-tail:]}"
 
 
 def _scale(value: float, source: tuple[float, float], target: tuple[float, float]) -> float:
