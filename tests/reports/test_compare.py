@@ -88,7 +88,8 @@ def test_the_page_is_whole_and_loads_nothing(written):
     assert not re.search(r"<(script|link|iframe)", page)
     assert "http://" not in page
     assert "https://" not in re.sub(r"https://example.org", "", page)
-    assert "Against bytes" in page
+    assert "Validation Dice against bytes" in page
+    assert "harm is not known here" not in page
     assert "nan" not in page.lower().replace("finance", "")
 
 
@@ -246,6 +247,12 @@ def test_the_mean_of_presence_is_over_sites_that_the_page_shows(tmp_path):
         shown = [float(c[place]) for s, c in cells.items() if s != MEAN and c[place] != "–"]
         assert float(cells[MEAN][place]) == pytest.approx(sum(shown) / len(shown), abs=0.011)
     assert cells["ct-liver"][1] != "–"
+
+
+def test_without_training_alone_the_page_says_why_no_harm_is_shown(tmp_path):
+    runs = [make_run(tmp_path / name, strategy=name) for name in ("flames", "modality")]
+    page = write_comparison(tmp_path / "out", runs, reference="flames").read_text(encoding="utf-8")
+    assert "local is not among these strategies, so harm is not known here." in page
 
 
 def test_latex_is_balanced_and_escaped(written):

@@ -50,7 +50,7 @@ def convergence_figures(comparison: Comparison) -> list[dict[str, Any]]:
             bounds=(0.0, 1.0),
             x_label=label,
         )
-        figures.append({"title": f"Against {key}", "svg": svg})
+        figures.append({"title": f"Validation Dice against {key}", "svg": svg})
     return figures
 
 

@@ -114,6 +114,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "name": str(first.setting("name") or "federation"),
         "reference": comparison.reference,
         "baseline": BASELINE,
+        "with_baseline": BASELINE in comparison.runs,
         "fewest": FEWEST,
         "folds": folds_of(first),
         "made_up": first.setting("made_up") is True,
