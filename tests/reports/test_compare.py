@@ -255,6 +255,11 @@ def test_without_training_alone_the_page_says_why_no_harm_is_shown(tmp_path):
     assert "local is not among these strategies, so harm is not known here." in page
 
 
+def test_nothing_of_a_table_is_cut_off_on_paper(written):
+    page = written.read_text(encoding="utf-8")
+    assert ".n, thead th { white-space: normal; }" in page[page.index("@media print") :]
+
+
 def test_latex_is_balanced_and_escaped(written):
     for path in (written.parent / "tables").glob("*.tex"):
         text = path.read_text(encoding="utf-8")
