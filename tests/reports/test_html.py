@@ -13,7 +13,7 @@ from flames.reports import write_report
 from flames.reports.differences import mean_difference
 from flames.reports.records import load_records
 from flames.reports.tables import site_rows, time_shares
-from flames.runs import RunFolder, save_csv
+from flames.runs import RunFolder, save_csv, save_lines
 
 VOID = {"meta", "br", "img", "line", "circle", "rect", "polyline", "path"}
 
@@ -84,7 +84,8 @@ def test_parts_of_the_time_add_up_to_the_whole(run):
     percents = {part["kind"]: float(part["percent"]) for part in times["parts"]}
     assert percents["train"] == pytest.approx(100 * 930 / 1092.5, abs=0.051)
     assert sum(percents.values()) == pytest.approx(100, abs=0.2)
-    assert "of which waiting for data 7.5 s" in re.sub(r"<[^>]+>", "", read(run))
+    text = re.sub(r"<[^>]+>", "", read(run))
+    assert "of which waiting for data 7.5 s" in text
 
 
 def test_the_server_model_beside_a_site_is_that_of_its_modality(run):
@@ -223,6 +224,15 @@ def test_an_unfinished_run_shows_its_curves(run):
     assert "This run is not finished" in text
     assert "us-breast ends at" in text
     assert 'class="tiles"' not in text
+
+
+def test_the_closing_pass_is_no_round_more(run):
+    assert "closing pass" not in read(run)[: read(run).index('id="costs"')]
+    last = [r | {"round": 6, "loss": None} for r in run.load_rounds() if r["round"] == 5]
+    save_lines(run.rounds, [*run.load_rounds(), *last])
+    text = read(run)
+    assert "The points at 6 are the closing pass, which trains nothing." in text
+    assert "<dt>Rounds</dt><dd>5</dd>" in text
 
 
 def test_no_round_yet_is_calm(run):

@@ -67,6 +67,7 @@ def _content(records: Records) -> dict[str, Any]:
         "unseen": _unseen(records),
         "servers": server_rows(records),
         "panels": curve_panels(records),
+        "closing": _closing(records),
         "costs": cost_rows(records),
         "times": time_shares(records),
         "gallery": load_gallery(records.run),
@@ -98,9 +99,18 @@ def _facts(records: Records) -> list[tuple[str, str]]:
     ]
 
 
+def _last(records: Records) -> Any:
+    return max((r["round"] for r in records.rounds if is_number(r.get("round"))), default=0)
+
+
+def _closing(records: Records) -> str:
+    """Return the number by which curves show the closing pass, or nothing if there is none yet."""
+    last, planned = _last(records), records.setting("rounds")
+    return whole(last) if is_number(planned) and last > planned else ""
+
+
 def _rounds(records: Records) -> str:
-    done = max((r["round"] for r in records.rounds if is_number(r.get("round"))), default=0)
-    planned = records.setting("rounds")
+    done, planned = _last(records), records.setting("rounds")
     if is_number(planned):
         done = min(done, planned)  # the closing pass is recorded too, but trains nothing
     return whole(done) if planned in (None, done) else f"{whole(done)} of {whole(planned)}"
