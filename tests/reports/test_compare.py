@@ -90,6 +90,7 @@ def test_the_page_is_whole_and_loads_nothing(written):
     assert "https://" not in re.sub(r"https://example.org", "", page)
     assert "Validation Dice against bytes" in page
     assert "harm is not known here" not in page
+    assert "Minutes,<br>all sites" in page
     assert "nan" not in page.lower().replace("finance", "")
 
 

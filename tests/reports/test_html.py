@@ -86,6 +86,7 @@ def test_parts_of_the_time_add_up_to_the_whole(run):
     assert sum(percents.values()) == pytest.approx(100, abs=0.2)
     text = re.sub(r"<[^>]+>", "", read(run))
     assert "of which waiting for data 7.5 s" in text
+    assert "18 min 20 s in all, summed over sites." in text
 
 
 def test_the_server_model_beside_a_site_is_that_of_its_modality(run):
