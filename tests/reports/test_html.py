@@ -217,6 +217,12 @@ def test_tables_and_drawings_are_accessible(run):
     assert sum(attrs.get("class") == "chart" for attrs in drawings) == 9
 
 
+def test_what_a_table_says_of_itself_is_read_on_a_phone_without_scrolling(run):
+    text = read(run)
+    phone = text[text.index("@media (max-width: 620px)") : text.index("@media print")]
+    assert "caption { max-width: 84vw; }" in phone
+
+
 def test_an_unfinished_run_shows_its_curves(run):
     for path in (run.summary, run.cases, run.config, run.environment):
         path.unlink()
