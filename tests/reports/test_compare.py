@@ -15,7 +15,7 @@ from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import presence_table
 from flames.runs import RunFolder, load_csv, save_csv
 
-from .conftest import make_run  # type: ignore[import-not-found]
+from .conftest import make_run, save_picture  # type: ignore[import-not-found]
 
 
 def table(folder):
@@ -254,6 +254,20 @@ def test_without_training_alone_the_page_says_why_no_harm_is_shown(tmp_path):
     runs = [make_run(tmp_path / name, strategy=name) for name in ("flames", "modality")]
     page = write_comparison(tmp_path / "out", runs, reference="flames").read_text(encoding="utf-8")
     assert "local is not among these strategies, so harm is not known here." in page
+
+
+def test_pictures_come_with_what_their_outlines_are(runs, written, tmp_path):
+    said = "The label is outlined in green, the prediction in orange"
+    assert said not in written.read_text(encoding="utf-8")
+    run = make_run(tmp_path / "run")
+    save_picture(run.pictures / "a.png")
+    save_json(
+        run.pictures / "index.json",
+        [{"site": "us-breast", "case_id": "us-breast-007", "rank": "worst", "file": "a.png",
+          "model": "personal:us-breast", "dice": 0.0}],
+    )  # fmt: skip
+    page = write_comparison(tmp_path / "out", [run, runs[3]], reference="flames")
+    assert said in page.read_text(encoding="utf-8")
 
 
 def test_nothing_of_a_table_is_cut_off_on_paper(written):
