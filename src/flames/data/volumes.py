@@ -179,7 +179,7 @@ def _load_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except ImportError as error:
         raise FlamesError(
             f"{path} needs SimpleITK, which is not installed",
-            "pip install 'flames-federated[formats]'",
+            "in the folder of FLAMES: scripts/setup formats",
         ) from error
     with reading(path):
         image = sitk.ReadImage(str(path))

