@@ -62,6 +62,32 @@ def test_help_loads_no_torch_and_no_numpy():
         assert command in result.stdout
 
 
+@pytest.mark.parametrize("group", [(), ("data",), ("consortium",), ("server",), ("site",)])
+def test_a_list_of_commands_cuts_no_sentence(flames, monkeypatch, group):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = flames(*group, "--help")
+    assert code == 0
+    commands = out.split("Commands:\n")[1].splitlines()
+    assert commands
+    assert [line for line in commands if not line.endswith(".") or line.endswith("..")] == []
+
+
+def test_the_list_of_commands_begins_with_what_comes_first_and_has_all(flames):
+    from flames.cli.main import ORDER, app
+
+    _, out, _ = flames("--help")
+    listed = [line.split()[0] for line in out.split("Commands:\n")[1].splitlines()]
+    assert listed[:2] == ["data", "run"]
+    groups = {group.name for group in app.registered_groups}
+    assert (
+        set(listed) == set(ORDER) == groups | {c.callback.__name__ for c in app.registered_commands}
+    )
+
+
+def test_help_shows_no_placeholder_as_a_default(flames):
+    assert "-1" not in flames("run", "--help")[1]
+
+
 def test_version(flames):
     from flames import __version__
 
@@ -157,6 +183,24 @@ def test_a_run_from_images_to_report(flames, tmp_path):
     assert code == 2
     assert "already holds a run" in err
     assert "--resume" in err
+
+
+def test_a_run_that_goes_on_with_other_options_says_what_to_give(flames, federation, tmp_path):
+    out = tmp_path / "run"
+    flames("run", federation, "--out", out, "-s", "local", "-q", *small())
+    code, _, err = flames("run", federation, "--out", out, "--resume", *small())
+    assert code == 2
+    assert "was started with another strategy.name" in err
+    assert "the options that it began with" in err
+
+
+def test_a_table_that_stands_twice_in_a_file_is_told(flames, tmp_path):
+    for text in ("[data]\nimage-size = 64\n[data]\ndimensions = 3\n", "rounds = 1\nrounds = 2\n"):
+        file = tmp_path / "twice.toml"
+        file.write_text(text, encoding="utf-8")
+        code, _, err = flames("run", file, "--out", tmp_path / "run")
+        assert code == 2
+        assert "put both into one" in err
 
 
 def test_quiet_prints_the_closing_table_only(flames, federation, tmp_path):

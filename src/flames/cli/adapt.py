@@ -16,11 +16,15 @@ def adapt(
     ),
     steps: int = typer.Option(120, "--steps", min=1, help="Optimiser steps of each training."),
     learning_rate: float = typer.Option(
-        0.001, "--learning-rate", help="Highest rate from the model."
+        0.001, "--learning-rate", help="Highest learning rate from the model."
     ),
-    nothing_rate: float = typer.Option(0.003, "--nothing-rate", help="Highest rate from nothing."),
+    nothing_rate: float = typer.Option(
+        0.003, "--nothing-rate", help="Highest learning rate from nothing."
+    ),
     batch_size: int = typer.Option(8, "--batch-size", min=1, help="Images or slices a step."),
-    seed: int = typer.Option(0, "--seed", min=0, help="Which cases are labelled first, and more."),
+    seed: int = typer.Option(
+        0, "--seed", min=0, help="Decides which cases are labelled first, and the batches."
+    ),
     seeds: int = typer.Option(1, "--seeds", min=1, help="Repetitions."),
     tta: bool = typer.Option(
         True, "--tta/--no-tta", help="Average with the mirror image, or look only once."
@@ -28,7 +32,10 @@ def adapt(
     threads: int = typer.Option(0, "--threads", min=0, help="Processor threads; 0: torch's own."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Print the closing table only."),
 ) -> None:
-    """Fine-tune a model on few labelled cases of a new site, beside training from nothing."""
+    """Fine-tune a model on few labelled cases of a new site.
+
+    Training from nothing on the same cases is set beside it.
+    """
     from flames.cli.settings import parse_numbers, positive
 
     numbers = parse_numbers(cases, "--cases")

@@ -30,7 +30,10 @@ def attach(
 
 
 def stop(run: Path = typer.Argument(..., help="The run's folder here.")) -> None:
-    """End a run over the network at the server and at every site; it can be continued."""
+    """End a run over the network, at the server and at every site.
+
+    'flames run' with --on and --resume continues it.
+    """
     from flames.cli.network import need_network
 
     need_network()

@@ -18,9 +18,11 @@ def compare(
         0,
         "--folds",
         min=0,
-        help="Cross-validate, so that every case is tested once.",
+        help="Cross-validate in so many folds, 3 or more; 0 takes the stores' own splits.",
     ),
-    reference: str = typer.Option("flames", "--reference", help="What differences are taken to."),
+    reference: str = typer.Option(
+        "flames", "--reference", help="Strategy that the others are held against."
+    ),
     jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Runs at a time."),
     set_: list[str] = typer.Option(
         [], "--set", help="Any key of the file: --set training.local-steps=20", metavar="KEY=VALUE"
@@ -33,7 +35,10 @@ def compare(
     ),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Print the closing table only."),
 ) -> None:
-    """Run what is missing of strategies × seeds (× folds), and write one report of all."""
+    """Train with several strategies and seeds, and write one report.
+
+    A run that is finished is not repeated.
+    """
     from flames.cli.settings import parse_overrides
     from flames.config import load_config
     from flames.federation.comparison import comparison_jobs

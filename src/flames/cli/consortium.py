@@ -8,7 +8,7 @@ import typer
 
 consortium = typer.Typer(
     name="consortium",
-    help="Make and look after a consortium: its authority, its kits, who belongs to it.",
+    help="Make a consortium's kits, and say who belongs to it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -19,7 +19,7 @@ def init(
     file: Path = typer.Argument(..., help="The consortium's TOML file."),
     out: Path = typer.Option(Path("consortium"), "--out", "-o", help="New folder for the kits."),
 ) -> None:
-    """Make the authority and a kit for the server, every site and every person."""
+    """Make the authority, and kits for server, sites and people."""
     from flames.cli.network import need_network
 
     need_network()
@@ -86,7 +86,10 @@ def renew(
         None, "--days", help="Days until it expires. [default: the consortium's valid-days]"
     ),
 ) -> None:
-    """Give a site, a person or the server a new certificate; the old one counts no more."""
+    """Give a site, a person or the server a new certificate.
+
+    The old one counts no more.
+    """
     from flames.cli.network import need_network
 
     need_network()

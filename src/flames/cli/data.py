@@ -26,7 +26,8 @@ def add(
     source_format: Annotated[
         str,
         typer.Option(
-            "--format", help="A dataset (flames data datasets), or dicom, msd, pairs and others."
+            "--format",
+            help="Layout: dicom, msd, pairs, …; or a dataset's name (flames data datasets).",
         ),
     ],
     site: Annotated[str, typer.Option(help="Name of the site, such as the hospital.")],
@@ -37,7 +38,7 @@ def add(
         typer.Option(help="Only cases with hospital=, category= or patient=, as hospital=CS,DU."),
     ] = None,
     channel: Annotated[
-        int | None, typer.Option(help="Channel of images with several, from 0.")
+        int | None, typer.Option(help="Channel to take of images with several, counted from 0.")
     ] = None,
     tumour_labels: Annotated[
         str | None, typer.Option(help="Label values that are tumour, as 1,2,3; else all but 0.")
@@ -62,12 +63,12 @@ def add(
     blank_text: Annotated[
         bool, typer.Option("--blank-text", help="Paint over writing burned into pictures.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides the split.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Cases prepared side by side.")] = 2,
 ) -> None:
     """Make a site store of a folder of images with tumour masks.
 
-    A stopped run goes on where it was when given again.
+    A stopped preparation goes on where it was: give the same command again.
     """
     from flames.data.prepare import StoreRequest
     from flames.data.sources import SourceOptions, parse_where
@@ -121,7 +122,10 @@ def _with_progress(source: Path, dest: Path, request: StoreRequest, workers: int
 def datasets(
     name: Annotated[str | None, typer.Argument(help="One dataset, for its page.")] = None,
 ) -> None:
-    """List the public datasets that are known by name, or show one: licence, citation, commands."""
+    """List the public datasets known by name, or show one.
+
+    The page of one has its licence, its citation, where to get it, and the command.
+    """
     from flames.data.datasets import DATASETS
     from flames.errors import FlamesError, nearest
 
@@ -233,7 +237,7 @@ def check(
         typer.Option(help="Folder for check.json and pictures; these show patients' images."),
     ] = None,
 ) -> None:
-    """Look over a site store: sizes, intensities, near-duplicates and suspicious masks.
+    """Look over a site store for errors and doubtful masks.
 
     Ends with 1 when the store must not be used as it is.
     """
@@ -259,9 +263,9 @@ def fingerprint_(
         Path | None, typer.Option("--out", "-o", help="New file; default: print it.")
     ] = None,
 ) -> None:
-    """Say what a store's training images are like, in counts and percentiles of no single case.
+    """Sum up a store's training images in counts and percentiles.
 
-    A consortium plans three dimensions from these.
+    It holds nothing of a single case. 'flames plan' takes it in place of the store.
     """
     from flames.cli.plan import write_new
     from flames.data.fingerprint import fingerprint

@@ -12,10 +12,14 @@ def make(
     dest: Annotated[Path, typer.Argument(help="Folder for the six site stores.")],
     seed: Annotated[int, typer.Option(min=0, help="Decides every pixel.")] = 0,
     cases: Annotated[
-        int | None, typer.Option(min=12, help="Cases of each site; by default 24, 10 and 24.")
+        int | None,
+        typer.Option(min=12, help="Cases of each site in all; else 24 train, 10 val, 24 test."),
     ] = None,
 ) -> None:
-    """Draw six made-up hospitals: two each with ultrasound, MR and CT."""
+    """Draw six made-up hospitals, to try FLAMES with.
+
+    Two each have ultrasound, MR and CT. A federation.toml is written beside them.
+    """
     from flames.data.store import SPLITS, SiteStore
     from flames.data.synthetic import make_federation
 

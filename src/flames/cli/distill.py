@@ -17,18 +17,29 @@ def distill(
     ),
     modality: str = typer.Option("", "--modality", help="Only this teacher: US, MR or CT."),
     student: str = typer.Option("student", "--student", help="The student's network."),
-    told: str = typer.Option("both", "--told", help="Told the modality: yes, no or both."),
-    labels: str = typer.Option("both", "--labels", help="Sees server labels: yes, no or both."),
+    told: str = typer.Option(
+        "both", "--told", help="Students that are told the modality: yes, no or both."
+    ),
+    labels: str = typer.Option(
+        "both", "--labels", help="Students that see the stores' labels: yes, no or both."
+    ),
     steps: int = typer.Option(2400, "--steps", min=8, help="Optimiser steps of each student."),
     share: float = typer.Option(0.5, "--lambda", help="The teacher's part of the loss, 0 to 1."),
-    temperature: float = typer.Option(2.0, "--temperature", help="τ of the teacher's part."),
-    learning_rate: float = typer.Option(0.003, "--learning-rate", help="Highest rate."),
+    temperature: float = typer.Option(
+        2.0, "--temperature", help="Softens the teacher's probabilities; 1 leaves them."
+    ),
+    learning_rate: float = typer.Option(0.003, "--learning-rate", help="Highest learning rate."),
     batch_size: int = typer.Option(8, "--batch-size", min=1, help="Images or slices a step."),
-    seed: int = typer.Option(0, "--seed", min=0, help="Of student, batches and made-up images."),
+    seed: int = typer.Option(
+        0, "--seed", min=0, help="Decides the student's first weights, batches and made-up images."
+    ),
     threads: int = typer.Option(0, "--threads", min=0, help="Processor threads; 0: torch's own."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Print the closing table only."),
 ) -> None:
-    """Teach one student from a run's modality models, and score it beside them."""
+    """Teach one small student model from a run's server models.
+
+    Students and teachers are scored on the test cases of all sites.
+    """
     from flames.cli.settings import positive
     from flames.errors import FlamesError, nearest
 

@@ -11,7 +11,7 @@ def evaluate(
     run: Path = typer.Argument(..., help="A finished run's folder."),
     site: list[Path] = typer.Option(..., "--site", help="A prepared store; may be repeated."),
     out: Path = typer.Option(
-        ..., "--out", "-o", help="New folder for the scores; with --shifts, also a stopped one's."
+        ..., "--out", "-o", help="New folder for the scores; with --shifts, one to go on with too."
     ),
     model: str = typer.Option(
         "",
@@ -26,7 +26,10 @@ def evaluate(
     ),
     json_: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
 ) -> None:
-    """Score a run's model on stores, also ones outside the federation."""
+    """Score a run's models on prepared stores.
+
+    The stores may be of hospitals outside the federation.
+    """
     from flames.federation.evaluation import evaluate_run
 
     if shifts:

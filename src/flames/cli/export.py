@@ -24,7 +24,10 @@ def export(
     ] = None,
     licence: Annotated[str, typer.Option(help="Of the weights, for the model card.")] = "",
 ) -> None:
-    """Write a model as ONNX, MONAI bundle or TorchScript, compared with itself, with a card."""
+    """Write a model for other programs: ONNX, MONAI, TorchScript.
+
+    The export is compared with the model before it is kept, and gets a model card.
+    """
     import torch
 
     from flames.inference.choose import choose_model

@@ -12,7 +12,10 @@ def generalise(
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the runs, scores and report."),
     strategy: str = typer.Option("", "--strategy", "-s", help="Whose server models are tested."),
     leave_out: list[str] = typer.Option(
-        [], "--leave-out", help="Leave out only this, such as MR-brain.", metavar="NAME"
+        [],
+        "--leave-out",
+        help="Leave out only this, such as MR-brain; may be repeated.",
+        metavar="NAME",
     ),
     seeds: int = typer.Option(1, "--seeds", min=1, help="Repetitions of every training."),
     jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Runs at a time."),
@@ -24,7 +27,10 @@ def generalise(
     ),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Print the closing table only."),
 ) -> None:
-    """Leave every organ and every hospital out in turn; score the rest's models there."""
+    """Test models on organs and hospitals left out of training.
+
+    Each organ and each hospital is left out in turn.
+    """
     from flames.cli.settings import parse_overrides
     from flames.config import dump_config, load_config
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from flames import __version__
 from flames.cli.adapt import adapt
@@ -25,6 +27,19 @@ from flames.cli.server import server
 from flames.cli.site import site
 from flames.errors import FlamesError
 
+
+class _InOrder(TyperGroup):
+    """Groups and commands as a newcomer meets them, not all groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Return the names in the order in which the list below has them."""
+        return [name for name in ORDER if name in self.commands]
+
+
+COMMANDS = (run, evaluate, predict, report, compare, generalise, adapt, distill, export, plan)
+GROUPS = {"data": data, "consortium": consortium, "server": server, "site": site}
+ORDER = ("data", *(c.__name__ for c in COMMANDS), *list(GROUPS)[1:], "attach", "stop")
+
 app = typer.Typer(
     name="flames",
     help="Hospitals train tumour segmentation together without sharing an image.",
@@ -32,24 +47,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
+    cls=_InOrder,
 )
 data.command()(make)
-app.add_typer(data, name="data")
-app.command()(plan)
-app.command()(run)
-app.command()(attach)
-app.command()(stop)
-app.add_typer(consortium, name="consortium")
-app.add_typer(server, name="server")
-app.add_typer(site, name="site")
-app.command()(evaluate)
-app.command()(predict)
-app.command()(export)
-app.command()(report)
-app.command()(compare)
-app.command()(generalise)
-app.command()(adapt)
-app.command()(distill)
+for command in (*COMMANDS, attach, stop):
+    app.command()(command)
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)
 
 
 def _version(wanted: bool) -> None:

@@ -22,7 +22,10 @@ def plan(
         Path | None, typer.Option("--out", "-o", help="New TOML file; default: print it.")
     ] = None,
 ) -> None:
-    """Derive plans for three dimensions from fingerprints: spacing, patch, network."""
+    """Plan three-dimensional training from stores or fingerprints.
+
+    A plan is a modality's spacing, patch and network.
+    """
     from flames.data.fingerprint import fingerprint
     from flames.data.store import SiteStore
     from flames.federation.planning import make_plans, plans_toml, read_fingerprint
@@ -36,7 +39,7 @@ def plan(
         typer.echo(text, nl=False)
         return
     write_new(out, text)
-    typer.echo(f"plan: {out}; add its tables to the federation's file")
+    typer.echo(f"plan: {out}; add its tables to the federation's file, each table once")
 
 
 def write_new(path: Path, text: str) -> None:

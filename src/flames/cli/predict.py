@@ -37,14 +37,16 @@ def predict(
         typer.Option("--tta/--no-tta", help="Average with the mirror image, or look only once."),
     ] = True,
     channel: Annotated[
-        int | None, typer.Option(help="Channel of images with several, from 0.")
+        int | None, typer.Option(help="Channel to take of images with several, counted from 0.")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Also look at images of another modality.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the last line only.")] = False,
 ) -> None:
-    """Find tumours in images: masks in the images' own geometry, and tables of lesions.
+    """Find tumours in images that nobody has labelled.
+
+    Writes masks in the images' own geometry, and tables of images and lesions.
 
     Ends with 2 when an image could not be read; the others are done all the same.
     """

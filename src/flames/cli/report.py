@@ -11,7 +11,7 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
 ) -> None:
-    """Write the report of a run again from its folder, and print where it is."""
+    """Write the report of a run again from its folder."""
     from flames.reports import write_report
     from flames.runs import RunFolder
 

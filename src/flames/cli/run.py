@@ -17,15 +17,22 @@ def run(
     federation: Path = typer.Argument(..., help="The federation's TOML file."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the run."),
     strategy: str = typer.Option(
-        "", "--strategy", "-s", help="flames, modality, local, fedprox, …; the documents list all."
+        "",
+        "--strategy",
+        "-s",
+        help="flames, modality, local, …; docs/how-to/run-a-federation.md lists all.",
     ),
     set_: list[str] = typer.Option(
         [], "--set", help="Any key of the file: --set training.local-steps=20", metavar="KEY=VALUE"
     ),
-    seed: int = typer.Option(-1, "--seed", help="Wins over the file's seed."),
+    seed: int = typer.Option(
+        -1, "--seed", help="Wins over the file's seed.", show_default="the file's"
+    ),
     resume: bool = typer.Option(False, "--resume", help="Continue a run that was stopped."),
     pictures: bool = typer.Option(
-        False, "--pictures", help="Show every site's images in the report, unless it forbids."
+        False,
+        "--pictures",
+        help="Show every site's images in the report, unless the site forbids it.",
     ),
     jobs: int = typer.Option(
         1, "--jobs", "-j", min=1, help="Sites that train at a time, on this machine."

@@ -54,7 +54,7 @@ def status(
     kit: Path = typer.Option(..., "--kit", help="The site's kit."),
     json_: bool = typer.Option(False, "--json", help="Print it as JSON."),
 ) -> None:
-    """Say whether the site runs, which runs wait for a person there, and what it did last."""
+    """Say whether the site runs, what waits for you and what it did."""
     import json
 
     from flames.federation.network.status import site_report, site_words
@@ -68,10 +68,15 @@ def approve(
     kit: Path = typer.Argument(..., help="The site's kit."),
     run: str = typer.Argument(..., help="Name of the run, as 'flames site status' shows it."),
     config: str | None = typer.Option(
-        None, "--config", help="Start of the configuration's SHA-256 that you read, 12 or more."
+        None,
+        "--config",
+        help="First 12 or more characters of the SHA-256 of the configuration you read.",
     ),
 ) -> None:
-    """Let the site take part in a run, with the configuration that it has now."""
+    """Let the site take part in a run.
+
+    The approval is for the configuration that the run has now.
+    """
     from flames.federation.network.approval import decide
     from flames.federation.network.kits import Kit
 
@@ -85,7 +90,10 @@ def deny(
     run: str = typer.Argument(..., help="Name of the run, as 'flames site status' shows it."),
     reason: str = typer.Option("", "--reason", help="Shown at the server."),
 ) -> None:
-    """Keep the site out of a run, also one that goes on; nothing more of it leaves."""
+    """Keep the site out of a run, also one that goes on.
+
+    Nothing more of that run leaves.
+    """
     from flames.federation.network.approval import decide
     from flames.federation.network.kits import Kit
 
@@ -97,14 +105,14 @@ def deny(
 def log(
     kit: Path = typer.Argument(..., help="The site's kit."),
     run: str | None = typer.Option(None, "--run", help="Of this run only."),
-    all_: bool = typer.Option(False, "--all", help="Also every single sign of life."),
+    all_: bool = typer.Option(False, "--all", help="Give each sign of life its own line."),
     verify: bool = typer.Option(False, "--verify", help="Check that no entry was changed."),
     contains: str | None = typer.Option(
         None, "--contains", help="With --verify: a hash that was the last one at some time."
     ),
     json_: bool = typer.Option(False, "--json", help="Print entries as JSON, a line each."),
 ) -> None:
-    """Show everything that left the site, or check that the log is whole."""
+    """Show everything that left the site, or check the log."""
     import json
 
     from flames.errors import FlamesError

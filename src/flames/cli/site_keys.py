@@ -11,7 +11,10 @@ def request(
     name: str = typer.Argument(..., help="The site's name in the consortium."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder for the key and the request."),
 ) -> None:
-    """Make the site's private key, and a certificate request to send to the consortium."""
+    """Make the site's private key and a certificate request.
+
+    Send the request to the consortium. The key stays at the site.
+    """
     from flames.cli.network import need_network
 
     need_network()

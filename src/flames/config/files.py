@@ -53,7 +53,10 @@ def load_config(
     except (OSError, UnicodeDecodeError) as error:
         raise FlamesError(f"cannot read {path}: {error}", "name a federation file") from error
     except tomllib.TOMLDecodeError as error:
-        raise FlamesError(f"{path} is not valid TOML: {error}", "mend that line") from error
+        remedy = "mend that line"
+        if any(word in str(error) for word in (" twice", "overwrite")):
+            remedy = "write each table and each key once: put both into one"
+        raise FlamesError(f"{path} is not valid TOML: {error}", remedy) from error
     for key, text in (overrides or {}).items():
         _put(content, key, text)
     if "sites" not in content and (names := list(sites)):

@@ -222,7 +222,8 @@ def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resu
         if different := differing_keys(load_config(run.config), config):
             raise FlamesError(
                 f"{run.path} was started with another {', '.join(different)}",
-                f"restore what {run.config} says, or name a new --out",
+                f"give the file and the options that it began with ({run.config} has all values), "
+                "or name a new --out",
             )
     elif not nothing_in(run.path):
         raise FlamesError(
