@@ -361,6 +361,27 @@ def test_the_status_shows_refusals(kits, porter, clock):
     assert "(2 more times before)" in said
 
 
+@pytest.mark.parametrize(
+    ("status", "number", "words"),
+    [
+        ("running", 2, "run r: running, round 2 of 2"),
+        ("running", 3, "run r: running, closing"),
+        ("running", None, "run r: running, round 1 of 2"),
+        ("finished", 3, "run r: finished"),
+        ("failed", 1, "run r: failed, round 1 of 2: no site"),
+    ],
+)
+def test_the_status_says_where_a_run_stands(kits, status, number, words):
+    run = {"status": status, "round": number, "rounds": 2, "sites": {}}
+    run["cause"] = "no site" if status == "failed" else ""
+    report = {
+        "running": True,
+        **server_status(Kit.open(kits / "server", "server")),
+        "runs": {"r": run},
+    }
+    assert server_words(report).splitlines()[-1].strip() == words
+
+
 def test_a_key_that_the_site_made_never_leaves_it(kits, porter, tmp_path):
     key, request = make_request("mr-a", tmp_path / "at the site")
     assert key.stat().st_mode & 0o777 == 0o600

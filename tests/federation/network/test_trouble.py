@@ -111,6 +111,15 @@ def test_a_sites_own_number_of_steps_travels(tmp_path):
     assert (config.most_steps, everybody) == (40, False)
 
 
+def test_a_site_that_the_consortium_lacks_is_named_with_what_to_do(tmp_path):
+    federation = tmp_path / "federation.toml"
+    federation.write_text('[[sites]]\nname = "us-a"\n')
+    known = {"consortium": "tests", "sites": {"us-b": {"modality": "US", "organ": "breast"}}}
+    with pytest.raises(FlamesError, match="'us-a' is no site of tests, or is revoked") as caught:
+        _prepare(federation, {}, known)
+    assert "leave it out of the file" in caught.value.remedy
+
+
 def test_a_sites_own_number_of_steps_counts_as_in_a_simulation(make_hall, as_simulated, tmp_path):
     hall = make_hall("us-a", "us-b")
     first, second = hall.config.sites

@@ -88,7 +88,7 @@ class SiteExecutor(Executor):
                 folder=folder,
             )
             client = _client(kit.name, settings.store, config, folder)
-            journal.write("begin", f"takes part in {order.run}", run=order.run)
+            journal.write("begin", f"a job of {order.run} is here", run=order.run)
             why = Station(
                 client,
                 order.config_text,

@@ -144,7 +144,8 @@ def _prepare(
     for site in config.sites:
         if site.name not in names:
             raise FlamesError(
-                f"{site.name!r} is no site of {known['consortium']}", nearest(site.name, names)
+                f"{site.name!r} is no site of {known['consortium']}, or is revoked",
+                f"{nearest(site.name, names)}; or leave it out of the file",
             )
     if config.strategy.name == "central":
         raise FlamesError(

@@ -49,7 +49,11 @@ def server_words(report: dict[str, Any]) -> str:
         times = f" ({event['times']} more times before)" if "times" in event else ""
         lines.append(f"  refused {event['time']}: {event['text']}{times}")
     for name, run in report["runs"].items():
-        where = f", round {run['round']} of {run['rounds']}" if run["rounds"] else ""
+        where = ""
+        if run["rounds"] and run["status"] != "finished":
+            number = run["round"] or 1
+            closing = number > run["rounds"]
+            where = ", closing" if closing else f", round {number} of {run['rounds']}"
         cause = f": {run['cause']}" if run["cause"] else ""
         lines.append(f"  run {name}: {run['status']}{where}{cause}")
         for site, about in run["sites"].items():
