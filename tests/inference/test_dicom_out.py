@@ -11,7 +11,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import OBLIQUE, STRAIGHT, dataset, pixels, series, write
+from dicom_files import OBLIQUE, STRAIGHT, dataset, pixels, series, uid, write
 from pydicom.dataset import Dataset
 from torch import nn
 
@@ -228,6 +228,44 @@ def test_a_folder_of_series_becomes_segmentations(tmp_path: Path):
     assert "is MR, model server:CT was trained on CT" in str(looked[1].error)
     assert (tmp_path / "out" / "a_seg.dcm").exists()
     assert not list((tmp_path / "out").glob("b*"))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (5, 4, 3, 2, 1, 0), (2, 0, 5, 1, 4, 3)])
+def test_frames_of_one_file_are_found_where_they_lie(tmp_path: Path, order):
+    array = scan()[list(order)]
+    frame = Dataset()
+    frame.PixelSpacing, frame.SliceThickness = [0.7, 0.9], 3.0
+    turn, value = Dataset(), Dataset()
+    turn.ImageOrientationPatient = list(STRAIGHT)
+    value.RescaleSlope, value.RescaleIntercept, value.RescaleType = 1, -1024, "HU"
+    shared = Dataset()
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [frame], [turn]
+    shared.PixelValueTransformationSequence = [value]
+    groups = []
+    for height in order:
+        group, place = Dataset(), Dataset()
+        place.ImagePositionPatient = [-30.0, 20, 100 + 3 * height]
+        group.PlanePositionSequence = [place]
+        groups.append(group)
+    data = dataset("CT", "P", FrameOfReferenceUID=uid("P"))
+    data.SOPClassUID, data.NumberOfFrames = "1.2.840.10008.5.1.4.1.1.2.1", len(order)
+    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], groups
+    pixels(data, array[0])
+    data.PixelData = array.tobytes()
+    write(tmp_path / "i" / "ct.dcm", data)
+    (one,) = find_inputs([tmp_path / "i"])
+    finding = predict_file(model(), one, precision=FLOAT32, options=PredictOptions())
+    path = WRITERS["seg"](finding, tmp_path / "out", MADE_BY)[0]
+    written = hd.seg.segread(path)
+    shown = {
+        float(group.PlanePositionSequence[0].ImagePositionPatient[2]): plane
+        for group, plane in zip(
+            written.PerFrameFunctionalGroupsSequence, written.pixel_array, strict=True
+        )
+    }
+    for slot, plane in enumerate(finding.mask.transpose(2, 1, 0)[:, ::-1, ::-1]):
+        # the mask lies nearest RAS, the frames LPS
+        np.testing.assert_array_equal(shown.get(100.0 + 3 * slot, 0 * plane) > 0, plane)
 
 
 def test_ultrasound_gets_a_segmentation_frame_by_frame(tmp_path: Path):

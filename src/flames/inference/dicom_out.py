@@ -55,6 +55,8 @@ def segmentation(finding: Finding, made_by: MadeBy, *, fractional: bool) -> Data
     stack = _stack(finding)
     sources = [_source(stack, path) for path in stack.paths]
     frames = _frames(finding, finding.probabilities if fractional else finding.mask)
+    # highdicom takes the frames of one file in the file's order, which may be from last to first.
+    frames = frames[np.argsort([frame.index or 0 for frame in stack.frames], kind="stable")]
     if fractional:
         frames = np.rint(frames * 255) / 255
     described = hd.seg.SegmentDescription(
