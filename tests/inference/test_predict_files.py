@@ -216,10 +216,31 @@ def test_what_is_refused_before_anything_is_written(tmp_path: Path):
     assert not (tmp_path / "o").exists()
 
 
-def test_a_picture_has_no_place_in_a_patient(tmp_path: Path):
-    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(FlamesError, match="without a place"):
-        look([tmp_path / "a.png"], tmp_path / "out", model("US"), formats=("nifti",))
+def test_what_a_format_has_no_place_for_does_not_stop_the_others(tmp_path: Path):
+    volume(tmp_path / "in" / "b.nii.gz")
+    for name in "ac":
+        Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "in" / f"{name}.png")
+    looked = look([tmp_path / "in"], tmp_path / "out", formats=("png", "nifti"))
+    assert [one.error is None for one in looked] == [False, True, False]
+    assert "without a place" in looked[0].error.found
+    rows = table(tmp_path / "out" / "predictions.csv")
+    assert [(row["name"], row["files"][:12]) for row in rows] == [
+        ("a", "a_mask.png"), ("b", "b_mask/0000."), ("c", "c_mask.png")
+    ]  # fmt: skip
+
+
+def test_a_disk_that_takes_nothing_stops_all(tmp_path: Path):
+    for name in "ab":
+        volume(tmp_path / "in" / f"{name}.nii.gz")
+    found = predict_files(
+        model(), find_inputs([tmp_path / "in"]), tmp_path / "out",
+        precision=FLOAT32, options=PredictOptions(),
+    )  # fmt: skip
+    next(found)
+    (tmp_path / "out" / ".partial.b_mask.nii.gz").mkdir()
+    with pytest.raises(FlamesError, match="cannot write"):
+        next(found)
+    assert [row["name"] for row in table(tmp_path / "out" / "predictions.csv")] == ["a"]
 
 
 def test_mirroring_uses_both_images(tmp_path: Path):

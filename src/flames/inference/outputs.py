@@ -15,7 +15,7 @@ from PIL import Image
 from flames.data.inputs import Input
 from flames.data.scans import Scan
 from flames.data.volumes import NIFTI_SUFFIXES
-from flames.errors import FlamesError
+from flames.errors import FlamesError, NotWritten
 from flames.inference.lesions import Lesion
 
 
@@ -164,7 +164,11 @@ def _nifti_like(finding: Finding, array: np.ndarray) -> nib.Nifti1Image:
 
 
 def whole(path: Path, save: Callable[[Path], None]) -> None:
-    """Write under another name, then rename: a viewer never opens half a file."""
+    """Write under another name, then rename: a viewer never opens half a file.
+
+    Raises:
+        NotWritten: The disk is full or the folder cannot be written.
+    """
     partial = path.with_name(f".partial.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +177,7 @@ def whole(path: Path, save: Callable[[Path], None]) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise FlamesError(
+        raise NotWritten(
             f"cannot write {path}: {error.strerror or error}",
             "free some space or choose another -o",
         ) from error

@@ -19,7 +19,7 @@ from flames.data.inputs import Input
 from flames.data.normalise import CT_WINDOW, intensity_window, normalise
 from flames.data.scans import Scan, read_scan, read_series
 from flames.data.store import Modality
-from flames.errors import FlamesError, nearest
+from flames.errors import FlamesError, NotWritten, nearest
 from flames.inference.lesions import Lesion, find_lesions
 from flames.inference.outputs import WRITERS, Finding, MadeBy, default_format
 from flames.inference.predict import predict_slices
@@ -79,7 +79,8 @@ def predict_files(
 ) -> Iterator[Looked]:
     """Yield each input as it is done; write masks, ``predictions.csv`` and ``lesions.csv``.
 
-    An input that cannot be read gets a line that says so, and the next one is taken.
+    An input that cannot be read, or has no place in a format that is asked for, gets a line that
+    says so, and the next one is taken.
 
     Raises:
         FlamesError: ``out`` holds something, a format is not known, the images are of another
@@ -92,15 +93,20 @@ def predict_files(
         _Table(out / "lesions.csv", LESION_COLUMNS) as lesions,
     ):
         for one in inputs:
+            files: list[Path] = []
             try:
                 finding = predict_file(model, one, precision=precision, options=options)
+                for name in options.formats or (default_format(finding.scan),):
+                    files += WRITERS[name](finding, out, made_by)
+            except NotWritten:
+                raise
             except FlamesError as error:
                 row = {"name": one.name, "source": one.source, "error": error.found}
+                row["files"] = _listed(files, out)
                 cases.add(row)
                 yield Looked(row, error)
                 continue
-            files = _write(finding, out, options, made_by)
-            row = _row(finding, [f.relative_to(out).as_posix() for f in files])
+            row = _row(finding, _listed(files, out))
             cases.add(row)
             for lesion in finding.lesions:
                 lesions.add({"name": one.name, **lesion.as_row()})
@@ -195,12 +201,12 @@ def _check(model: TrainedModel, out: Path, options: PredictOptions) -> None:
         )
 
 
-def _write(finding: Finding, out: Path, options: PredictOptions, made_by: MadeBy) -> list[Path]:
-    formats = options.formats or (default_format(finding.scan),)
-    return [path for name in formats for path in WRITERS[name](finding, out, made_by)]
+def _listed(files: Sequence[Path], out: Path) -> str:
+    names = [file.relative_to(out).as_posix() for file in files]
+    return " ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _row(finding: Finding, files: list[str]) -> dict[str, Any]:
+def _row(finding: Finding, files: str) -> dict[str, Any]:
     sizes = [lesion.size for lesion in finding.lesions]
     probability = finding.presence_probability
     unit = finding.lesions[0].size_unit if finding.lesions else ""
@@ -214,7 +220,7 @@ def _row(finding: Finding, files: list[str]) -> dict[str, Any]:
         "size": round(sum(sizes), 6) if sizes else 0,
         "size_unit": unit,
         "departures": "; ".join(finding.departures),
-        "files": " ".join(files[:4]) + (f" and {len(files) - 4} more" if len(files) > 4 else ""),
+        "files": files,
         "seconds": round(finding.seconds, 3),
         "error": "",
     }
