@@ -197,6 +197,11 @@ def test_a_model_for_all_needs_to_know(tmp_path: Path):
     assert "--modality" in refused.error.remedy
     (done,) = look([path], tmp_path / "b", model("all"), modality="MR")
     assert done.error is None
+    path = volume(tmp_path / "ct.nii.gz", low=-1000)
+    (refused,) = look([path], tmp_path / "c", model("all"), modality="MR")
+    assert "is CT, --modality says MR" in refused.error.found
+    (done,) = look([path], tmp_path / "d", model("all"), modality="MR", force=True)
+    assert done.error is None
 
 
 def test_what_is_refused_before_anything_is_written(tmp_path: Path):

@@ -171,6 +171,12 @@ def _modality(model: TrainedModel, scan: Scan, one: Input, options: PredictOptio
                 f"model {model.name} serves every modality, and {one.path} does not say its own",
                 "say it with --modality",
             )
+        if scan.modality not in (None, said) and not options.force:
+            raise FlamesError(
+                f"{one.path} is {scan.modality}, --modality says {said}",
+                f"look at images of {scan.modality} in a call of their own, or add --force if you "
+                "know better",
+            )
         return said
     if scan.modality not in (None, model.modality) and not options.force:
         raise FlamesError(
