@@ -103,6 +103,18 @@ def images(folder: Path, modality: str) -> Path:
     return folder
 
 
+def further_units(path: Path) -> None:
+    """Write a volume beside itself in micrometres, in metres, and its middle slice alone."""
+    volume = nib.load(path)
+    array = np.asarray(volume.dataobj)
+    for name, scale, part in (("micron", 1e3, array), ("meter", 1e-3, array), ("mm", 1, None)):
+        affine = volume.affine.copy()
+        affine[:3] *= scale
+        image = nib.Nifti1Image(array[:, :, 2:3] if part is None else part, affine)
+        image.header.set_xyzt_units(name)
+        nib.save(image, path.with_name(f"{name}.nii.gz"))
+
+
 def masks(model: TrainedModel, folder: Path, out: Path) -> list[np.ndarray]:
     list(predict_files(model, find_inputs([folder]), out, precision=CPU, options=PredictOptions()))
     return read_masks(out)

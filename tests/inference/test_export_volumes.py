@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from exported import CPU, images, masks, model_file, run_bundle
+from exported import CPU, further_units, images, masks, model_file, run_bundle
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from PIL import Image
@@ -89,19 +89,21 @@ def test_a_bundle_runs_without_flames_and_finds_the_same(tmp_path: Path, modalit
     path = model_file(tmp_path / "run", modality, plan=plan)
     model = load_model(path, CPU)
     folder = more_images(images(tmp_path / "in", modality))
+    further_units(folder / "0.nii.gz")
     export_model(model, path, "bundle", tmp_path / "bundle")
     found = tmp_path / "found"
     run_bundle(tmp_path / "bundle", folder, found)
     expected = masks(model, folder, tmp_path / "a")
     assert 0.05 < np.mean([m.mean() for m in expected]) < 0.95
     names = {p.name.split(".")[0]: p for p in found.iterdir()}
-    assert len(names) == 4
+    assert len(names) == 7
     for source in folder.iterdir():
         name = source.name.split(".")[0]
         one = nib.load(next((tmp_path / "a").glob(f"{name}*.nii.gz")))
         two = nib.load(names[f"{name}_mask"])
         np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(two.dataobj))
         np.testing.assert_allclose(two.affine, nib.load(source).affine, atol=1e-6)
+        assert two.header["xyzt_units"] == nib.load(source).header["xyzt_units"]
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.1])

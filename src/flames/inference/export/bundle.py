@@ -64,6 +64,7 @@ def slice_inference(model: TrainedModel) -> dict[str, Any]:
     else:
         first.append(parts.RAS)
         last.append(parts.BACK)
+        save = parts.save_nifti(SLICES)
     return (
         parts.settings(model, "*.png" if pictures else "*.nii*")
         | {

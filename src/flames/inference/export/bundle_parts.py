@@ -10,6 +10,7 @@ from typing import Any
 
 from flames.data import normalise as intensities
 from flames.data.augment import mirror_axis
+from flames.inference.export.bundle_writer import GridWriter
 from flames.inference.looks import look
 from flames.inference.predict_files import ct_window
 from flames.inference.score import THRESHOLD, TrainedModel
@@ -45,6 +46,11 @@ SAVE = {
 }
 
 
+def save_nifti(script: str) -> dict[str, Any]:
+    """Return how a bundle whose script is ``script`` saves the mask of a volume."""
+    return SAVE | {"writer": f"scripts.{script}.GridWriter"}
+
+
 def filled_script(
     template: str,
     functions: Sequence[Any],
@@ -63,7 +69,7 @@ def filled_script(
         for module, names in (*CONSTANTS, *constants)
         for name in names
     )
-    carried = (*FUNCTIONS, *functions, presence.presence_score, look)
+    carried = (*FUNCTIONS, *functions, presence.presence_score, look, GridWriter)
     sources = "\n\n".join(inspect.getsource(function) for function in carried)
     return text.replace("# CONSTANTS\n", values).replace("# FUNCTIONS\n", sources)
 

@@ -21,7 +21,8 @@ def volume_script() -> str:
         blocks.planned_shape,
         blocks.resample,
     )
-    return parts.filled_script("bundle_volumes.txt", functions, [(volumes, ("CLEARLY_THICKER",))])
+    constants = [(volumes, ("CLEARLY_THICKER", "MILLIMETRES"))]
+    return parts.filled_script("bundle_volumes.txt", functions, constants)
 
 
 def volume_inference(model: TrainedModel) -> dict[str, Any]:
@@ -65,5 +66,5 @@ def volume_inference(model: TrainedModel) -> dict[str, Any]:
                 "mirror": "@mirror",
             },
         }
-        | parts.steps(first, "finder", [parts.BACK, parts.SAVE])
+        | parts.steps(first, "finder", [parts.BACK, parts.save_nifti(SCRIPT)])
     )
