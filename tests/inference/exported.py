@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from flames.config import ModelConfig, PlanConfig
 from flames.data.fingerprint import Fingerprint
@@ -113,6 +113,17 @@ def further_units(path: Path) -> None:
         image = nib.Nifti1Image(array[:, :, 2:3] if part is None else part, affine)
         image.header.set_xyzt_units(name)
         nib.save(image, path.with_name(f"{name}.nii.gz"))
+
+
+def further_pictures(path: Path) -> None:
+    """Write a picture beside itself by a palette, with transparency, in 16 bits, and turned."""
+    picture, exif = Image.open(path), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture.convert("P", palette=Image.Palette.ADAPTIVE).save(path.with_name("palette.png"))
+    picture.convert("LA").save(path.with_name("alpha.png"))
+    wide = np.asarray(picture.convert("L")).astype(np.uint16) * 200
+    Image.fromarray(wide).save(path.with_name("wide.png"))
+    picture.save(path.with_name("turned.png"), exif=exif)
 
 
 def masks(model: TrainedModel, folder: Path, out: Path) -> list[np.ndarray]:

@@ -11,7 +11,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from exported import CPU, further_units, images, masks, model_file, read_masks, run_bundle
+from exported import (
+    CPU,
+    further_pictures,
+    further_units,
+    images,
+    masks,
+    model_file,
+    read_masks,
+    run_bundle,
+)
 from torch import nn
 
 from flames.errors import FlamesError
@@ -57,6 +66,8 @@ def test_a_bundle_runs_without_flames_and_finds_the_same(tmp_path: Path, modalit
     folder = images(tmp_path / "in", modality)
     if modality == "MR":
         further_units(folder / "0.nii.gz")
+    if modality == "US":
+        further_pictures(folder / "1.png")
     bundle = tmp_path / "bundle"
     export_model(model, path, "bundle", bundle)
     found = tmp_path / "found"
@@ -88,6 +99,8 @@ def test_a_bundle_is_silent_where_flames_is(tmp_path: Path):
         volume = torch.randint(-900, 600, (1, 24, 30, 5)).float()
         found = inferer({"image": MetaTensor(volume, affine=torch.eye(4))})["pred"]
         assert bool(found.any()) is not silent
+    with pytest.raises(ValueError, match="one channel"):
+        inferer({"image": MetaTensor(torch.rand(3, 24, 30, 5), affine=torch.eye(4))})
     folder = images(tmp_path / "in", "CT")
     exported = load_any(choose_model(tmp_path / "out"), CPU)
     assert exported.presence.threshold == 0.999

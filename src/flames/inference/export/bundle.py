@@ -6,6 +6,7 @@ bundle needs MONAI, with what its command line needs, and PyTorch, and no FLAMES
 
 from __future__ import annotations
 
+import inspect
 import json
 import platform
 from pathlib import Path
@@ -15,7 +16,7 @@ import monai
 import numpy as np
 import torch
 
-from flames.data import slices
+from flames.data import picture_pixels, slices
 from flames.inference.export import bundle_parts as parts
 from flames.inference.export.bundle_volumes import SCRIPT as VOLUMES
 from flames.inference.export.bundle_volumes import volume_inference, volume_script
@@ -23,6 +24,13 @@ from flames.inference.export.torchscript import write_torchscript
 from flames.inference.score import TrainedModel
 
 SLICES = "flames_slices"
+PICTURES = "flames_pictures"
+SHOWN = "$lambda one: Image.fromarray(pixels(upright(one)))"
+"""What a bundle makes of an opened picture."""
+SHOWN_BY = [
+    "$from PIL import Image",
+    *(f"$from scripts.{PICTURES} import {name}" for name in ("pixels", "upright")),
+]
 
 
 def write_bundle(model: TrainedModel, metadata: dict[str, str], folder: Path) -> Path:
@@ -39,6 +47,9 @@ def write_bundle(model: TrainedModel, metadata: dict[str, str], folder: Path) ->
         (folder / "configs" / f"{kind}.json").write_text(text, encoding="utf-8")
     (folder / "scripts" / "__init__.py").write_text('"""Of this bundle."""\n', encoding="utf-8")
     (folder / "scripts" / f"{name}.py").write_text(script, encoding="utf-8")
+    if _of_pictures(model):
+        pictures = inspect.getsource(picture_pixels)
+        (folder / "scripts" / f"{PICTURES}.py").write_text(pictures, encoding="utf-8")
     (folder / "docs" / "README.md").write_text(_readme(model, name), encoding="utf-8")
     return network
 
@@ -51,14 +62,14 @@ def slice_script() -> str:
 
 def slice_inference(model: TrainedModel) -> dict[str, Any]:
     """Return the configuration of the inference of a model of slices or single images."""
-    flat = [site.dimensions == 2 for site in model.trained_on]
-    pictures = all(flat) if flat else model.modality == "US"
+    pictures = _of_pictures(model)
     load: dict[str, Any] = {"_target_": "LoadImaged", "keys": "image"}
     save: dict[str, Any] = dict(parts.SAVE)
     first: list[Any] = [load, {"_target_": "EnsureChannelFirstd", "keys": "image"}]
     last: list[Any] = []
     if pictures:
-        load |= {"reader": "PILReader", "reverse_indexing": False}
+        reader = {"_target_": "PILReader", "converter": SHOWN, "reverse_indexing": False}
+        load["reader"] = reader
         save |= {"output_ext": ".png", "writer": "PILWriter", "scale": 255}
         last.append({"_target_": f"scripts.{SLICES}.Transposed", "keys": "pred"})
     else:
@@ -66,7 +77,7 @@ def slice_inference(model: TrainedModel) -> dict[str, Any]:
         last.append(parts.BACK)
         save = parts.save_nifti(SLICES)
     return (
-        parts.settings(model, "*.png" if pictures else "*.nii*")
+        parts.settings(model, "*.png" if pictures else "*.nii*", SHOWN_BY if pictures else ())
         | {
             "image_size": model.image_size,
             "batch_size": 16,
@@ -85,6 +96,11 @@ def slice_inference(model: TrainedModel) -> dict[str, Any]:
         }
         | parts.steps(first, "inferer", [*last, save])
     )
+
+
+def _of_pictures(model: TrainedModel) -> bool:
+    flat = [site.dimensions == 2 for site in model.trained_on]
+    return model.plan is None and (all(flat) if flat else model.modality == "US")
 
 
 def _metadata(model: TrainedModel, metadata: dict[str, str]) -> dict[str, Any]:

@@ -74,11 +74,17 @@ def filled_script(
     return text.replace("# CONSTANTS\n", values).replace("# FUNCTIONS\n", sources)
 
 
-def settings(model: TrainedModel, pattern: str) -> dict[str, Any]:
-    """Return what can be set from outside in the inference of either kind."""
+def settings(model: TrainedModel, pattern: str, modules: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what can be set from outside in the inference of either kind.
+
+    Args:
+        model: Which is exported.
+        pattern: Of the names of images.
+        modules: What is imported besides, as MONAI writes it.
+    """
     modality = "MR" if model.modality == "all" else model.modality
     return {
-        "imports": ["$import glob", "$import numpy", "$import torch"],
+        "imports": ["$import glob", "$import numpy", "$import torch", *modules],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/images'",
         "output_dir": "$@bundle_root + '/found'",
