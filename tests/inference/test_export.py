@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -182,6 +183,22 @@ def test_what_is_no_number_is_no_agreement(tmp_path: Path):
     model = load_model(model_file(tmp_path / "run", "US"), CPU)
     case = Shown(np.zeros((2, 32, 32), np.float32), None)
     assert compare_squares(model, Broken(), [case], made_up=False).largest_difference == math.inf
+
+
+def test_a_bundle_of_a_model_for_all_is_for_one_modality(tmp_path: Path):
+    path = model_file(tmp_path / "run", "US")
+    us = load_model(path, CPU)
+    ct = us.trained_on[0].model_copy(update={"modality": "CT", "dimensions": 3})
+    model = replace(us, modality="all", trained_on=(*us.trained_on, ct))
+    with pytest.raises(FlamesError, match="serves every modality"):
+        export_model(model, path, "bundle", tmp_path / "a")
+    with pytest.raises(FlamesError, match="was trained on US, not CT"):
+        export_model(us, path, "torchscript", tmp_path / "a", modality="CT")
+    for modality, pattern in (("US", "*.png"), ("CT", "*.nii*")):
+        out = tmp_path / modality
+        export_model(model, path, "bundle", out, modality=modality)
+        settings = json.loads((out / "configs" / "inference.json").read_text())
+        assert (settings["modality"], settings["pattern"]) == (modality, pattern)
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path):

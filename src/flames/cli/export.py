@@ -15,7 +15,10 @@ def export(
     site: Annotated[
         str | None, typer.Option(help="Of a run, take this site's personalised model.")
     ] = None,
-    modality: Annotated[str | None, typer.Option(help="Of a run, take this server model.")] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option(help="Of a run, which server model; of one for all, what a bundle is for."),
+    ] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option(
@@ -30,12 +33,16 @@ def export(
     """
     import torch
 
+    from flames.data.store import MODALITIES
+    from flames.errors import FlamesError, nearest
     from flames.inference.choose import choose_model
     from flames.inference.export.check import find_images
     from flames.inference.export.targets import export_model
     from flames.inference.score import load_model
     from flames.models.precision import Precision
 
+    if modality is not None and modality not in MODALITIES:
+        raise FlamesError(f"there is no modality {modality!r}", nearest(modality, MODALITIES))
     path = choose_model(model, site=site, modality=modality)
     precision = Precision(torch.device("cpu"), torch.float32)
     loaded = load_model(path, precision)
@@ -46,6 +53,7 @@ def export(
         out,
         images=find_images(images or ()),
         licence=licence,
+        modality=modality,
     )
     typer.echo(
         f"{out}: checked on {checked.compared}; probabilities differ by at most "

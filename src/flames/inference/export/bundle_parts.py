@@ -82,18 +82,17 @@ def settings(model: TrainedModel, pattern: str, modules: Sequence[str] = ()) -> 
         pattern: Of the names of images.
         modules: What is imported besides, as MONAI writes it.
     """
-    modality = "MR" if model.modality == "all" else model.modality
     return {
         "imports": ["$import glob", "$import numpy", "$import torch", *modules],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/images'",
         "output_dir": "$@bundle_root + '/found'",
         "pattern": pattern,
-        "modality": modality,
+        "modality": model.modality,
         "ct_window": list(ct_window(model)),
         "threshold": THRESHOLD,
         "presence_threshold": model.presence.threshold,
-        "mirror": mirror_axis(modality),
+        "mirror": mirror_axis(model.modality),
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "datalist": "$sorted(glob.glob(@dataset_dir + '/' + @pattern))",
         "network_def": "$torch.jit.load(@bundle_root + '/models/model.ts', map_location=@device)",

@@ -8,13 +8,13 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from flames.data.inputs import Input
-from flames.data.store import SiteStore
+from flames.data.store import Modality, SiteStore
 from flames.errors import FlamesError, nearest
 from flames.inference.export.bundle import write_bundle
 from flames.inference.export.card import model_card
@@ -55,6 +55,7 @@ def export_model(
     *,
     images: Sequence[Input | SiteStore] = (),
     licence: str = "",
+    modality: Modality | None = None,
 ) -> Checked:
     """Write a model as ``target`` into the new folder ``out``, checked, with ``model-card.md``.
 
@@ -66,10 +67,11 @@ def export_model(
         images: Cases on which the exported network is compared with the network, of a store its
             test cases; without any, made-up ones.
         licence: Of the weights, for the card.
+        modality: That the model is thought to be of; of one for all, what a bundle is for.
 
     Raises:
-        FlamesError: The target is not known or not installed, ``out`` holds something, an image is
-            damaged or of another modality, or the exported network gives other numbers.
+        FlamesError: The target is not known or not installed, ``out`` holds something, the model or
+            an image is damaged or of another modality, or the exported network gives other numbers.
     """
     if target not in TARGETS:
         raise FlamesError(f"there is no export to {target!r}", nearest(target, TARGETS))
@@ -80,10 +82,11 @@ def export_model(
             f"model {model.name} is told the modality of an image, which an export cannot be",
             "export the student that is not told",
         )
+    said = _for(model, modality, target)
     metadata = {key: value for key, value in load_metadata(path).items() if key != "format"}
     metadata["version"] = model.version
     with _whole(out) as folder:
-        written = TARGETS[target].write(model, metadata, folder)
+        written = TARGETS[target].write(said, metadata, folder)
         checked = check(model, TARGETS[target].load(written), images)
         if checked.largest_difference > TOLERANCE:
             raise FlamesError(
@@ -95,6 +98,23 @@ def export_model(
         (folder / "model-card.md").write_text(card, encoding="utf-8")
         (folder / "check.json").write_text(json.dumps(vars(checked), indent=2) + "\n")
     return checked
+
+
+def _for(model: TrainedModel, modality: Modality | None, target: str) -> TrainedModel:
+    """Return the model as one of the modality that a bundle is for, since it normalises by one."""
+    if modality is not None and model.modality not in ("all", modality):
+        raise FlamesError(
+            f"model {model.name} was trained on {model.modality}, not {modality}",
+            f"name a model of {modality}, or leave --modality out",
+        )
+    if target != "bundle" or model.modality != "all":
+        return model
+    if modality is None:
+        raise FlamesError(
+            f"model {model.name} serves every modality, a bundle one", "say which with --modality"
+        )
+    trained_on = tuple(site for site in model.trained_on if site.modality == modality)
+    return replace(model, modality=modality, trained_on=trained_on)
 
 
 def _run_of(path: Path) -> RunFolder | None:
