@@ -9,6 +9,7 @@ from PIL import Image
 from flames.errors import FlamesError
 from flames.federation.evaluation import evaluate_run
 from flames.federation.outcome import _pictures_allowed
+from flames.federation.robustness import evaluate_shifts
 from flames.federation.simulation import simulate
 from flames.models.weights import load_metadata
 
@@ -135,3 +136,12 @@ def test_models_say_what_they_learned_from_in_aggregates(make_config, site_store
     (own,) = json.loads(load_metadata(run.personal_model("mr-a"))["trained_on"])
     assert (own["modality"], own["dimensions"]) == ("MR", 3)
     assert not any(case.encode() in text for case in site_stores["mr-a"].cases)
+
+
+def test_a_store_without_a_case_to_score_is_refused(finished, write_store, tmp_path):
+    store = write_store(tmp_path / "store", site="us-new", counts=(4, 2, 0))
+    for score in (evaluate_run, evaluate_shifts):
+        with pytest.raises(FlamesError, match="has no test case") as caught:
+            score(finished.path, [store.path], tmp_path / "out", model=None, split="test")
+        assert caught.value.remedy
+    assert not (tmp_path / "out").exists()

@@ -42,7 +42,7 @@ def evaluate_run(
     run, config = open_run(path)
     precision = choose_precision(config.training.precision)
     rows: list[dict[str, Any]] = []
-    for store in open_stores(sites, run, config):
+    for store in open_stores(sites, run, config, split):
         trained = load_model(model_path(run, model, store), precision)
         for side in SPLITS if split == "all" else (split,):
             scored = score_store(
@@ -71,15 +71,17 @@ def open_run(path: Path) -> tuple[RunFolder, RunConfig]:
     return run, load_config(run.config)
 
 
-def open_stores(sites: Sequence[Path], run: RunFolder, config: RunConfig) -> list[SiteStore]:
+def open_stores(
+    sites: Sequence[Path], run: RunFolder, config: RunConfig, split: str
+) -> list[SiteStore]:
     """Return the stores, whose scores their site names tell apart.
 
     One that took part in a run with folds has the split of the run's fold, because its own test
     cases may have been trained on.
 
     Raises:
-        FlamesError: There is no such store, one changed since the run was made from it, or two
-            have one site name.
+        FlamesError: There is no such store, one changed since the run was made from it or has no
+            case on this side of the split, or two have one site name.
     """
     found: dict[str, SiteStore] = {}
     for store in map(SiteStore.open, sites):
@@ -89,7 +91,11 @@ def open_stores(sites: Sequence[Path], run: RunFolder, config: RunConfig) -> lis
                 "could not be told apart",
                 "score each with a command and an --out of its own",
             )
-        found[store.site] = as_in_run(store, run, config)
+        seen = found[store.site] = as_in_run(store, run, config)
+        if split != "all" and not seen.split(split):  # type: ignore[arg-type]
+            raise FlamesError(
+                f"{store.path} has no {split} case", "name another --split, or leave the store out"
+            )
     return list(found.values())
 
 

@@ -54,7 +54,8 @@ def evaluate_shifts(
     run, config = open_run(path)
     precision = choose_precision(config.training.precision)
     options = score_options(config, split)
-    pairs = [(store, model_path(run, model, store)) for store in open_stores(sites, run, config)]
+    stores = open_stores(sites, run, config, split)
+    pairs = [(store, model_path(run, model, store)) for store in stores]
     models = {file: load_model(file, precision) for file in dict.fromkeys(f for _, f in pairs)}
     for store, file in pairs:
         check_suits(models[file], store)
