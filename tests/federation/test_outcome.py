@@ -145,3 +145,14 @@ def test_a_store_without_a_case_to_score_is_refused(finished, write_store, tmp_p
             score(finished.path, [store.path], tmp_path / "out", model=None, split="test")
         assert caught.value.remedy
     assert not (tmp_path / "out").exists()
+
+
+def test_where_nothing_can_be_written_nothing_is_scored(
+    finished, site_stores, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("flames.federation.evaluation.score_store", None)
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    with pytest.raises(FlamesError, match="cannot write") as caught:
+        store = site_stores["us-a"].path
+        evaluate_run(finished.path, [store], tmp_path / "file" / "out", model=None, split="test")
+    assert "another folder" in caught.value.remedy

@@ -11,7 +11,7 @@ from flames.data.folds import in_fold
 from flames.data.store import SPLITS, SiteStore, Split
 from flames.errors import FlamesError, nearest
 from flames.federation.environment import check_unchanged
-from flames.files import save_json
+from flames.files import save_json, writing
 from flames.inference.score import ScoreOptions, load_model, score_store
 from flames.metrics.tables import summary_tables
 from flames.models.precision import choose_precision
@@ -33,7 +33,8 @@ def evaluate_run(
 
     Raises:
         FlamesError: There is no such run, model, split or store, two stores are of one site, one
-            changed since the run was made from it, or ``out`` is not an empty folder.
+            changed since the run was made from it, or ``out`` is not an empty folder or cannot be
+            written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FlamesError(f"{out} is not an empty folder", "name a new --out")
@@ -41,9 +42,13 @@ def evaluate_run(
         raise FlamesError(f"unknown split {split!r}", nearest(split, (*SPLITS, "all")))
     run, config = open_run(path)
     precision = choose_precision(config.training.precision)
+    stores = open_stores(sites, run, config, split)
+    pairs = [(store, model_path(run, model, store)) for store in stores]
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for store in open_stores(sites, run, config, split):
-        trained = load_model(model_path(run, model, store), precision)
+    for store, file in pairs:
+        trained = load_model(file, precision)
         for side in SPLITS if split == "all" else (split,):
             scored = score_store(
                 trained,

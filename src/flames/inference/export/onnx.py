@@ -14,7 +14,7 @@ from flames.errors import FlamesError
 from flames.inference.score import TrainedModel
 
 OPSET = 17
-MISSING = "pip install 'flames-federated[export]'"
+MISSING = "in the folder of FLAMES: scripts/setup export"
 
 
 class OnnxNetwork(nn.Module):
