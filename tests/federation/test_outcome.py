@@ -152,7 +152,7 @@ def test_where_nothing_can_be_written_nothing_is_scored(
 ):
     monkeypatch.setattr("flames.federation.evaluation.score_store", None)
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    store, out = site_stores["us-a"].path, tmp_path / "file" / "out"
     with pytest.raises(FlamesError, match="cannot write") as caught:
-        store = site_stores["us-a"].path
-        evaluate_run(finished.path, [store], tmp_path / "file" / "out", model=None, split="test")
+        evaluate_run(finished.path, [store], out, model=None, split="test")
     assert "another folder" in caught.value.remedy

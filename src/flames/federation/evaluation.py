@@ -12,9 +12,15 @@ from flames.data.store import SPLITS, SiteStore, Split
 from flames.errors import FlamesError, nearest
 from flames.federation.environment import check_unchanged
 from flames.files import save_json, writing
-from flames.inference.score import ScoreOptions, load_model, score_store
+from flames.inference.score import (
+    ScoreOptions,
+    TrainedModel,
+    check_suits,
+    load_model,
+    score_store,
+)
 from flames.metrics.tables import summary_tables
-from flames.models.precision import choose_precision
+from flames.models.precision import Precision, choose_precision
 from flames.runs import RunFolder, save_csv
 
 
@@ -44,14 +50,14 @@ def evaluate_run(
     precision = choose_precision(config.training.precision)
     stores = open_stores(sites, run, config, split)
     pairs = [(store, model_path(run, model, store)) for store in stores]
+    models = load_suiting(pairs, precision)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for store, file in pairs:
-        trained = load_model(file, precision)
         for side in SPLITS if split == "all" else (split,):
             scored = score_store(
-                trained,
+                models[file],
                 store,
                 site=store.site,
                 precision=precision,
@@ -139,6 +145,20 @@ def score_options(config: RunConfig, side: Split) -> ScoreOptions:
     """Return how a run predicts and judges, on one side of the split."""
     judged = config.evaluation
     return ScoreOptions(judged.batch_size, judged.flip, judged.nsd_tolerance, side)
+
+
+def load_suiting(
+    pairs: Sequence[tuple[SiteStore, Path]], precision: Precision
+) -> dict[Path, TrainedModel]:
+    """Return the models of these files.
+
+    Raises:
+        FlamesError: One cannot be scored on its store.
+    """
+    models = {file: load_model(file, precision) for file in dict.fromkeys(f for _, f in pairs)}
+    for store, file in pairs:
+        check_suits(models[file], store)
+    return models
 
 
 def model_path(run: RunFolder, model: str | None, store: SiteStore) -> Path:

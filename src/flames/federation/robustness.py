@@ -10,10 +10,16 @@ from typing import Any
 from flames.config import RunConfig
 from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
-from flames.federation.evaluation import model_path, open_run, open_stores, score_options
+from flames.federation.evaluation import (
+    load_suiting,
+    model_path,
+    open_run,
+    open_stores,
+    score_options,
+)
 from flames.federation.study import load_record, load_scores
 from flames.files import save_json
-from flames.inference.score import ScoreOptions, check_suits, load_model
+from flames.inference.score import ScoreOptions
 from flames.inference.shifts import CONDITIONS, score_shifts
 from flames.models.precision import choose_precision
 from flames.runs import load_csv, save_csv
@@ -56,9 +62,7 @@ def evaluate_shifts(
     options = score_options(config, split)
     stores = open_stores(sites, run, config, split)
     pairs = [(store, model_path(run, model, store)) for store in stores]
-    models = {file: load_model(file, precision) for file in dict.fromkeys(f for _, f in pairs)}
-    for store, file in pairs:
-        check_suits(models[file], store)
+    models = load_suiting(pairs, precision)
     _claim(out, pairs, options, config)
     rows: list[dict[str, Any]] = []
     for done, (store, file) in enumerate(pairs):
