@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -202,3 +204,32 @@ def test_a_cell_of_the_matrix_is_the_mean_of_its_seeds_means():
         for seed, dice in (("0", "0.9"), ("0", "0.6"), ("0", "0.0"), ("1", "0.9"), ("1", ""))
     ]
     assert matrix_rows(rows)[0]["dice"] == pytest.approx((0.5 + 0.9) / 2)
+
+
+def test_several_models_scored_at_a_time_give_the_same_rows(
+    make_config, site_stores, tmp_path, monkeypatch
+):
+    config = make_config(rounds=1)
+    parts, _ = plan(site_stores)
+    parts = parts_named(parts, ["US-us-b"])
+    with monkeypatch.context() as patch:
+        # Workers know nothing of a network that the tests made smaller.
+        patch.setattr(sys.modules["flames.models.unet"], "FILTERS", (16, 32, 64, 128, 256))
+        run_missing(generalisation_jobs(config, parts, seeds=1, out=tmp_path))
+        asked = {"seeds": 1, "out": tmp_path}
+        told = []
+        one = score_generalisation(config, site_stores, parts, **asked)
+        whole = {p: p.read_bytes() for p in (tmp_path / "scores").iterdir()}
+        for path in whole:
+            path.unlink()
+        two = score_generalisation(
+            config, site_stores, parts, **asked, at_a_time=2, on_progress=lambda *n: told.append(n)
+        )
+        assert two == one
+        assert {p: p.read_bytes() for p in whole} == whole
+        assert [done for _, done, _ in told] == list(range(len(whole) + 1))
+        damaged = tmp_path / "runs" / "pooled-US-us-b-5" / "models" / "US.safetensors"
+        damaged.write_bytes(b"nothing")
+        next(p for p in whole if p.name.startswith("pooled")).unlink()
+        with pytest.raises(FlamesError, match=r"US\.safetensors"):
+            score_generalisation(config, site_stores, parts, **asked, at_a_time=2)

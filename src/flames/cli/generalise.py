@@ -18,7 +18,7 @@ def generalise(
         metavar="NAME",
     ),
     seeds: int = typer.Option(1, "--seeds", min=1, help="Repetitions of every training."),
-    jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Runs at a time."),
+    jobs: int = typer.Option(1, "--jobs", "-j", min=1, help="Runs, and models scored, at a time."),
     set_: list[str] = typer.Option(
         [], "--set", help="Any key of the file: --set training.local-steps=20", metavar="KEY=VALUE"
     ),
@@ -60,7 +60,9 @@ def generalise(
     run_jobs(jobs_, console, at_a_time=jobs, keep_state=keep_state, quiet=quiet)
     save_plan(out / "plan.json", parts, notes)
     with steps_bar(console, quiet=quiet) as show:
-        score_generalisation(config, stores, parts, seeds=seeds, out=out, on_progress=show)
+        score_generalisation(
+            config, stores, parts, seeds=seeds, out=out, at_a_time=jobs, on_progress=show
+        )
     made_up = all(store.info.made_up for store in stores.values())
     path = write_generalisation(
         out,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from flames.config import RunConfig
 from flames.data.store import SPLITS, SiteStore, Split
@@ -17,6 +22,7 @@ from flames.federation.study import load_scores
 from flames.files import save_json
 from flames.inference.score import load_model, score_store
 from flames.models.precision import choose_precision
+from flames.processes import Workers
 from flames.runs import RunFolder, load_csv, save_csv
 
 SERVER, OWN, POOLED, EVERYTHING = "server", "own", "pooled", "everything"
@@ -126,6 +132,43 @@ def generalisation_jobs(
     return jobs
 
 
+Failure = tuple[str, str]
+"""What was found, and what to do."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One model to be scored at one site."""
+
+    claim: str
+    part: LeftOut
+    site: str
+    seed: int
+    model: Path
+    kept: Path
+    """Where its scores are."""
+
+    @property
+    def sides(self) -> tuple[Split, ...]:
+        """Return what of the site it is scored on: all that it never saw."""
+        return ("test",) if self.claim == OWN or self.site in self.part.rest else SPLITS
+
+    def load(self, store: SiteStore) -> list[dict[str, str]] | None:
+        """Return the scores that are there; None where they must be made."""
+        return load_scores(self.kept, store, splits=self.sides, beside=("split",))
+
+    def score(self, store: SiteStore, config: RunConfig) -> None:
+        """Score the model and save what it gives."""
+        precision = choose_precision(config.training.precision)
+        model = load_model(self.model, precision)
+        rows = []
+        for side in self.sides:
+            options = score_options(config, side)
+            scored = score_store(model, store, site=self.site, precision=precision, options=options)
+            rows += [{"split": side} | case.row for case in scored]
+        save_csv(self.kept, rows)
+
+
 def score_generalisation(
     config: RunConfig,
     stores: Mapping[str, SiteStore],
@@ -133,60 +176,114 @@ def score_generalisation(
     *,
     seeds: int,
     out: Path,
+    at_a_time: int = 1,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> list[dict[str, Any]]:
     """Score every model where it was not trained; return and save the rows, ``out/cases.csv``.
 
     A model is scored on every case of a site that it was not trained on, and on the test cases of
     one that it was. Its scores on a site are kept in ``out/scores`` and measured again only where
-    the file is damaged. Each row has a ``claim`` beside the columns of a run's ``cases.csv``, the
-    part that was left out, its kinds, the seed, and the side of the site's split that has the case.
-    Rows of ``alone`` are those of one site's model on another site.
+    the file is damaged, in ``at_a_time`` processes. Each row has a ``claim`` beside the columns of
+    a run's ``cases.csv``, the part that was left out, its kinds, the seed, and the side of the
+    site's split that has the case. Rows of ``alone`` are those of one site's model on another site.
+
+    Raises:
+        FlamesError: A model or store cannot be read, or the disk is full; what is scored stays.
     """
-    wanted = []
+    asked = _asked(config, stores, parts, seeds=seeds, out=out)
+    missing = [one for one in asked if one.load(stores[one.site]) is None]
+    on_progress("scores", 0, len(missing))
+    for done, (one, failure) in enumerate(_scored(missing, stores, config, at_a_time), start=1):
+        if failure:
+            raise FlamesError(*failure)
+        on_progress(f"{one.claim} of {one.part.name} on {one.site}", done, len(missing))
+    rows: list[dict[str, Any]] = []
+    for one in asked:
+        note = {
+            "claim": one.claim,
+            "left_out": one.part.name,
+            "kinds": " ".join(one.part.kinds),
+            "trained_on": " ".join(one.part.rest),
+            "seed": str(one.seed),
+        }
+        rows += [note | row for row in load_csv(one.kept)]
+    save_csv(out / "cases.csv", rows)
+    return rows
+
+
+def _asked(
+    config: RunConfig,
+    stores: Mapping[str, SiteStore],
+    parts: Sequence[LeftOut],
+    *,
+    seeds: int,
+    out: Path,
+) -> list[Asked]:
+    """Return every model and site, in the order of the rows."""
+    wanted: list[tuple[str, LeftOut, str, int, Path]] = []
     for seed in range(config.seed, config.seed + seeds):
-        alone = RunFolder(out / "runs" / f"{OWN}-{seed}")
+        runs = {
+            what: RunFolder(out / "runs" / f"{what}-{seed}")
+            for what in (
+                OWN,
+                *(f"{kind}-{p.name}" for kind in CLAIMS if kind != OWN for p in parts),
+            )
+        }
         for part in parts:
             models = {
-                SERVER: RunFolder(out / "runs" / f"{SERVER}-{part.name}-{seed}").server_model(
-                    part.modality
-                ),
-                POOLED: RunFolder(out / "runs" / f"{POOLED}-{part.name}-{seed}").server_model(
-                    part.modality
-                ),
-                EVERYTHING: RunFolder(
-                    out / "runs" / f"{EVERYTHING}-{part.name}-{seed}"
-                ).server_model("all"),
+                SERVER: runs[f"{SERVER}-{part.name}"].server_model(part.modality),
+                POOLED: runs[f"{POOLED}-{part.name}"].server_model(part.modality),
+                EVERYTHING: runs[f"{EVERYTHING}-{part.name}"].server_model("all"),
             }
             for site in part.sites:
-                paths = models | {OWN: alone.personal_model(site)}
+                paths = models | {OWN: runs[OWN].personal_model(site)}
                 wanted += [(claim, part, site, seed, paths[claim]) for claim in CLAIMS]
         for one, store in stores.items():
             wanted += [
                 ("alone", LeftOut(one, (), store.modality, (site,), (one,)), site, seed,
-                 alone.personal_model(one))
+                 runs[OWN].personal_model(one))
                 for site, other in stores.items()
                 if other.modality == store.modality
             ]  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    for done, (claim, part, site, seed, path) in enumerate(wanted):
-        on_progress(f"{claim} of {part.name} on {site}", done, len(wanted))
-        kept = out / "scores" / f"{claim}-{part.name}-{site}-{seed}.csv"
-        sides = ("test",) if claim == OWN or site in part.rest else SPLITS
-        scores = load_scores(kept, stores[site], splits=sides, beside=("split",))
-        if scores is None:
-            save_csv(kept, _score(path, stores[site], site, config, sides))
-            scores = load_csv(kept)
-        note = {
-            "claim": claim,
-            "left_out": part.name,
-            "kinds": " ".join(part.kinds),
-            "trained_on": " ".join(part.rest),
-            "seed": str(seed),
-        }
-        rows += [note | row for row in scores]
-    save_csv(out / "cases.csv", rows)
-    return rows
+    return [
+        Asked(claim, part, site, seed, path,
+              out / "scores" / f"{claim}-{part.name}-{site}-{seed}.csv")
+        for claim, part, site, seed, path in wanted
+    ]  # fmt: skip
+
+
+def _scored(
+    missing: Sequence[Asked], stores: Mapping[str, SiteStore], config: RunConfig, at_a_time: int
+) -> Iterator[tuple[Asked, Failure | None]]:
+    """Score one model after another, or several at a time; yield each with what went wrong."""
+    if at_a_time == 1:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        for one in missing:
+            yield one, _score(one, stores[one.site], config)
+        return
+    threads = config.threads or max(1, (os.cpu_count() or 1) // at_a_time)
+    with Workers(at_a_time, torch.set_num_threads, threads) as pool:
+        running = {pool.submit(_score, one, stores[one.site], config): one for one in missing}
+        for future in as_completed(running):
+            try:
+                yield running[future], future.result()
+            except BrokenProcessPool:
+                yield (
+                    running[future],
+                    (
+                        "a process that scored models ended, as when memory is full",
+                        "give a smaller --jobs; what is scored stays",
+                    ),
+                )
+
+
+def _score(one: Asked, store: SiteStore, config: RunConfig) -> Failure | None:
+    try:
+        one.score(store, config)
+    except FlamesError as error:
+        return error.found, error.remedy
+    return None
 
 
 def save_plan(path: Path, parts: Sequence[LeftOut], notes: Sequence[str]) -> None:
@@ -212,17 +309,3 @@ def _only(config: RunConfig, strategy: str, sites: Sequence[str], seed: int) -> 
             "strategy": config.strategy.model_copy(update={"name": strategy}),
         }
     )
-
-
-def _score(
-    path: Path, store: SiteStore, site: str, config: RunConfig, sides: Sequence[Split]
-) -> list[dict[str, Any]]:
-    precision = choose_precision(config.training.precision)
-    model = load_model(path, precision)
-    rows = []
-    for side in sides:
-        scored = score_store(
-            model, store, site=site, precision=precision, options=score_options(config, side)
-        )
-        rows += [{"split": side} | case.row for case in scored]
-    return rows
