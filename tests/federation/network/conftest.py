@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -223,3 +224,38 @@ def three_sites(
 ) -> RunFolder:
     """Return a simulation of all three sites."""
     return simulate(make_config(), tmp_path_factory.mktemp("simulated") / "run")
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of kits of a consortium of two sites and a person."""
+    from consortium_kits import TOML
+
+    from flames.federation.network.membership import found_consortium
+
+    folder = tmp_path_factory.mktemp("consortium")
+    (folder / "consortium.toml").write_text(TOML)
+    found_consortium(folder / "consortium.toml", folder / "kits")
+    return folder / "kits"
+
+
+@pytest.fixture
+def kits(founded: Path, tmp_path: Path) -> Path:
+    """Return a copy of the kits."""
+    return shutil.copytree(founded, tmp_path / "kits")
+
+
+@pytest.fixture
+def clock() -> Any:
+    """Return a clock that stands still."""
+    from consortium_kits import Clock
+
+    return Clock()
+
+
+@pytest.fixture
+def porter(kits: Path, clock: Any) -> Any:
+    """Return the server's porter."""
+    from flames.federation.network.porter import Porter
+
+    return Porter(Kit.open(kits / "server", "server"), clock)
