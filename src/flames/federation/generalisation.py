@@ -126,7 +126,7 @@ def generalisation_jobs(
                 (f"{EVERYTHING}-{part.name}", "fedavg", others),
             ]
         jobs += [
-            Job(_only(config, strategy, sites, seed), out / "runs" / f"{name}-{seed}")
+            Job(_only(config, strategy, sites, seed), _run(out, name, seed).path)
             for name, strategy, sites in wanted
         ]
     return jobs
@@ -134,6 +134,10 @@ def generalisation_jobs(
 
 Failure = tuple[str, str]
 """What was found, and what to do."""
+ENDED: Failure = (
+    "a process that scored models ended, as when memory is full",
+    "give a smaller --jobs; what is scored stays",
+)
 
 
 @dataclass(frozen=True)
@@ -222,26 +226,20 @@ def _asked(
     """Return every model and site, in the order of the rows."""
     wanted: list[tuple[str, LeftOut, str, int, Path]] = []
     for seed in range(config.seed, config.seed + seeds):
-        runs = {
-            what: RunFolder(out / "runs" / f"{what}-{seed}")
-            for what in (
-                OWN,
-                *(f"{kind}-{p.name}" for kind in CLAIMS if kind != OWN for p in parts),
-            )
-        }
+        alone = _run(out, OWN, seed)
         for part in parts:
             models = {
-                SERVER: runs[f"{SERVER}-{part.name}"].server_model(part.modality),
-                POOLED: runs[f"{POOLED}-{part.name}"].server_model(part.modality),
-                EVERYTHING: runs[f"{EVERYTHING}-{part.name}"].server_model("all"),
+                SERVER: _run(out, f"{SERVER}-{part.name}", seed).server_model(part.modality),
+                POOLED: _run(out, f"{POOLED}-{part.name}", seed).server_model(part.modality),
+                EVERYTHING: _run(out, f"{EVERYTHING}-{part.name}", seed).server_model("all"),
             }
             for site in part.sites:
-                paths = models | {OWN: runs[OWN].personal_model(site)}
+                paths = models | {OWN: alone.personal_model(site)}
                 wanted += [(claim, part, site, seed, paths[claim]) for claim in CLAIMS]
         for one, store in stores.items():
             wanted += [
                 ("alone", LeftOut(one, (), store.modality, (site,), (one,)), site, seed,
-                 runs[OWN].personal_model(one))
+                 alone.personal_model(one))
                 for site, other in stores.items()
                 if other.modality == store.modality
             ]  # fmt: skip
@@ -250,6 +248,10 @@ def _asked(
               out / "scores" / f"{claim}-{part.name}-{site}-{seed}.csv")
         for claim, part, site, seed, path in wanted
     ]  # fmt: skip
+
+
+def _run(out: Path, what: str, seed: int) -> RunFolder:
+    return RunFolder(out / "runs" / f"{what}-{seed}")
 
 
 def _scored(
@@ -269,13 +271,7 @@ def _scored(
             try:
                 yield running[future], future.result()
             except BrokenProcessPool:
-                yield (
-                    running[future],
-                    (
-                        "a process that scored models ended, as when memory is full",
-                        "give a smaller --jobs; what is scored stays",
-                    ),
-                )
+                yield running[future], ENDED
 
 
 def _score(one: Asked, store: SiteStore, config: RunConfig) -> Failure | None:
