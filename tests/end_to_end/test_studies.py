@@ -1,0 +1,60 @@
+"""The studies' one command, their page and their tables name the same things."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / "experiments"
+SCRIPT = FOLDER / "make_tables.sh"
+
+
+def called(script, *arguments):
+    done = subprocess.run(
+        ["sh", str(script), *map(str, arguments)], capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stderr
+
+
+def test_the_page_has_every_table_that_the_script_makes():
+    page = (FOLDER / "studies.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    script = SCRIPT.read_text(encoding="utf-8")
+    (every,) = re.findall(r"^\[ \$# -gt 0 \] \|\| set -- (.+)$", script, re.MULTILINE)
+    assert named == every.split()
+    for name in named:
+        assert f"\n{name}() {{" in script
+
+
+def test_every_table_is_on_the_page():
+    page = (FOLDER / "studies.md").read_text(encoding="utf-8")
+    patterns = re.findall(r"`([\w*-]+\.csv)`", page)
+    tables = [path.name for path in FOLDER.glob("*.csv")]
+    assert tables
+    assert [t for t in tables if not any(fnmatch(t, pattern) for pattern in patterns)] == []
+    assert [p for p in patterns if not any(fnmatch(t, p) for t in tables)] == []
+
+
+def test_without_stores_it_says_how_to_make_them(tmp_path):
+    script = tmp_path / "experiments" / SCRIPT.name
+    script.parent.mkdir()
+    shutil.copy(SCRIPT, script)
+    code, told = called(script, tmp_path / "runs", "quick")
+    assert code == 1
+    assert "prepare_real_stores.sh DATA stores" in told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_table_is_refused(tmp_path):
+    script = tmp_path / "experiments" / SCRIPT.name
+    script.parent.mkdir()
+    shutil.copy(SCRIPT, script)
+    store = tmp_path / "stores" / "us-breast" / "store.json"
+    store.parent.mkdir(parents=True)
+    store.write_text("{}", encoding="utf-8")
+    code, told = called(script, tmp_path / "runs", "nonsense")
+    assert code == 1
+    assert "no table is named nonsense" in told
