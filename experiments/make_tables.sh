@@ -3,8 +3,9 @@
 # Usage: experiments/make_tables.sh RUNS [TABLE...]
 #   RUNS   folder of the runs; what is finished there is not done again
 #   TABLE  folds, quick, generalise, adapt, students, shifts or wire; without one: all of them
-# `flames` must be there: source .venv/bin/activate. JOBS, 2 unless set, is how many runs go at a time. adapt needs generalise; students, shifts and
-# wire need quick. The stores: experiments/prepare_real_stores.sh DATA stores
+# `flames` must be there: source .venv/bin/activate. JOBS, 2 unless set, is how many runs go at a
+# time. adapt needs generalise; students, shifts and wire need quick. The stores:
+# experiments/prepare_real_stores.sh DATA stores
 set -eu
 here=$(dirname "$0")
 runs=${1:?name a folder for the runs, such as: experiments/make_tables.sh runs}
