@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import get_ident
+from time import sleep
 
 import numpy as np
 import pytest
+from numpy.lib import format as npy
 
 from flames.data.mapped import map_array
 
@@ -44,3 +48,27 @@ def test_python_objects_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(ValueError, match="Python objects"):
         map_array(tmp_path / "a.npy")
+
+
+def test_headers_are_parsed_one_after_another(tmp_path, monkeypatch):
+    # The parser of Python 3.11 may fail where two threads are in it.
+    inside, most = set(), []
+    parse = npy.read_array_header_1_0
+
+    def slowly(stream):
+        inside.add(get_ident())
+        most.append(len(inside))
+        sleep(0.01)
+        try:
+            return parse(stream)
+        finally:
+            inside.discard(get_ident())
+
+    monkeypatch.setattr(npy, "read_array_header_1_0", slowly)
+    for number in range(1, 17):
+        np.save(tmp_path / f"{number}.npy", np.zeros((number, 977), np.uint8))
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda n: map_array(tmp_path / f"{n}.npy").shape[0], range(1, 17))
+        assert list(found) == list(range(1, 17))
+    assert len(most) == 16
+    assert set(most) == {1}

@@ -23,6 +23,7 @@ from torch.nn import functional
 from flames.config import PlanConfig
 from flames.data.augment import AUGMENTATIONS, augment
 from flames.data.derived import derived_folder
+from flames.data.mapped import map_array
 from flames.data.slices import case_slices
 from flames.data.store import CaseRecord, SiteStore, Split
 from flames.errors import FlamesError
@@ -86,10 +87,7 @@ def load_blocks(store: SiteStore, split: Split, plan: PlanConfig) -> Blocks:
         _derive(store, records, plan.spacing, folder)
     names = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
     parts = {
-        kind: tuple(
-            np.load(folder / f"{kind}-{number}.npy", mmap_mode="r", allow_pickle=False)
-            for number in range(len(names))
-        )
+        kind: tuple(map_array(folder / f"{kind}-{number}.npy") for number in range(len(names)))
         for kind in ("image", "label")
     }
     return Blocks(parts["image"], parts["label"], tuple(names))

@@ -260,7 +260,7 @@ def _has_arrays(target: Path, record: CaseRecord) -> bool:
 def _note(job: CaseJob, record: CaseRecord) -> str | None:
     if job.modality != "CT":
         return None
-    image = np.load(job.cases / record.case_id / "image.npy", mmap_mode="r")
+    image = map_array(job.cases / record.case_id / "image.npy")
     return None if looks_like_hu(image) else NOT_HU
 
 

@@ -12,6 +12,7 @@ import mmap
 import os
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.lib import format as npy
@@ -22,6 +23,9 @@ START = b"\x93NUMPY\x01\x00"
 
 LARGEST_READ = 1 << 20
 """Bytes up to which a file is read whole; a larger one is mapped."""
+_PARSING = Lock()
+"""Python 3.11 counts the depth of its parser for all threads together, and now and then fails where
+two of them parse at once (github.com/python/cpython/issues/106905)."""
 
 
 def map_array(path: Path | str) -> np.ndarray:
@@ -62,4 +66,5 @@ def _content(path: Path | str) -> bytes | mmap.mmap:
 def _parsed(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
     stream = io.BytesIO(start)
     npy.read_magic(stream)
-    return npy.read_array_header_1_0(stream)
+    with _PARSING:
+        return npy.read_array_header_1_0(stream)

@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional
 
 from flames.data.derived import derived_folder
+from flames.data.mapped import map_array
 from flames.data.normalise import normalise
 from flames.data.store import CaseRecord, SiteStore, Split
 from flames.errors import FlamesError
@@ -73,8 +74,8 @@ def load_slices(store: SiteStore, split: Split, image_size: int) -> Slices:
     if not folder.exists():
         _derive(store, records, image_size, folder)
     return Slices(
-        images=np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False),
-        labels=np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False),
+        images=map_array(folder / "images.npy"),
+        labels=map_array(folder / "labels.npy"),
         case_ids=tuple(json.loads((folder / "cases.json").read_text(encoding="utf-8"))),
     )
 
