@@ -2,7 +2,7 @@
 # Make the tables of this folder again, from prepared stores and the TOML files beside this script.
 # Usage: experiments/make_tables.sh RUNS [TABLE...]
 #   RUNS   folder of the runs; what is finished there is not done again
-#   TABLE  folds, quick, generalise, adapt, students, shifts or wire; without one: all of them
+#   TABLE  folds, quick, generalise, adapt, students, shifts, wire or demo; without one: all of them
 # `flames` must be there: source .venv/bin/activate. JOBS, 2 unless set, is how many runs go at a
 # time. adapt needs generalise; students, shifts and wire need quick. The stores:
 # experiments/prepare_real_stores.sh DATA stores
@@ -91,15 +91,23 @@ coded() { # coded SETTING OPTION...: three runs, under the names that wire_cost.
     done
 }
 
+demo() {
+    [ -e "$runs/demo-stores/federation.toml" ] || flames data make "$runs/demo-stores"
+    flames compare "$runs/demo-stores/federation.toml" --strategies flames,local --seeds 3 \
+        --jobs "$jobs" --set threads=1 --out "$runs/demo"
+    cp "$runs/demo/tables/scores.csv" "$here/demo-dice.csv"
+    cp "$runs/demo/tables/paired.csv" "$here/demo-paired.csv"
+}
+
 [ -e "$stores/us-breast/store.json" ] || {
     echo "no stores at $stores: experiments/prepare_real_stores.sh DATA stores makes them" >&2
     exit 1
 }
 mkdir -p "$runs"
-[ $# -gt 0 ] || set -- folds quick generalise adapt students shifts wire
+[ $# -gt 0 ] || set -- folds quick generalise adapt students shifts wire demo
 for table in "$@"; do
     case $table in
-    folds | quick | generalise | adapt | students | shifts | wire) "$table" ;;
+    folds | quick | generalise | adapt | students | shifts | wire | demo) "$table" ;;
     *)
         echo "no table is named $table: see the head of $0" >&2
         exit 1
