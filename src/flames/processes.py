@@ -18,6 +18,13 @@ from types import TracebackType
 from flames.errors import FlamesError
 from flames.files import writing
 
+Failure = tuple[str, str]
+"""What was found, and what to do: an error as it comes from another process."""
+ENDED: Failure = (
+    "its process ended, as when memory is full",
+    "give a smaller --jobs; what was stopped continues",
+)
+
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:

@@ -18,7 +18,7 @@ from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.environment import check_unchanged
 from flames.federation.simulation import OnEvent, simulate
-from flames.processes import Workers
+from flames.processes import ENDED, Failure, Workers
 from flames.runs import RunFolder
 
 
@@ -78,9 +78,9 @@ def run_missing(
     if not report_only:
         _check_stores(jobs)
     waiting = [job for job in jobs if not job.finished]
-    failures: list[tuple[Job, tuple[str, str]]] = []
+    failures: list[tuple[Job, Failure]] = []
 
-    def tell(job: Job, failure: tuple[str, str] | None) -> None:
+    def tell(job: Job, failure: Failure | None) -> None:
         if failure:
             failures.append((job, failure))
         done = sum(other.finished for other in jobs)
@@ -97,10 +97,7 @@ def run_missing(
                 try:
                     failure = future.result()
                 except BrokenProcessPool:
-                    failure = (
-                        "its process ended, as when memory is full",
-                        "give a smaller --jobs; what was stopped continues",
-                    )
+                    failure = ENDED
                 tell(asked[future], failure)
     if failures:
         job, (found, remedy) = failures[0]
@@ -148,7 +145,7 @@ def _check_stores(jobs: Sequence[Job]) -> None:
         check_unchanged(run, stores)
 
 
-def _run(job: Job, on_event: OnEvent, keep_state: bool) -> tuple[str, str] | None:
+def _run(job: Job, on_event: OnEvent, keep_state: bool) -> Failure | None:
     try:
         run = simulate(job.config, job.folder, resume=job.folder.exists(), on_event=on_event)
     except FlamesError as error:
@@ -158,7 +155,7 @@ def _run(job: Job, on_event: OnEvent, keep_state: bool) -> tuple[str, str] | Non
     return None
 
 
-def _run_apart(job: Job, threads: int, keep_state: bool) -> tuple[str, str] | None:
+def _run_apart(job: Job, threads: int, keep_state: bool) -> Failure | None:
     if not job.config.threads:
         torch.set_num_threads(threads)
     return _run(job, lambda _: None, keep_state)

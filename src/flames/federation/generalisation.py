@@ -22,7 +22,7 @@ from flames.federation.study import load_scores
 from flames.files import save_json
 from flames.inference.score import load_model, score_store
 from flames.models.precision import choose_precision
-from flames.processes import Workers
+from flames.processes import ENDED, Failure, Workers
 from flames.runs import RunFolder, load_csv, save_csv
 
 SERVER, OWN, POOLED, EVERYTHING = "server", "own", "pooled", "everything"
@@ -132,14 +132,6 @@ def generalisation_jobs(
     return jobs
 
 
-Failure = tuple[str, str]
-"""What was found, and what to do."""
-ENDED: Failure = (
-    "a process that scored models ended, as when memory is full",
-    "give a smaller --jobs; what is scored stays",
-)
-
-
 @dataclass(frozen=True)
 class Asked:
     """One model to be scored at one site."""
@@ -195,14 +187,17 @@ def score_generalisation(
         FlamesError: A model or store cannot be read, or the disk is full; what is scored stays.
     """
     asked = _asked(config, stores, parts, seeds=seeds, out=out)
-    missing = [one for one in asked if one.load(stores[one.site]) is None]
+    known = {one: one.load(stores[one.site]) for one in asked}
+    missing = [one for one, scores in known.items() if scores is None]
     on_progress("scores", 0, len(missing))
     for done, (one, failure) in enumerate(_scored(missing, stores, config, at_a_time), start=1):
+        what = f"{one.claim} of {one.part.name} on {one.site}"
         if failure:
-            raise FlamesError(*failure)
-        on_progress(f"{one.claim} of {one.part.name} on {one.site}", done, len(missing))
+            raise FlamesError(f"{what}: {failure[0]}", failure[1])
+        on_progress(what, done, len(missing))
+        known[one] = load_csv(one.kept)
     rows: list[dict[str, Any]] = []
-    for one in asked:
+    for one, scores in known.items():
         note = {
             "claim": one.claim,
             "left_out": one.part.name,
@@ -210,7 +205,7 @@ def score_generalisation(
             "trained_on": " ".join(one.part.rest),
             "seed": str(one.seed),
         }
-        rows += [note | row for row in load_csv(one.kept)]
+        rows += [note | row for row in scores or ()]
     save_csv(out / "cases.csv", rows)
     return rows
 
