@@ -111,15 +111,6 @@ def test_a_sites_own_number_of_steps_travels(tmp_path):
     assert (config.most_steps, everybody) == (40, False)
 
 
-def test_a_site_that_the_consortium_lacks_is_named_with_what_to_do(tmp_path):
-    federation = tmp_path / "federation.toml"
-    federation.write_text('[[sites]]\nname = "us-a"\n')
-    known = {"consortium": "tests", "sites": {"us-b": {"modality": "US", "organ": "breast"}}}
-    with pytest.raises(FlamesError, match="'us-a' is no site of tests, or is revoked") as caught:
-        _prepare(federation, {}, known)
-    assert "leave it out of the file" in caught.value.remedy
-
-
 def test_a_sites_own_number_of_steps_counts_as_in_a_simulation(make_hall, as_simulated, tmp_path):
     hall = make_hall("us-a", "us-b")
     first, second = hall.config.sites
@@ -131,13 +122,28 @@ def test_a_sites_own_number_of_steps_counts_as_in_a_simulation(make_hall, as_sim
     assert last == {"us-a": 2 * 3, "us-b": 2 * 2}
 
 
-def test_three_dimensions_without_a_plan_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "found", "remedy"),
+    [
+        (
+            '[[sites]]\nname = "us-b"\n',
+            "'us-b' is no site of tests, or is revoked",
+            "leave it out of the file",
+        ),
+        (
+            'rounds = 1\n[data]\ndimensions = 3\n[model]\nname = "unet"\n',
+            "three dimensions need a plan for US",
+            "flames plan",
+        ),
+    ],
+)
+def test_a_file_that_a_consortium_cannot_run_is_refused(tmp_path, text, found, remedy):
     federation = tmp_path / "federation.toml"
-    federation.write_text('rounds = 1\n[data]\ndimensions = 3\n[model]\nname = "unet"\n')
+    federation.write_text(text)
     known = {"consortium": "tests", "sites": {"us-a": {"modality": "US", "organ": "breast"}}}
-    with pytest.raises(FlamesError, match="three dimensions need a plan for US") as caught:
+    with pytest.raises(FlamesError, match=found) as caught:
         _prepare(federation, {}, known)
-    assert "flames plan" in caught.value.remedy
+    assert remedy in caught.value.remedy
 
 
 def test_a_site_whose_modality_has_no_plan_is_refused_by_the_server(make_hall):

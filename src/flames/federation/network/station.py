@@ -198,8 +198,6 @@ class Station:
             if not GROUP.match(group):
                 raise Refusal(f"the server names a model {group[:40]!r}, which names no file")
         self.journal.write("score", "the finished models are scored on the test cases")
-        if self.client.strategy.personal and self.client.rounds.lost:
-            self.journal.write("lost", f"no model of its own is in {self.client.rounds.folder}")
         self.beat.work_on(int(facts["round"]) + 1)
         self.guard.begin()
         try:
@@ -218,6 +216,8 @@ class Station:
         finally:
             self.beat.work_on(None)
             self.guard.end()
+        if self.client.strategy.personal and scored.kept is None:
+            self.journal.write("lost", f"no model of its own is in {self.client.rounds.folder}")
         policy, config = self.guard.policy, self.client.config
         content: dict[str, Any] = {
             "round": facts["round"],
