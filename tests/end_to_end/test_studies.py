@@ -8,8 +8,18 @@ import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parents[2] / "experiments"
 SCRIPT = FOLDER / "make_tables.sh"
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Return a copy of the script, beside no stores."""
+    copy = tmp_path / "experiments" / SCRIPT.name
+    copy.parent.mkdir()
+    return shutil.copy(SCRIPT, copy)
 
 
 def called(script, *arguments):
@@ -38,20 +48,14 @@ def test_every_table_is_on_the_page():
     assert [p for p in patterns if not any(fnmatch(t, p) for t in tables)] == []
 
 
-def test_without_stores_it_says_how_to_make_them(tmp_path):
-    script = tmp_path / "experiments" / SCRIPT.name
-    script.parent.mkdir()
-    shutil.copy(SCRIPT, script)
+def test_without_stores_it_says_how_to_make_them(script, tmp_path):
     code, told = called(script, tmp_path / "runs", "quick")
     assert code == 1
     assert "prepare_real_stores.sh DATA stores" in told
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_unknown_table_is_refused(tmp_path):
-    script = tmp_path / "experiments" / SCRIPT.name
-    script.parent.mkdir()
-    shutil.copy(SCRIPT, script)
+def test_an_unknown_table_is_refused(script, tmp_path):
     store = tmp_path / "stores" / "us-breast" / "store.json"
     store.parent.mkdir(parents=True)
     store.write_text("{}", encoding="utf-8")
