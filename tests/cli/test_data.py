@@ -101,7 +101,7 @@ def test_check_of_a_changed_store_ends_with_one(source: Path, tmp_path: Path) ->
     np.save(path, image)
     result = CliRunner().invoke(data, ["check", str(tmp_path / "store")])
     assert result.exit_code == 1
-    assert "Problem: 1 cases" in result.output
+    assert "Problem: 1 case: " in result.output
 
 
 def test_a_store_without_training_cases_has_no_fingerprint(source: Path, tmp_path: Path) -> None:

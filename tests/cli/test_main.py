@@ -236,7 +236,9 @@ def test_a_comparison_from_one_command_that_grows(flames, federation, tmp_path):
     assert "2 of 2 runs are finished" in text
     report = out / "report.html"
     assert str(report) in text.replace("\n", "")
-    assert {p.name for p in out.iterdir()} == {"local-0", "modality-0", "report.html", "tables"}
+    names = {"local-0", "modality-0", "prior", "report.html", "tables"}
+    assert {p.name for p in out.iterdir()} == names
+    assert "A mask that does not look at the image has " in text
     assert (out / "local-0" / "report.html").exists()
     code, text, _ = flames(*table, "--strategies", "local,modality,fedavg", "--seeds", 1)
     assert code == 0
@@ -246,8 +248,12 @@ def test_a_comparison_from_one_command_that_grows(flames, federation, tmp_path):
     code, _, err = flames(*table, "--strategies", "fedavg", "--seeds", 1)
     assert code == 2
     assert "the reference 'local' is not compared" in err
+    columns = (out / "tables" / "scores-personal.tex").read_text(encoding="utf-8")
     code, text, _ = flames(*table, "--strategies", "local,modality,paper", "--report-only")
     assert code == 0
+    assert "no image" in columns
+    again = (out / "tables" / "scores-personal.tex").read_text(encoding="utf-8")
+    assert "no image" in again
     assert not (out / "paper-0").exists()
 
 

@@ -25,7 +25,7 @@ SIZE = (96, 128)
 def lesion(seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     rows, columns = np.indices(SIZE)
-    centre, radius = (rng.integers(35, 60), rng.integers(40, 85)), rng.integers(10, 18)
+    centre, radius = (rng.integers(20, 76), rng.integers(20, 108)), rng.integers(8, 14)
     mask = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < radius**2
     texture = ndimage.gaussian_filter(rng.normal(size=SIZE), 1.5)
     image = 120 + 30 * texture / texture.std() - 70 * mask
@@ -85,6 +85,23 @@ def test_shifted_masks_are_seen_and_by_how_much(tmp_path: Path) -> None:
     # Ten of 128 columns to the right: the masks must move by 8 % to the left.
     assert "-7.8 % along the second" in text or "-8.6 %" in text or "-7.0 %" in text
     assert check.sound
+
+
+def test_tumours_that_lie_in_one_place_are_said(write_store, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def anywhere(image: np.ndarray, label: np.ndarray) -> None:
+        moved = tuple(rng.integers(0, side) for side in label.shape)
+        image[:], label[:] = (np.roll(array, moved, axis=(0, 1)) for array in (image, label))
+
+    check = check_store(write_store(tmp_path / "middle", site="middle"))
+    (placed,) = [finding for finding in check.findings if finding.kind == "placed"]
+    assert "a Dice of 0.95 in the mean of 8" in placed.text
+    assert (placed.cases, placed.problem) == ((), False)
+    check = check_store(write_store(tmp_path / "anywhere", site="anywhere", change=anywhere))
+    assert "placed" not in kinds(check)
+    check = check_store(write_store(tmp_path / "two", site="two", counts=(1, 0, 1), free=0))
+    assert "placed" not in kinds(check), "two cases are too few to say"
 
 
 def test_an_inverted_mask_is_seen(tmp_path: Path) -> None:

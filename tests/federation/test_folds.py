@@ -9,13 +9,19 @@ import shutil
 import pytest
 
 from flames.data.folds import in_fold
+from flames.data.prior import spatial_prior
 from flames.data.store import SPLITS
 from flames.errors import FlamesError
 from flames.federation.batch import run_missing
-from flames.federation.comparison import comparison_jobs
+from flames.federation.comparison import comparison_jobs, kept_priors, score_priors
 from flames.federation.evaluation import evaluate_run
+from flames.inference.prior import prior_model
+from flames.inference.score import ScoreOptions, score_store
+from flames.models.precision import choose_precision
 from flames.reports.compare import write_comparison
 from flames.runs import RunFolder, load_csv
+
+FLOAT32 = choose_precision("float32")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +70,40 @@ def test_a_report_has_every_case_once(jobs, site_stores, tmp_path):
         r for r in scores if (r["site"], r["measure"], r["model"]) == ("us-a", "dice", "personal")
     ]
     assert {tumours, tumours + 1} >= {int(r["n"]) for r in mine}
+
+
+def test_a_site_without_its_images_is_scored_in_every_fold(
+    make_config, site_stores, jobs, tmp_path
+):
+    config = make_config("us-a", "us-b", data={"folds": 3})
+    assert kept_priors(config, out=tmp_path) == []
+    told = []
+    rows = score_priors(config, out=tmp_path, on_progress=lambda *said: told.append(said))
+    assert [done for _, done, total in told if total == 6] == list(range(6))
+    for site in ("us-a", "us-b"):
+        assert sorted(r["case_id"] for r in rows if r["site"] == site) == sorted(
+            site_stores[site].cases
+        )
+    # A fold's mask comes from the fold's training cases, and its scores are of its test cases.
+    fold = in_fold(site_stores["us-a"], 3, 1)
+    model = prior_model(spatial_prior([fold], config.data.image_size), FLOAT32)
+    options = ScoreOptions(batch_size=8, flip=False, nsd_tolerance=2.0)
+    scored = score_store(model, fold, site="us-a", precision=FLOAT32, options=options)
+    kept = {r["case_id"]: r["dice"] for r in load_csv(tmp_path / "prior" / "us-a-fold-1.csv")}
+    assert kept == {
+        case.row["case_id"]: "" if case.row["dice"] is None else str(case.row["dice"])
+        for case in scored
+    }
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "prior").iterdir()}
+    assert score_priors(config, out=tmp_path) == rows
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert kept_priors(config, out=tmp_path) == rows
+    runs = [RunFolder(job.folder) for job in jobs]
+    page = write_comparison(tmp_path, runs, reference="flames", prior=rows)
+    assert "no image" in page.read_text(encoding="utf-8")
+    (tmp_path / "prior" / "us-b-fold-2.csv").unlink()
+    assert kept_priors(config, out=tmp_path) == []
+    assert score_priors(config, out=tmp_path) == rows
 
 
 def test_a_seed_without_all_of_its_folds_does_not_count(jobs, tmp_path):

@@ -7,19 +7,26 @@ from typer.testing import CliRunner
 
 from flames.cli.main import app
 from flames.config import dump_config
+from flames.data.prior import spatial_prior
 from flames.errors import FlamesError
 from flames.federation import generalisation
 from flames.federation.batch import run_missing
 from flames.federation.generalisation import (
     CLAIMS,
+    PRIOR,
     generalisation_jobs,
     parts_named,
     plan,
     save_plan,
     score_generalisation,
 )
+from flames.inference.prior import prior_model
+from flames.inference.score import ScoreOptions, score_store
+from flames.models.precision import choose_precision
 from flames.reports.generalisation import _of, matrix_rows, write_generalisation
 from flames.runs import load_csv
+
+FLOAT32 = choose_precision("float32")
 
 
 class Named:
@@ -139,6 +146,18 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     for row in rows:
         if row["claim"] == "alone" and row["trained_on"] == row["site"]:
             assert row["split"] == "test"
+    # No model has a prior: once for all seeds, and for it the other sites' masks alone count.
+    prior = [row for row in rows if row["claim"] == PRIOR]
+    mask = spatial_prior([site_stores["us-b"], site_stores["mr-a"]], config.data.image_size)
+    options = ScoreOptions(batch_size=8, flip=False, nsd_tolerance=2.0, split="val")
+    scored = score_store(prior_model(mask, FLOAT32), site_stores["us-a"], site="us-a",
+                         precision=FLOAT32, options=options)  # fmt: skip
+    known = {case.row["case_id"]: case.row["dice"] for case in scored}
+    mine = [row for row in prior if row["site"] == "us-a"]
+    assert len(mine) == len(site_stores["us-a"].cases)
+    assert {
+        row["case_id"]: float(row["dice"]) for row in mine if row["split"] == "val"
+    } == pytest.approx(known)
     alone = {(r["trained_on"], r["site"]) for r in rows if r["claim"] == "alone"}
     assert alone == {
         ("us-a", "us-a"), ("us-a", "us-b"), ("us-b", "us-a"), ("us-b", "us-b"), ("mr-a", "mr-a"),
@@ -169,7 +188,7 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     assert "A hospital that did not take part" in page
     assert "made-up" in page
     scores = load_csv(tmp_path / "tables" / "scores.csv")
-    assert {row["claim"] for row in scores} == set(CLAIMS)
+    assert {row["claim"] for row in scores} == {*CLAIMS, PRIOR}
     table = (tmp_path / "tables" / "hospital.tex").read_text(encoding="utf-8")
     # Every case is counted, with a Dice that is defined or without: all, then those of the test.
     counts = {"us-a": (9, 3), "us-b": (7, 3), "mean over sites": (16, 6)}
@@ -178,10 +197,14 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
             assert f"{site} & {cases[part]} & " in text
             assert f'class="site">{site}</th><td class="n">{cases[part]}</td>' in page
     sets = {(row["on"], row["claim"]) for row in scores}
-    assert sets == {("test", c) for c in CLAIMS} | {("all", c) for c in CLAIMS if c != "own"}
+    columns = {*CLAIMS, PRIOR}
+    assert sets == {("test", c) for c in columns} | {("all", c) for c in columns - {"own"}}
     paired = load_csv(tmp_path / "tables" / "paired.csv")
     on = {"own": "test", "pooled": "all", "everything": "all"}
-    assert {row["strategy"]: row["on"] for row in paired} == on
+    for reference, beside in (("server", {}), ("prior", {"server": "all"})):
+        found = {row["strategy"]: row["on"] for row in paired if row["reference"] == reference}
+        assert found == on | beside
+    assert "minus no image" in page
     for row in paired:
         theirs, mine = (
             next(
@@ -190,7 +213,7 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
                 if (s["left_out"], s["site"]) == (row["left_out"], row["site"])
                 and (s["on"], s["claim"]) == (row["on"], claim)
             )
-            for claim in ("server", row["strategy"])
+            for claim in (row["reference"], row["strategy"])
         )
         assert float(row["mean"]) == pytest.approx(mine - theirs, abs=2e-6)
     matrix = load_csv(tmp_path / "tables" / "matrix.csv")

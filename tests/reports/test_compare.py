@@ -94,6 +94,48 @@ def test_the_page_is_whole_and_loads_nothing(written):
     assert "nan" not in page.lower().replace("finance", "")
 
 
+def prior_of(run):
+    """Return a row of the prior for each case, of Dice 0.25 where the case has one."""
+    personal = [row for row in run.load_cases() if row["model_kind"] == "personal"]
+    return [
+        row | {"model_kind": "prior", "model": "prior", "dice": row["dice"] and "0.25"}
+        for row in personal
+    ]
+
+
+def test_a_mask_that_does_not_look_stands_beside_strategies(runs, written, tmp_path):
+    page = write_comparison(tmp_path, runs, reference="flames", prior=prior_of(runs[0]))
+    assert page.read_text(encoding="utf-8").count('<th scope="col" class="n">no image</th>') == 1
+    assert "What looking at images gives" in page.read_text(encoding="utf-8")
+    assert "no image" in (tmp_path / "tables" / "scores-personal.tex").read_text(encoding="utf-8")
+    tables, before = table(tmp_path / "tables"), table(written.parent / "tables")
+    mine = [row for row in tables["scores.csv"] if row["strategy"] == "no image"]
+    assert {float(row["mean"]) for row in mine} == {0.25}
+    assert len(mine) == 7
+    scores = {
+        (row["strategy"], row["site"]): float(row["mean"])
+        for row in tables["scores.csv"]
+        if row["measure"] == "dice" and row["model"] == "personal"
+    }
+    sight = [row for row in tables["paired.csv"] if row["reference"] == "no image"]
+    assert {row["strategy"] for row in sight} == {"flames"}
+    for row in sight:  # 2e-6: both are rounded
+        assert float(row["mean"]) == pytest.approx(scores["flames", row["site"]] - 0.25, abs=2e-6)
+    # It takes no part in the tests of strategies against each other.
+    for name in ("overview.csv", "paired.csv", "scores.csv"):
+        kept = [
+            row for row in tables[name]
+            if "no image" not in (row["strategy"], row.get("reference"))
+        ]  # fmt: skip
+        assert kept == before[name]
+
+
+def test_a_mask_scored_on_other_cases_is_refused(runs, tmp_path):
+    with pytest.raises(FlamesError, match="other cases") as error:
+        write_comparison(tmp_path, runs, reference="flames", prior=prior_of(runs[0])[1:])
+    assert "prior" in error.value.remedy
+
+
 def test_a_case_scored_in_one_run_only_is_refused(runs, tmp_path):
     other = make_run(tmp_path / "other", strategy="fedavg")
     rows = other.load_cases()

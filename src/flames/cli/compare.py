@@ -41,7 +41,7 @@ def compare(
     """
     from flames.cli.settings import parse_overrides
     from flames.config import load_config
-    from flames.federation.comparison import comparison_jobs
+    from flames.federation.comparison import comparison_jobs, kept_priors, score_priors
 
     overrides = parse_overrides(set_)
     if folds:
@@ -52,7 +52,7 @@ def compare(
 
     from rich.console import Console
 
-    from flames.cli.progress import run_jobs
+    from flames.cli.progress import run_jobs, steps_bar
     from flames.errors import FlamesError, nearest
     from flames.reports.compare import write_comparison
     from flames.reports.compare.terminal import print_comparison
@@ -68,6 +68,11 @@ def compare(
         report_only=report_only,
         quiet=quiet,
     )
-    path = write_comparison(out, runs, reference=reference)
-    print_comparison(path.parent / "tables" / "overview.csv", console)
+    if report_only:
+        prior = kept_priors(config, out=out)
+    else:
+        with steps_bar(console, quiet=quiet) as show:
+            prior = score_priors(config, out=out, on_progress=show)
+    path = write_comparison(out, runs, reference=reference, prior=prior)
+    print_comparison(path.parent / "tables", console)
     console.print(f"report: {path}", soft_wrap=True, highlight=False)

@@ -312,7 +312,11 @@ def _print_check(found: Check) -> None:
         names = ", ".join(finding.cases[:5])
         more = f" and {len(finding.cases) - 5} more" if len(finding.cases) > 5 else ""
         word = "Problem" if finding.problem else "Look"
-        out.print(f"{word}: {len(finding.cases)} cases: {finding.text}: {names}{more}")
+        if finding.cases:
+            many = "1 case" if len(finding.cases) == 1 else f"{len(finding.cases)} cases"
+            out.print(f"{word}: {many}: {finding.text}: {names}{more}")
+        else:
+            out.print(f"{word}: {finding.text}")
     if not found.findings:
         out.print("Nothing looks wrong.")
 

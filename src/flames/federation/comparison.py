@@ -1,15 +1,24 @@
-"""Which runs a comparison of strategies needs."""
+"""Which runs a comparison of strategies needs, and what a mask that does not look has there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flames.config import STRATEGY_NAMES, RunConfig
 from flames.data.folds import in_fold
+from flames.data.prior import spatial_prior
 from flames.data.store import SiteStore
 from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
+from flames.federation.evaluation import score_options
+from flames.federation.simulation import open_stores
+from flames.federation.study import load_scores
+from flames.inference.prior import prior_model
+from flames.inference.score import score_store
+from flames.models.precision import choose_precision
+from flames.runs import load_csv, save_csv
 
 
 def comparison_jobs(
@@ -45,6 +54,57 @@ def comparison_jobs(
         for fold in range(max(1, folds))
         for name in strategies
     ]
+
+
+def score_priors(
+    config: RunConfig,
+    *,
+    out: Path,
+    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> list[dict[str, str]]:
+    """Return what each site's prior has on the site's test cases, in every fold of the data.
+
+    The prior is where tumours lie in the training cases of the same site, one mask for all images.
+    A row has the columns of a run's ``cases.csv``. Scores are kept in ``out/prior`` and measured
+    again only where a file is missing or damaged.
+
+    Raises:
+        FlamesError: A store is missing or damaged, or the disk is full.
+    """
+    rows = []
+    precision = choose_precision(config.training.precision)
+    options = replace(score_options(config, "test"), flip=False)
+    for number, one in enumerate(_in_folds(config)):
+        stores = open_stores(one)
+        for done, (site, store) in enumerate(stores.items(), start=number * len(stores)):
+            on_progress(f"{site} without its images", done, len(stores) * max(1, one.data.folds))
+            kept = _kept(out, site, one)
+            found = load_scores(kept, store)
+            if found is None:
+                model = prior_model(spatial_prior([store], one.data.image_size), precision)
+                scored = score_store(model, store, site=site, precision=precision, options=options)
+                save_csv(kept, [case.row for case in scored])
+                found = load_csv(kept)
+            rows += found
+    return rows
+
+
+def kept_priors(config: RunConfig, *, out: Path) -> list[dict[str, str]]:
+    """Return the rows that `score_priors` kept, and look at no store; none unless all are there."""
+    kept = [_kept(out, site.name, one) for one in _in_folds(config) for site in config.sites]
+    return [row for path in kept for row in load_csv(path)] if all(map(Path.exists, kept)) else []
+
+
+def _in_folds(config: RunConfig) -> list[RunConfig]:
+    return [
+        config.model_copy(update={"data": config.data.model_copy(update={"fold": fold})})
+        for fold in range(max(1, config.data.folds))
+    ]
+
+
+def _kept(out: Path, site: str, config: RunConfig) -> Path:
+    fold = f"-fold-{config.data.fold}" if config.data.folds else ""
+    return out / "prior" / f"{site}{fold}.csv"
 
 
 def _with(config: RunConfig, name: str, seed: int, fold: int) -> RunConfig:

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from flames.config import RunConfig
+from flames.data.prior import spatial_prior
 from flames.data.store import SPLITS, SiteStore, Split
 from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
@@ -20,15 +21,17 @@ from flames.federation.evaluation import score_options
 from flames.federation.simulation import make_strategy
 from flames.federation.study import load_scores
 from flames.files import save_json
+from flames.inference.prior import prior_model
 from flames.inference.score import load_model, score_store
 from flames.models.precision import choose_precision
 from flames.processes import ENDED, Failure, Workers
 from flames.runs import RunFolder, load_csv, save_csv
 
-SERVER, OWN, POOLED, EVERYTHING = "server", "own", "pooled", "everything"
+SERVER, OWN, POOLED, EVERYTHING, PRIOR = "server", "own", "pooled", "everything", "prior"
 CLAIMS = (SERVER, OWN, POOLED, EVERYTHING)
 """The modality's server model, and its references: trained on the site alone, on the pooled cases
-of the modality's other sites, and by all other sites of all modalities together."""
+of the modality's other sites, and by all other sites of all modalities together. The prior is no
+model: it is where tumours lie at all other sites, whatever the image shows."""
 
 
 @dataclass(frozen=True)
@@ -141,25 +144,39 @@ class Asked:
     site: str
     seed: int
     model: Path
+    """The prior has none."""
     kept: Path
     """Where its scores are."""
+    others: tuple[str, ...] = ()
+    """Sites whose masks the prior is made of."""
 
     @property
     def sides(self) -> tuple[Split, ...]:
         """Return what of the site it is scored on: all that it never saw."""
         return ("test",) if self.claim == OWN or self.site in self.part.rest else SPLITS
 
+    def needed(self, stores: Mapping[str, SiteStore]) -> dict[str, SiteStore]:
+        """Return the stores that its scores are made from."""
+        return {name: stores[name] for name in (self.site, *self.others)}
+
     def load(self, store: SiteStore) -> list[dict[str, str]] | None:
         """Return the scores that are there; None where they must be made."""
         return load_scores(self.kept, store, splits=self.sides, beside=("split",))
 
-    def score(self, store: SiteStore, config: RunConfig) -> None:
-        """Score the model and save what it gives."""
+    def score(self, stores: Mapping[str, SiteStore], config: RunConfig) -> None:
+        """Score the model with the stores that it needs, and save what it gives."""
+        store = stores[self.site]
         precision = choose_precision(config.training.precision)
-        model = load_model(self.model, precision)
+        if self.claim == PRIOR:
+            others = [stores[name] for name in self.others]
+            model = prior_model(spatial_prior(others, config.data.image_size), precision)
+        else:
+            model = load_model(self.model, precision)
         rows = []
         for side in self.sides:
             options = score_options(config, side)
+            if self.claim == PRIOR:
+                options = replace(options, flip=False)
             scored = score_store(model, store, site=self.site, precision=precision, options=options)
             rows += [{"split": side} | case.row for case in scored]
         save_csv(self.kept, rows)
@@ -220,6 +237,7 @@ def _asked(
 ) -> list[Asked]:
     """Return every model and site, in the order of the rows."""
     wanted: list[tuple[str, LeftOut, str, int, Path]] = []
+    asked = [_prior(part, site, config, stores, out) for part in parts for site in part.sites]
     for seed in range(config.seed, config.seed + seeds):
         alone = _run(out, OWN, seed)
         for part in parts:
@@ -238,11 +256,23 @@ def _asked(
                 for site, other in stores.items()
                 if other.modality == store.modality
             ]  # fmt: skip
-    return [
-        Asked(claim, part, site, seed, path,
-              out / "scores" / f"{claim}-{part.name}-{site}-{seed}.csv")
+    return asked + [
+        Asked(claim, part, site, seed, path, _kept(out, claim, part, site, seed))
         for claim, part, site, seed, path in wanted
-    ]  # fmt: skip
+    ]
+
+
+def _prior(
+    part: LeftOut, site: str, config: RunConfig, stores: Mapping[str, SiteStore], out: Path
+) -> Asked:
+    """Return the prior of all sites that are not left out, which no seed changes."""
+    seed = config.seed
+    others = tuple(name for name in stores if name not in part.sites)
+    return Asked(PRIOR, part, site, seed, Path(), _kept(out, PRIOR, part, site, seed), others)
+
+
+def _kept(out: Path, claim: str, part: LeftOut, site: str, seed: int) -> Path:
+    return out / "scores" / f"{claim}-{part.name}-{site}-{seed}.csv"
 
 
 def _run(out: Path, what: str, seed: int) -> RunFolder:
@@ -257,11 +287,11 @@ def _scored(
         if config.threads:
             torch.set_num_threads(config.threads)
         for one in missing:
-            yield one, _score(one, stores[one.site], config)
+            yield one, _score(one, one.needed(stores), config)
         return
     threads = config.threads or max(1, (os.cpu_count() or 1) // at_a_time)
     with Workers(at_a_time, torch.set_num_threads, threads) as pool:
-        running = {pool.submit(_score, one, stores[one.site], config): one for one in missing}
+        running = {pool.submit(_score, one, one.needed(stores), config): one for one in missing}
         for future in as_completed(running):
             try:
                 yield running[future], future.result()
@@ -269,9 +299,9 @@ def _scored(
                 yield running[future], ENDED
 
 
-def _score(one: Asked, store: SiteStore, config: RunConfig) -> Failure | None:
+def _score(one: Asked, stores: Mapping[str, SiteStore], config: RunConfig) -> Failure | None:
     try:
-        one.score(store, config)
+        one.score(stores, config)
     except FlamesError as error:
         return error.found, error.remedy
     return None

@@ -24,11 +24,19 @@ NAMES = {
     "own": "site alone",
     "pooled": "pooled others",
     "everything": "all modalities",
+    "prior": "no image",
 }
+REFERENCES = {"server": "the server model", "prior": "no image"}
+"""What differences are to, each a question of its own: which model, and does it see at all?"""
 KINDS = {
     "organ": "An organ that nobody trained on",
     "hospital": "A hospital that did not take part",
     "known-organ": "Of these, hospitals whose organ others hold",
+}
+NOTES = {
+    "server": "Negative: the modality’s server model is better than that reference.",
+    "prior": "Not above zero: there the model does no better than a mask that does not look, and "
+    "its Dice says where tumours lie, not that it finds them.",
 }
 CASES = {"all": "every case of the left-out sites", "test": "the left-out sites’ test cases"}
 """What a table's models are scored on: those that never saw the site on all of it, all models on
@@ -133,9 +141,15 @@ def _kind(rows: Sequence[Row], resamples: int) -> tuple[list[dict[str, Any]], li
             _values(_on(rows, on), claim), groups, seed=seed, resamples=resamples
         )
     ]
-    values = {claim: _values(rows, claim) for claim in NAMES}
-    paired = paired_rows(values, groups, reference="server", seed=seed, resamples=resamples)
-    return scores, [{"on": "test" if row["strategy"] == "own" else "all"} | row for row in paired]
+    values = {claim: found for claim in NAMES if (found := _values(rows, claim))}
+    paired = []
+    for reference in REFERENCES:
+        mine = {c: found for c, found in values.items() if c != "prior" or c == reference}
+        differences = paired_rows(mine, groups, reference=reference, seed=seed, resamples=resamples)
+        for row in differences:
+            on = "test" if row["strategy"] == "own" else "all"
+            paired.append({"on": on, "reference": reference} | row)
+    return scores, paired
 
 
 def _scored(on: str) -> list[str]:
@@ -166,23 +180,27 @@ def _section(
         PageTable(*table, title=f"Dice on {words}", last_apart=True)
         for words, table in zip(CASES.values(), scores, strict=True)
     ]
-    differences = PageTable(
-        ["minus the server model", "site", "cases", "difference in Dice", "p, Holm"],
-        [
-            [NAMES[row["strategy"]], row["site"], row["on"], signed(row) or DASH,
-             p_text(row["p_holm"])]
-            for row in paired
-        ],
-        title="Differences, paired by patient",
-        note="Negative: the modality’s server model is better than that reference.",
-    )  # fmt: skip
+    differences = [
+        PageTable(
+            [f"minus {words}", "site", "cases", "difference in Dice", "p, Holm"],
+            [
+                [NAMES[row["strategy"]], row["site"], row["on"], signed(row) or DASH,
+                 p_text(row["p_holm"])]
+                for row in paired if row["reference"] == reference
+            ],
+            title=f"Differences to {words}, paired by patient",
+            note=NOTES[reference],
+        )
+        for reference, words in REFERENCES.items()
+    ]  # fmt: skip
     what = "organ" if kind == "organ" else "hospital"
     note = (
         f"Training leaves the {what} out and uses the other sites of the modality; “all "
-        "modalities” uses every other site. These saw no case of the left-out sites, so all count; "
-        "the model of the site alone has its test cases."
+        "modalities” uses every other site. “No image” is one mask for all images: where tumours "
+        "lie at every other site. These saw no case of the left-out sites, so all count; the model "
+        "of the site alone has its test cases."
     )
-    return PageSection(title, note, [*tables, differences])
+    return PageSection(title, note, [*tables, *differences])
 
 
 def _matrix_section(rows: list[dict[str, Any]]) -> PageSection:

@@ -28,6 +28,8 @@ from flames.runs import RunFolder
 KINDS = ("personal", "server")
 BASELINE = "local"
 """A site is harmed by a strategy that does worse there than training alone."""
+PRIOR = "no image"
+"""What a site's prior is called beside strategies: a mask that does not look at the image."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Comparison:
     runs: dict[str, list[Records]]
     reference: str
     resamples: int
+    prior: Sequence[dict[str, str]] = ()
+    """Rows of every site's prior on the same cases; none where it was not scored."""
 
     @property
     def first(self) -> Records:
@@ -102,6 +106,22 @@ class Comparison:
         return {kind: self._paired(kind, self.reference) for kind in KINDS}
 
     @cached_property
+    def prior_scores(self) -> list[dict[str, Any]]:
+        """Return a row a site and their mean, of the Dice of the sites' priors; none without."""
+        return self._scores(self._prior) if self.prior else []
+
+    @cached_property
+    def sight(self) -> list[dict[str, Any]]:
+        """Return rows of the reference minus the sites' priors: what looking at images gives."""
+        personal = self.dice["personal"].get(self.reference)
+        if not self.prior or not personal:
+            return []
+        values = {self.reference: personal, PRIOR: self._prior}
+        return paired_rows(
+            values, self.groups, reference=PRIOR, seed=self.seed, resamples=self.resamples
+        )
+
+    @cached_property
     def harm(self) -> dict[str, dict[str, int]]:
         """Return how many sites each strategy harms against training alone; empty without it."""
         against = self._paired("personal", BASELINE)
@@ -134,6 +154,10 @@ class Comparison:
             )
             for name, runs in self.runs.items()
         }
+
+    @cached_property
+    def _prior(self) -> Values:
+        return case_values([self.prior], "dice", model_kind="prior")
 
     def _values(self, measure: str, kind: str) -> dict[str, Values]:
         found = {
@@ -168,8 +192,10 @@ def by_seed(runs: Sequence[Records]) -> dict[int, list[Records]]:
     return found
 
 
-def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
-    """Return the comparison of finished runs.
+def load_comparison(
+    runs: Sequence[RunFolder], *, reference: str, prior: Sequence[dict[str, str]] = ()
+) -> Comparison:
+    """Return the comparison of finished runs, beside the sites' priors where they were scored.
 
     Raises:
         FlamesError: A run is not finished or one of its files is damaged, the runs were not made
@@ -201,7 +227,7 @@ def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
         )
     if reference not in found:
         raise FlamesError(f"no run of the reference {reference!r}", nearest(reference, found))
-    comparison = Comparison(found, reference, next(iter(found.values()))[0].resamples)
+    comparison = Comparison(found, reference, next(iter(found.values()))[0].resamples, prior)
     _check_same_cases([records for every in found.values() for records in every])
     for name, every in found.items():
         for table, of_seed in zip(comparison.tables[name], by_seed(every).values(), strict=True):
@@ -211,6 +237,11 @@ def load_comparison(runs: Sequence[RunFolder], *, reference: str) -> Comparison:
                     "cases",
                     "compare runs of one federation only",
                 )
+    if prior and groups_by_site(prior) != comparison.groups:
+        raise FlamesError(
+            "the scores without images are of other cases than the runs'",
+            "delete the folder prior beside the runs, and give the command again",
+        )
     return comparison
 
 

@@ -36,13 +36,14 @@ from flames.reports.compare.failures import (
 from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import (
     calibration_table,
+    columns,
     cost_table,
+    difference_table,
     latex_paired,
     latex_scores,
     overview_csv,
     overview_rows,
     paired_csv,
-    paired_table,
     presence_table,
     rounded,
     score_csv,
@@ -53,13 +54,25 @@ from flames.reports.words import STRATEGIES
 from flames.runs import RunFolder, save_csv
 
 
-def write_comparison(out: Path, runs: Sequence[RunFolder], *, reference: str) -> Path:
+def write_comparison(
+    out: Path,
+    runs: Sequence[RunFolder],
+    *,
+    reference: str,
+    prior: Sequence[dict[str, str]] = (),
+) -> Path:
     """Write ``report.html`` and ``tables/`` into ``out``, and return the report's path.
 
+    Args:
+        out: Folder of the comparison.
+        runs: Finished runs, or folders of which some are finished.
+        reference: The strategy that the others are held against.
+        prior: Rows of every site's prior on the same cases; none leaves it out.
+
     Raises:
-        FlamesError: A run is not finished, or runs do not belong together.
+        FlamesError: A run is not finished, or runs and prior do not belong together.
     """
-    comparison = load_comparison(runs, reference=reference)
+    comparison = load_comparison(runs, reference=reference, prior=prior)
     _write_tables(out / "tables", comparison)
     page = environment().get_template("compare.html.j2").render(**_content(comparison))
     path = out / "report.html"
@@ -123,7 +136,9 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "overview": overview_rows(comparison),
         "sites": {kind: site_table(comparison, kind) for kind in KINDS},
         "names": {kind: list(comparison.scores[kind]) for kind in KINDS},
+        "columns": {kind: columns(comparison, kind) for kind in KINDS},
         "paired": _paired(comparison),
+        "sight": difference_table(comparison.sight),
         "charts": convergence_figures(comparison),
         "legend": legend(comparison),
         "presence": presence_table(comparison),
@@ -141,7 +156,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
 
 
 def _paired(comparison: Comparison) -> dict[str, list[dict[str, str]]]:
-    rows = paired_table(comparison, "personal")
+    rows = difference_table(comparison.paired["personal"])
     return {
         "means": [row for row in rows if row["site"] == MEAN],
         "sites": [row for row in rows if row["site"] != MEAN],

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from flames.metrics.comparison import LEVEL, MEAN
-from flames.reports.compare.content import KINDS, Comparison, commits_of
+from flames.reports.compare.content import KINDS, PRIOR, Comparison, commits_of
 from flames.reports.compare.costs import cost_rows
 from flames.reports.numbers import DASH, decimal, interval, is_number, megabytes, signed
 from flames.reports.words import SENDS
@@ -63,14 +63,24 @@ def site_table(comparison: Comparison, kind: str) -> list[dict[str, Any]]:
             }
             for name, mine in scores.items()
         ]
+        if PRIOR in columns(comparison, kind):
+            mine = next(row for row in comparison.prior_scores if row["site"] == site)
+            value, brackets = decimal(mine["mean"]), interval(mine)
+            cells.append({"strategy": PRIOR, "value": value, "interval": brackets, "mark": ""})
         note = ", ".join(str(fields[k]) for k in ("organ", "modality") if fields.get(k))
         cases = len(comparison.groups.get(site, ())) or None
         rows.append({"site": site, "note": note, "cases": cases, "cells": cells})
     return rows
 
 
-def paired_table(comparison: Comparison, kind: str) -> list[dict[str, str]]:
-    """Return the differences to the reference as text."""
+def columns(comparison: Comparison, kind: str) -> list[str]:
+    """Return the columns of a table of sites: strategies, and beside personal models the prior."""
+    prior = [PRIOR] if kind == "personal" and comparison.prior else []
+    return [*comparison.scores[kind], *prior]
+
+
+def difference_table(rows: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return paired differences as text."""
     return [
         {
             "strategy": row["strategy"],
@@ -81,7 +91,7 @@ def paired_table(comparison: Comparison, kind: str) -> list[dict[str, str]]:
             "n": str(row["n"]),
             "mark": _mark(row),
         }
-        for row in comparison.paired[kind]
+        for row in rows
     ]
 
 
@@ -140,16 +150,19 @@ def score_csv(comparison: Comparison) -> list[dict[str, Any]]:
                 start = {"measure": measure, "model": kind, "strategy": name}
                 start["seeds"] = str(len(comparison.tables[name]))
                 rows += [start | rounded(row) for row in found]
-    return rows
+    start = {"measure": "dice", "model": "none", "strategy": PRIOR, "seeds": "0"}
+    return rows + [start | rounded(row) for row in comparison.prior_scores]
 
 
 def paired_csv(comparison: Comparison) -> list[dict[str, Any]]:
     """Return the differences as rows of ``paired.csv``."""
-    return [
+    rows = [
         {"model": kind, "reference": comparison.reference} | rounded(row)
         for kind in KINDS
         for row in comparison.paired[kind]
     ]
+    start = {"model": "personal", "reference": PRIOR}
+    return rows + [start | rounded(row) for row in comparison.sight]
 
 
 def overview_csv(comparison: Comparison) -> list[dict[str, Any]]:
@@ -182,7 +195,7 @@ def overview_csv(comparison: Comparison) -> list[dict[str, Any]]:
 
 def latex_scores(comparison: Comparison, kind: str) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the table of sites and strategies for a paper."""
-    names = list(comparison.scores[kind])
+    names = columns(comparison, kind)
     rows = [
         [row["site"], *(" ".join((c["value"], c["interval"])).strip() for c in row["cells"])]
         for row in site_table(comparison, kind)
@@ -194,7 +207,7 @@ def latex_paired(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the differences of the means for a paper."""
     rows = [
         [row["strategy"], row["difference"], row["p_holm"], harm_text(comparison, row["strategy"])]
-        for row in paired_table(comparison, "personal")
+        for row in difference_table(comparison.paired["personal"])
         if row["site"] == MEAN
     ]
     return ["strategy", f"minus {comparison.reference}", "p (Holm)", "sites harmed"], rows

@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flames.metrics.comparison import MEAN
 from flames.metrics.tables import number
+from flames.reports.compare.content import PRIOR
 from flames.reports.numbers import decimal
 from flames.runs import load_csv
 
@@ -20,13 +22,17 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def print_comparison(overview: Path, console: Console) -> None:
-    """Print a line a strategy from ``overview.csv``."""
+def print_comparison(tables: Path, console: Console) -> None:
+    """Print a line a strategy, and the Dice that takes no look at an image."""
     table = Table(title="Strategies, means over sites on test cases", box=box.SIMPLE_HEAD)
     table.add_column("Strategy")
     for name in COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in load_csv(overview):
+    for row in load_csv(tables / "overview.csv"):
         cells = [decimal(number(row[name]), digits) for name, digits in COLUMNS.values()]
         table.add_row(Text(row["strategy"]), *cells)
     console.print(table)
+    for row in load_csv(tables / "scores.csv"):
+        if row["strategy"] == PRIOR and (row["measure"], row["site"]) == ("dice", MEAN):
+            mean = decimal(number(row["mean"]))
+            console.print(f"A mask that does not look at the image has {mean}.", highlight=False)
