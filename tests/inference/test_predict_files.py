@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -232,6 +233,24 @@ def test_what_a_format_has_no_place_for_does_not_stop_the_others(tmp_path: Path)
     assert [(row["name"], row["files"][:12]) for row in rows] == [
         ("a", "a_mask.png"), ("b", "b_mask/0000."), ("c", "c_mask.png")
     ]  # fmt: skip
+
+
+def test_what_no_format_has_a_place_for_is_refused_before_it_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    volume(tmp_path / "in" / "b.nii.gz")
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "in" / "a.png")
+    seen = []
+    compute = sys.modules["flames.inference.predict_files"].predict_slices
+    monkeypatch.setattr(
+        "flames.inference.predict_files.predict_slices",
+        lambda *given, **named: seen.append(1) or compute(*given, **named),
+    )
+    looked = look([tmp_path / "in"], tmp_path / "out", formats=("nifti", "seg"))
+    assert "without a place" in looked[0].error.found
+    assert "not DICOM" in looked[1].error.found
+    assert len(seen) == 1, "the volume has a place in one of both"
+    assert (tmp_path / "out" / "b_mask.nii.gz").exists()
 
 
 def test_a_disk_that_takes_nothing_stops_all(tmp_path: Path):

@@ -12,6 +12,7 @@ from flames.config.files import (
 from flames.config.sections import (
     STRATEGY_NAMES,
     DataConfig,
+    EvaluationConfig,
     ModelConfig,
     ModelName,
     PlanConfig,
@@ -27,6 +28,7 @@ __all__ = [
     "PROFILES",
     "STRATEGY_NAMES",
     "DataConfig",
+    "EvaluationConfig",
     "ModelConfig",
     "ModelName",
     "PlanConfig",

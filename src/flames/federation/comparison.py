@@ -12,11 +12,10 @@ from flames.data.prior import spatial_prior
 from flames.data.store import SiteStore
 from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
-from flames.federation.evaluation import score_options
 from flames.federation.simulation import open_stores
 from flames.federation.study import load_scores
 from flames.inference.prior import prior_model
-from flames.inference.score import score_store
+from flames.inference.score import ScoreOptions, score_store
 from flames.models.precision import choose_precision
 from flames.runs import load_csv, save_csv
 
@@ -73,7 +72,7 @@ def score_priors(
     """
     rows = []
     precision = choose_precision(config.training.precision)
-    options = replace(score_options(config, "test"), flip=False)
+    options = replace(ScoreOptions.of(config.evaluation), flip=False)
     for number, one in enumerate(_in_folds(config)):
         stores = open_stores(one)
         for done, (site, store) in enumerate(stores.items(), start=number * len(stores)):

@@ -325,8 +325,7 @@ def _score_all(
     name: str,
     on_progress: Callable[[str, int, int], None],
 ) -> list[dict[str, Any]]:
-    evaluation = room.config.evaluation
-    options = ScoreOptions(evaluation.batch_size, evaluation.flip, evaluation.nsd_tolerance)
+    options = ScoreOptions.of(room.config.evaluation)
     rows: list[dict[str, Any]] = []
     for done, (site, store) in enumerate(room.sites.items()):
         on_progress(f"score {name} on {site}", done, len(room.sites))

@@ -8,7 +8,7 @@ from typing import Any
 
 from flames.config import RunConfig, load_config
 from flames.data.folds import in_fold
-from flames.data.store import SPLITS, SiteStore, Split
+from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError, nearest
 from flames.federation.environment import check_unchanged
 from flames.files import save_json, writing
@@ -61,7 +61,7 @@ def evaluate_run(
                 store,
                 site=store.site,
                 precision=precision,
-                options=score_options(config, side),  # type: ignore[arg-type]
+                options=ScoreOptions.of(config.evaluation, side),  # type: ignore[arg-type]
             )
             rows += [case.row for case in scored]
     summary = _summary(config, rows)
@@ -139,12 +139,6 @@ def names_in_run(store: SiteStore, run: RunFolder) -> list[str]:
     """Return the names of the sites that brought a store's cases into a run, however split."""
     digest = store.splits.cases_digest
     return [name for name, known in run.store_digests().items() if known == digest]
-
-
-def score_options(config: RunConfig, side: Split) -> ScoreOptions:
-    """Return how a run predicts and judges, on one side of the split."""
-    judged = config.evaluation
-    return ScoreOptions(judged.batch_size, judged.flip, judged.nsd_tolerance, side)
 
 
 def load_suiting(

@@ -17,12 +17,11 @@ from flames.data.prior import spatial_prior
 from flames.data.store import SPLITS, SiteStore, Split
 from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
-from flames.federation.evaluation import score_options
 from flames.federation.simulation import make_strategy
 from flames.federation.study import load_scores
 from flames.files import save_json
 from flames.inference.prior import prior_model
-from flames.inference.score import load_model, score_store
+from flames.inference.score import ScoreOptions, load_model, score_store
 from flames.models.precision import choose_precision
 from flames.processes import ENDED, Failure, Workers
 from flames.runs import RunFolder, load_csv, save_csv
@@ -174,7 +173,7 @@ class Asked:
             model = load_model(self.model, precision)
         rows = []
         for side in self.sides:
-            options = score_options(config, side)
+            options = ScoreOptions.of(config.evaluation, side)
             if self.claim == PRIOR:
                 options = replace(options, flip=False)
             scored = score_store(model, store, site=self.site, precision=precision, options=options)

@@ -76,9 +76,7 @@ def score_run(
     ``personal`` is false where every personal model is its group's, and need not be scored twice.
     """
     started = time.perf_counter()
-    options = ScoreOptions(
-        config.evaluation.batch_size, config.evaluation.flip, config.evaluation.nsd_tolerance
-    )
+    options = ScoreOptions.of(config.evaluation)
     rows: Rows = []
     tables: Reliability = {}
     allowed = _pictures_allowed(config, stores)

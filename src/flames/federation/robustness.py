@@ -15,7 +15,6 @@ from flames.federation.evaluation import (
     model_path,
     open_run,
     open_stores,
-    score_options,
 )
 from flames.federation.study import load_record, load_scores
 from flames.files import save_json
@@ -59,7 +58,7 @@ def evaluate_shifts(
         )
     run, config = open_run(path)
     precision = choose_precision(config.training.precision)
-    options = score_options(config, split)
+    options = ScoreOptions.of(config.evaluation, split)
     stores = open_stores(sites, run, config, split)
     pairs = [(store, model_path(run, model, store)) for store in stores]
     models = load_suiting(pairs, precision)

@@ -23,7 +23,7 @@ import flames
 from flames.data.dicom.headers import quiet
 from flames.data.dicom.stacks import Stack
 from flames.errors import FlamesError
-from flames.inference.outputs import Finding, MadeBy
+from flames.inference.outputs import Finding, MadeBy, check_place
 
 CATEGORY = codes.SCT.MorphologicallyAbnormalStructure
 TUMOUR = CodedConcept("108369006", "SCT", "Neoplasm")
@@ -52,7 +52,7 @@ def segmentation(finding: Finding, made_by: MadeBy, *, fractional: bool) -> Data
     Raises:
         FlamesError: The source is not DICOM, or lacks what a segmentation must repeat of it.
     """
-    stack = _stack(finding)
+    stack = _stack(finding, "seg")
     sources = [_source(stack, path) for path in stack.paths]
     frames = _frames(finding, finding.probabilities if fractional else finding.mask)
     # highdicom takes the frames of one file in the file's order, which may be from last to first.
@@ -110,14 +110,9 @@ def structure_set(finding: Finding, made_by: MadeBy) -> Dataset:
     Raises:
         FlamesError: The source is not DICOM, or has no place in the patient.
     """
-    stack = _stack(finding)
-    affine = stack.affine
-    if affine is None:
-        raise FlamesError(
-            f"{finding.input.path} has no place in the patient, which contours need",
-            "write it as --format seg or png",
-        )
-    place = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    stack = _stack(finding, "rtstruct")
+    assert stack.affine is not None  # check_place refuses it
+    place = np.diag([-1.0, -1.0, 1.0, 1.0]) @ stack.affine
     drawn = Dataset()
     drawn.ReferencedROINumber, drawn.ROIDisplayColor = 1, list(COLOUR)
     drawn.ContourSequence = Sequence(
@@ -147,12 +142,9 @@ def outlines(plane: np.ndarray) -> list[np.ndarray]:
     return [np.asarray(line)[:-1] - 1 for line in lines]
 
 
-def _stack(finding: Finding) -> Stack:
-    if finding.scan.stack is None:
-        raise FlamesError(
-            f"{finding.input.path} is not DICOM, so there is no series to refer to",
-            "write it as --format nifti or png",
-        )
+def _stack(finding: Finding, name: str) -> Stack:
+    check_place(name, finding.scan, finding.input.path)
+    assert finding.scan.stack is not None  # check_place refuses it
     return finding.scan.stack
 
 

@@ -48,17 +48,36 @@ class MadeBy:
     probabilities: bool = False
 
 
+def check_place(name: str, scan: Scan, source: Path) -> None:
+    """Refuse a format in which what a scan shows has no place, before anything is computed.
+
+    Raises:
+        FlamesError: It is a picture and the format needs a place in the patient, or it is not DICOM
+            and the format refers to a series.
+    """
+    if name == "nifti" and scan.grid.affine is None:
+        raise FlamesError(
+            f"{source} is a picture, without a place in the patient", "write it as --format png"
+        )
+    if name in ("seg", "rtstruct") and scan.stack is None:
+        raise FlamesError(
+            f"{source} is not DICOM, so there is no series to refer to",
+            "write it as --format nifti or png",
+        )
+    if name == "rtstruct" and scan.stack is not None and scan.stack.affine is None:
+        raise FlamesError(
+            f"{source} has no place in the patient, which contours need",
+            "write it as --format seg or png",
+        )
+
+
 def write_nifti(finding: Finding, out: Path, made_by: MadeBy) -> list[Path]:
     """Write the mask, and the probabilities where wanted, on the grid of the source.
 
     Raises:
         FlamesError: The source is a picture, which has no place in a patient.
     """
-    if finding.scan.grid.affine is None:
-        raise FlamesError(
-            f"{finding.input.path} is a picture, without a place in the patient",
-            "write it as --format png",
-        )
+    check_place("nifti", finding.scan, finding.input.path)
     arrays = {"mask": finding.mask.astype(np.uint8)}
     if made_by.probabilities:
         arrays["probability"] = finding.probabilities.astype(np.float32)

@@ -21,7 +21,7 @@ from flames.data.scans import Scan, read_scan, read_series
 from flames.data.store import Modality
 from flames.errors import FlamesError, NotWritten, nearest
 from flames.inference.lesions import Lesion, find_lesions
-from flames.inference.outputs import WRITERS, Finding, MadeBy, default_format
+from flames.inference.outputs import WRITERS, Finding, MadeBy, check_place, default_format
 from flames.inference.predict import predict_slices
 from flames.inference.score import TrainedModel, refuse_flat
 from flames.models.precision import Precision
@@ -119,13 +119,15 @@ def predict_file(
     """Return what ``model`` finds in one file.
 
     Raises:
-        FlamesError: The file is damaged, or of another modality than the model.
+        FlamesError: The file is damaged or of another modality than the model, or has no place in
+            any format that is asked for.
     """
     started = time.perf_counter()
     scan = read_series(one.paths) if one.dicom else read_scan(one.path, channel=options.channel)
     modality = _modality(model, scan, one, options)
     if model.plan is not None and scan.slice_axis is None:
         raise refuse_flat(model, str(one.path))
+    _check_places(scan, one, options)
     window = intensity_window(scan.image, modality, ct_window(model))
     slices = scan.slices(normalise(scan.image, window))
     tell(model.network, modality)
@@ -184,6 +186,21 @@ def _modality(model: TrainedModel, scan: Scan, one: Input, options: PredictOptio
             f"choose a model of {scan.modality}, or add --force if you know better",
         )
     return model.modality  # type: ignore[return-value]
+
+
+def _check_places(scan: Scan, one: Input, options: PredictOptions) -> None:
+    """Refuse an image for which no format that is asked for has a place: nothing would come of it.
+
+    One that has a place in some of them is written in these.
+    """
+    refused = []
+    for name in options.formats:
+        try:
+            check_place(name, scan, one.path)
+        except FlamesError as error:
+            refused.append(error)
+    if refused and len(refused) == len(options.formats):
+        raise refused[0]
 
 
 def ct_window(model: TrainedModel) -> tuple[float, float]:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from torch import nn
 
-from flames.config import ModelConfig, PlanConfig
+from flames.config import EvaluationConfig, ModelConfig, PlanConfig
 from flames.data.fingerprint import Fingerprint
 from flames.data.store import CaseRecord, SiteStore, Split
 from flames.errors import FlamesError
@@ -81,6 +81,11 @@ class ScoreOptions:
     flip: bool
     nsd_tolerance: float
     split: Split = "test"
+
+    @classmethod
+    def of(cls, judged: EvaluationConfig, split: Split = "test") -> ScoreOptions:
+        """Return how a run predicts and judges, on one side of the split."""
+        return cls(judged.batch_size, judged.flip, judged.nsd_tolerance, split)
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,7 @@ def score_models(
     """
     started = time.perf_counter()
     config, store, name = client.config, client.stores[0], client.name
-    options = ScoreOptions(
-        config.evaluation.batch_size, config.evaluation.flip, config.evaluation.nsd_tolerance
-    )
+    options = ScoreOptions.of(config.evaluation)
     personal, lost = client.strategy.personal, client.rounds.lost
     if personal and lost and not models:
         raise FlamesError(
