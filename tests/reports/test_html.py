@@ -65,6 +65,17 @@ def test_every_score_of_a_site_stands_in_its_row(run):
     assert "ended with a mixture, α\u00a0=\u00a00.66" in row
 
 
+def test_a_mean_over_millimetres_and_pixels_says_why_it_is_none(run):
+    summary = run.load_summary()
+    means = [m for m in summary["means"] if m["group"] == "all sites"]
+    assert means
+    for mean in means:
+        mean |= dict.fromkeys(("hd95", "nsd"), {"mean": None, "low": None, "high": None, "n": 0})
+    save_json(run.summary, summary)
+    rows = Page(read(run)).rows
+    assert sum(row.count("mixed units") for row in rows) == 2 * len(means)
+
+
 def test_a_site_that_kept_an_earlier_round_did_not_end_with_its_last_choice(run):
     summary = run.load_summary()
     summary["sites"]["us-breast"]["kept_round"] = 3

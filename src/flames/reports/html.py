@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def _facts(records: Records) -> list[tuple[str, str]]:
         ("Network", f"{network}{size}"),
         ("Rounds", _rounds(records)),
         ("Seed", DASH if seed is None else str(seed)),
-        ("Date", str(date)),
+        ("Date", _minute(str(date))),
         ("FLAMES", str(version)),
     ]
 
@@ -107,6 +108,19 @@ def _closing(records: Records) -> str:
     """Return the number by which curves show the closing pass, or nothing if there is none yet."""
     last, planned = _last(records), records.setting("rounds")
     return whole(last) if is_number(planned) and last > planned else ""
+
+
+def _minute(date: str) -> str:
+    """Return a time of day as people write it, anything else as it is.
+
+    >>> _minute("2026-11-30T06:15:34+00:00"), _minute("2026-11-30")
+    ('2026-11-30 06:15 UTC', '2026-11-30')
+    """
+    try:
+        found = datetime.fromisoformat(date)
+    except ValueError:
+        return date
+    return date if "T" not in date else found.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _rounds(records: Records) -> str:

@@ -200,7 +200,10 @@ def _overlap_cells(score: dict[str, Any]) -> dict[str, str]:
 
 
 def _common_distance(records: Records, mean: dict[str, Any]) -> dict[str, str]:
-    """Return the unit of a mean distance; millimetres and pixels together have no mean."""
+    """Return the unit of a mean distance; millimetres and pixels together have no mean.
+
+    Nor has the NSD then, whose tolerance is such a distance.
+    """
     units = {
         score.get("distance_unit")
         for score in records.scores
@@ -209,7 +212,8 @@ def _common_distance(records: Records, mean: dict[str, Any]) -> dict[str, str]:
         and is_number((score.get("hd95") or {}).get("mean"))
     }
     if len(units) > 1:
-        return {"distance_unit": "", "hd95": "mixed units", "hd95_interval": ""}
+        mixed = {"hd95": "mixed units", "nsd": "mixed units"}
+        return mixed | {"distance_unit": "", "hd95_interval": "", "nsd_interval": ""}
     return {"distance_unit": str(next(iter(units), None) or "")}
 
 
