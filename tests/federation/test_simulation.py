@@ -339,3 +339,4 @@ def test_records_tell_no_place_and_no_person(finished):
     assert str(finished.path.parent) not in text
     assert platform.node() not in text
     assert f'"{getpass.getuser()}"' not in text
+    assert json.loads(text)["made_up"] is True

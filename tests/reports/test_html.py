@@ -70,7 +70,7 @@ def test_a_mean_over_millimetres_and_pixels_says_why_it_is_none(run):
     means = [m for m in summary["means"] if m["group"] == "all sites"]
     assert means
     for mean in means:
-        mean |= dict.fromkeys(("hd95", "nsd"), {"mean": None, "low": None, "high": None, "n": 0})
+        mean |= {key: {"mean": None, "low": None, "high": None, "n": 0} for key in ("hd95", "nsd")}
     save_json(run.summary, summary)
     rows = Page(read(run)).rows
     assert sum(row.count("mixed units") for row in rows) == 2 * len(means)
@@ -165,6 +165,15 @@ def test_every_strategy_has_a_sentence(tmp_path, make, strategy):
     assert strategy_sentence(strategy) in read(make(tmp_path, strategy=strategy)).replace(
         "&#39;", "'"
     )
+
+
+def test_a_run_that_did_not_finish_says_that_its_data_are_made_up(run):
+    run.summary.unlink()
+    known = json.loads(run.environment.read_text(encoding="utf-8"))
+    save_json(run.environment, known | {"made_up": True})
+    assert "drawn by FLAMES, no patients" in read(run)
+    save_json(run.environment, known | {"made_up": False})
+    assert "drawn by FLAMES, no patients" not in read(run)
 
 
 def test_real_data_are_not_called_made_up(run):

@@ -35,6 +35,7 @@ def describe_environment(stores: Mapping[str, SiteStore]) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "stores": {name: store.splits.cases_digest for name, store in stores.items()},
+        "made_up": all(store.info.made_up for store in stores.values()) if stores else None,
     }
 
 

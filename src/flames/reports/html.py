@@ -56,7 +56,7 @@ def _content(records: Records) -> dict[str, Any]:
         "name": str(records.setting("name") or records.run.path.resolve().name),
         "facts": _facts(records),
         "finished": records.finished,
-        "made_up": records.setting("made_up") is True,
+        "made_up": True in (records.setting("made_up"), records.environment.get("made_up")),
         "sentences": _sentences(records),
         "tiles": tile_rows(records) if records.finished else [],
         "forest": sites_figure(records),
