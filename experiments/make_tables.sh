@@ -2,7 +2,7 @@
 # Make the tables of this folder again, from prepared stores and the TOML files beside this script.
 # Usage: experiments/make_tables.sh RUNS [TABLE...]
 #   RUNS   folder of the runs; what is finished there is not done again
-#   TABLE  folds, quick, generalise, adapt, students, shifts, wire or demo; without one: all of them
+#   TABLE  folds, quick, generalise, adapt, students, shifts, wire, demo or real; without one: all
 # `flames` must be there: source .venv/bin/activate. JOBS, 2 unless set, is how many runs go at a
 # time. adapt needs generalise; students, shifts and wire need quick. The stores:
 # experiments/prepare_real_stores.sh DATA stores
@@ -99,15 +99,23 @@ demo() {
     cp "$runs/demo/tables/paired.csv" "$here/demo-paired.csv"
 }
 
+real() {
+    for modality in mr us; do
+        flames compare "$here/real-$modality.toml" --strategies flames,local --seeds 1 \
+            --jobs "$jobs" --out "$runs/real-$modality"
+        cp "$runs/real-$modality/tables/scores.csv" "$here/real-$modality-dice.csv"
+    done
+}
+
 [ -e "$stores/us-breast/store.json" ] || {
     echo "no stores at $stores: experiments/prepare_real_stores.sh DATA stores makes them" >&2
     exit 1
 }
 mkdir -p "$runs"
-[ $# -gt 0 ] || set -- folds quick generalise adapt students shifts wire demo
+[ $# -gt 0 ] || set -- folds quick generalise adapt students shifts wire demo real
 for table in "$@"; do
     case $table in
-    folds | quick | generalise | adapt | students | shifts | wire | demo) "$table" ;;
+    folds | quick | generalise | adapt | students | shifts | wire | demo | real) "$table" ;;
     *)
         echo "no table is named $table: see the head of $0" >&2
         exit 1

@@ -15,8 +15,8 @@ from flames.errors import FlamesError
 from flames.federation.batch import run_missing
 from flames.federation.comparison import comparison_jobs, kept_priors, score_priors
 from flames.federation.evaluation import evaluate_run
-from flames.inference.prior import prior_model
-from flames.inference.score import ScoreOptions, score_store
+from flames.inference.prior import score_prior
+from flames.inference.score import ScoreOptions
 from flames.models.precision import choose_precision
 from flames.reports.compare import write_comparison
 from flames.runs import RunFolder, load_csv
@@ -86,9 +86,9 @@ def test_a_site_without_its_images_is_scored_in_every_fold(
         )
     # A fold's mask comes from the fold's training cases, and its scores are of its test cases.
     fold = in_fold(site_stores["us-a"], 3, 1)
-    model = prior_model(spatial_prior([fold], config.data.image_size), FLOAT32)
+    mask = spatial_prior([fold], config.data.image_size)
     options = ScoreOptions(batch_size=8, flip=False, nsd_tolerance=2.0)
-    scored = score_store(model, fold, site="us-a", precision=FLOAT32, options=options)
+    scored = score_prior(mask, fold, site="us-a", precision=FLOAT32, options=options)
     kept = {r["case_id"]: r["dice"] for r in load_csv(tmp_path / "prior" / "us-a-fold-1.csv")}
     assert kept == {
         case.row["case_id"]: "" if case.row["dice"] is None else str(case.row["dice"])

@@ -20,8 +20,8 @@ from flames.federation.generalisation import (
     save_plan,
     score_generalisation,
 )
-from flames.inference.prior import prior_model
-from flames.inference.score import ScoreOptions, score_store
+from flames.inference.prior import score_prior
+from flames.inference.score import ScoreOptions
 from flames.models.precision import choose_precision
 from flames.reports.generalisation import _of, matrix_rows, write_generalisation
 from flames.runs import load_csv
@@ -149,9 +149,9 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     # No model has a prior: once for all seeds, and for it the other sites' masks alone count.
     prior = [row for row in rows if row["claim"] == PRIOR]
     mask = spatial_prior([site_stores["us-b"], site_stores["mr-a"]], config.data.image_size)
-    options = ScoreOptions(batch_size=8, flip=False, nsd_tolerance=2.0, split="val")
-    scored = score_store(prior_model(mask, FLOAT32), site_stores["us-a"], site="us-a",
-                         precision=FLOAT32, options=options)  # fmt: skip
+    options = ScoreOptions(batch_size=8, flip=True, nsd_tolerance=2.0, split="val")
+    store = site_stores["us-a"]
+    scored = score_prior(mask, store, site="us-a", precision=FLOAT32, options=options)
     known = {case.row["case_id"]: case.row["dice"] for case in scored}
     mine = [row for row in prior if row["site"] == "us-a"]
     assert len(mine) == len(site_stores["us-a"].cases)

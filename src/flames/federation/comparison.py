@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from flames.config import STRATEGY_NAMES, RunConfig
@@ -14,8 +13,8 @@ from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
 from flames.federation.simulation import open_stores
 from flames.federation.study import load_scores
-from flames.inference.prior import prior_model
-from flames.inference.score import ScoreOptions, score_store
+from flames.inference.prior import score_prior
+from flames.inference.score import ScoreOptions
 from flames.models.precision import choose_precision
 from flames.runs import load_csv, save_csv
 
@@ -72,7 +71,7 @@ def score_priors(
     """
     rows = []
     precision = choose_precision(config.training.precision)
-    options = replace(ScoreOptions.of(config.evaluation), flip=False)
+    options = ScoreOptions.of(config.evaluation)
     for number, one in enumerate(_in_folds(config)):
         stores = open_stores(one)
         for done, (site, store) in enumerate(stores.items(), start=number * len(stores)):
@@ -80,8 +79,8 @@ def score_priors(
             kept = _kept(out, site, one)
             found = load_scores(kept, store)
             if found is None:
-                model = prior_model(spatial_prior([store], one.data.image_size), precision)
-                scored = score_store(model, store, site=site, precision=precision, options=options)
+                mask = spatial_prior([store], one.data.image_size)
+                scored = score_prior(mask, store, site=site, precision=precision, options=options)
                 save_csv(kept, [case.row for case in scored])
                 found = load_csv(kept)
             rows += found

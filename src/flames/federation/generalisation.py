@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from flames.federation.batch import Job
 from flames.federation.simulation import make_strategy
 from flames.federation.study import load_scores
 from flames.files import save_json
-from flames.inference.prior import prior_model
+from flames.inference.prior import score_prior
 from flames.inference.score import ScoreOptions, load_model, score_store
 from flames.models.precision import choose_precision
 from flames.processes import ENDED, Failure, Workers
@@ -142,8 +143,8 @@ class Asked:
     part: LeftOut
     site: str
     seed: int
-    model: Path
-    """The prior has none."""
+    model: Path | None
+    """None of the prior."""
     kept: Path
     """Where its scores are."""
     others: tuple[str, ...] = ()
@@ -166,17 +167,15 @@ class Asked:
         """Score the model with the stores that it needs, and save what it gives."""
         store = stores[self.site]
         precision = choose_precision(config.training.precision)
-        if self.claim == PRIOR:
+        if self.model is None:
             others = [stores[name] for name in self.others]
-            model = prior_model(spatial_prior(others, config.data.image_size), precision)
+            score = partial(score_prior, spatial_prior(others, config.data.image_size))
         else:
-            model = load_model(self.model, precision)
+            score = partial(score_store, load_model(self.model, precision))
         rows = []
         for side in self.sides:
             options = ScoreOptions.of(config.evaluation, side)
-            if self.claim == PRIOR:
-                options = replace(options, flip=False)
-            scored = score_store(model, store, site=self.site, precision=precision, options=options)
+            scored = score(store, site=self.site, precision=precision, options=options)
             rows += [{"split": side} | case.row for case in scored]
         save_csv(self.kept, rows)
 
@@ -267,7 +266,7 @@ def _prior(
     """Return the prior of all sites that are not left out, which no seed changes."""
     seed = config.seed
     others = tuple(name for name in stores if name not in part.sites)
-    return Asked(PRIOR, part, site, seed, Path(), _kept(out, PRIOR, part, site, seed), others)
+    return Asked(PRIOR, part, site, seed, None, _kept(out, PRIOR, part, site, seed), others)
 
 
 def _kept(out: Path, claim: str, part: LeftOut, site: str, seed: int) -> Path:

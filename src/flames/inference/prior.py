@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flames.inference.score import TrainedModel
+from flames.data.store import SiteStore
+from flames.inference.score import ScoredCase, ScoreOptions, TrainedModel, score_store
 from flames.models.precision import Precision
 
 SURE = 20.0
@@ -28,12 +32,15 @@ class FixedMask(nn.Module):
         return self.logits.expand_as(images)
 
 
-def prior_model(mask: np.ndarray, precision: Precision) -> TrainedModel:
-    """Return a mask, such as `flames.data.prior.spatial_prior`, as a model of every modality.
+def score_prior(
+    mask: np.ndarray, store: SiteStore, *, site: str, precision: Precision, options: ScoreOptions
+) -> Iterator[ScoredCase]:
+    """Yield each case of the split with the scores of one mask for all images, ``(S, S)`` bool.
 
-    It is to be looked at once: with the mirror image it would be another mask.
+    It is that of `flames.data.prior.spatial_prior`, scored as a model of every modality that is
+    looked at once: with its mirror image it would be another mask.
     """
     network = precision.place(FixedMask(mask))
-    return TrainedModel(
-        name="prior", kind="prior", modality="all", image_size=len(mask), network=network
-    )
+    model = TrainedModel("prior", "prior", "all", image_size=len(mask), network=network)
+    once = replace(options, flip=False)
+    return score_store(model, store, site=site, precision=precision, options=once)
