@@ -205,6 +205,9 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
         found = {row["strategy"]: row["on"] for row in paired if row["reference"] == reference}
         assert found == on | beside
     assert "minus no image" in page
+    means, sites = page.split("<summary>Site by site</summary>")[:2]
+    assert "mean over sites</td>" in means
+    assert "mean over sites</td>" not in sites.split("</details>")[0]
     for row in paired:
         theirs, mine = (
             next(

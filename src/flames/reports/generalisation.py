@@ -183,16 +183,13 @@ def _section(
     differences = [
         PageTable(
             [f"minus {words}", "site", "cases", "difference in Dice", "p, Holm"],
-            [
-                [NAMES[row["strategy"]], row["site"], row["on"], signed(row) or DASH,
-                 p_text(row["p_holm"])]
-                for row in paired if row["reference"] == reference
-            ],
+            _difference_rows(paired, reference, means=True),
             title=f"Differences to {words}, paired by patient",
             note=NOTES[reference],
+            by_site=_difference_rows(paired, reference, means=False),
         )
         for reference, words in REFERENCES.items()
-    ]  # fmt: skip
+    ]
     what = "organ" if kind == "organ" else "hospital"
     note = (
         f"Training leaves the {what} out and uses the other sites of the modality; “all "
@@ -201,6 +198,14 @@ def _section(
         "of the site alone has its test cases."
     )
     return PageSection(title, note, [*tables, *differences])
+
+
+def _difference_rows(paired: Sequence[Row], reference: str, *, means: bool) -> list[list[str]]:
+    return [
+        [NAMES[row["strategy"]], row["site"], row["on"], signed(row) or DASH, p_text(row["p_holm"])]
+        for row in paired
+        if row["reference"] == reference and (row["site"] == MEAN) == means
+    ]
 
 
 def _matrix_section(rows: list[dict[str, Any]]) -> PageSection:

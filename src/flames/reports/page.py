@@ -24,6 +24,8 @@ class PageTable:
     note: str = ""
     last_apart: bool = False
     """Whether the last row is a mean."""
+    by_site: Sequence[Sequence[str]] = ()
+    """Rows of single sites, which are shown when they are asked for."""
 
 
 @dataclass(frozen=True)
