@@ -160,6 +160,19 @@ def test_too_many_folds_are_refused_before_anything_runs(make_config, tmp_path):
         comparison_jobs(config, ["local"], seeds=1, out=tmp_path)
 
 
+def test_a_report_of_folds_looks_at_no_store(make_config, jobs):
+    config = make_config("us-a", "us-b", rounds=1, data={"folds": 3})
+    gone = tuple(
+        site.model_copy(update={"store": site.store.with_name("gone")}) for site in config.sites
+    )
+    config = config.model_copy(update={"sites": gone})
+    out = jobs[0].folder.parent
+    found = comparison_jobs(config, ["flames", "local"], seeds=1, out=out, report_only=True)
+    assert [job.folder for job in found] == [job.folder for job in jobs]
+    with pytest.raises(FlamesError, match="no site store at"):
+        comparison_jobs(config, ["flames", "local"], seeds=1, out=out)
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

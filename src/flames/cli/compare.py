@@ -48,7 +48,7 @@ def compare(
         overrides["data.folds"] = str(folds)
     config = load_config(federation, overrides)
     names = [name.strip() for name in strategies.split(",") if name.strip()]
-    wanted = comparison_jobs(config, names, seeds=seeds, out=out)
+    wanted = comparison_jobs(config, names, seeds=seeds, out=out, report_only=report_only)
 
     from rich.console import Console
 

@@ -20,12 +20,18 @@ from flames.runs import load_csv, save_csv
 
 
 def comparison_jobs(
-    config: RunConfig, strategies: Sequence[str], *, seeds: int, out: Path
+    config: RunConfig,
+    strategies: Sequence[str],
+    *,
+    seeds: int,
+    out: Path,
+    report_only: bool = False,
 ) -> list[Job]:
     """Return a job for every strategy and seed, ``out/STRATEGY-SEED``, seed after seed.
 
     Seeds are ``config.seed`` and the next ones; everything else is the same in all runs. With
-    ``data.folds`` there is a job for each fold too, ``out/STRATEGY-SEED-fold-FOLD``.
+    ``data.folds`` there is a job for each fold too, ``out/STRATEGY-SEED-fold-FOLD``. With
+    ``report_only`` no store is looked at.
 
     Raises:
         FlamesError: A strategy is unknown or named twice, or there is none, or a site has fewer
@@ -40,7 +46,7 @@ def comparison_jobs(
             "name each strategy once, as in --strategies flames,local,modality",
         )
     folds = config.data.folds
-    for site in config.sites if folds else ():
+    for site in config.sites if folds and not report_only else ():
         if site.store is not None:
             in_fold(SiteStore.open(site.store), folds, 0)
     return [
