@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from flames.data.folds import in_fold
@@ -104,6 +105,24 @@ def test_a_site_without_its_images_is_scored_in_every_fold(
     (tmp_path / "prior" / "us-b-fold-2.csv").unlink()
     assert kept_priors(config, out=tmp_path) == []
     assert score_priors(config, out=tmp_path) == rows
+
+
+def test_a_site_without_its_images_is_scored_anew_where_masks_or_size_are_others(
+    make_config, write_store, tmp_path
+):
+    def scored(number, size):
+        def move(image, label):
+            image[:], label[:] = np.roll(image, 8 * number, 1), np.roll(label, 8 * number, 1)
+
+        store = write_store(tmp_path / f"store-{number}", site="us-a", change=move)
+        config = make_config("us-a", stores={"us-a": store}, data={"image-size": size})
+        kept = score_priors(config, out=tmp_path / "out")
+        assert kept == score_priors(config, out=tmp_path / "out")
+        alone = score_priors(config, out=tmp_path / f"alone-{number}-{size}")
+        assert [row["dice"] for row in kept] == [row["dice"] for row in alone]
+        return {row["made_of"] for row in kept}
+
+    assert len(scored(0, 32) | scored(1, 32) | scored(2, 64)) == 3
 
 
 def test_a_seed_without_all_of_its_folds_does_not_count(jobs, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sys
 
 import pytest
@@ -24,7 +25,7 @@ from flames.inference.prior import score_prior
 from flames.inference.score import ScoreOptions
 from flames.models.precision import choose_precision
 from flames.reports.generalisation import _of, matrix_rows, write_generalisation
-from flames.runs import load_csv
+from flames.runs import RunFolder, load_csv
 
 FLOAT32 = choose_precision("float32")
 
@@ -178,6 +179,17 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     cut.write_bytes(b"".join(whole[cut].splitlines(keepends=True)[:3]))
     assert score_generalisation(config, site_stores, parts, seeds=1, out=tmp_path) == rows
     assert {path: path.read_bytes() for path in kept} == whole
+
+    # A run that was made anew has another model, whose scores are others.
+    models = RunFolder(tmp_path / "runs" / "own-5")
+    shutil.copy(models.personal_model("us-b"), models.personal_model("us-a"))
+    anew = score_generalisation(config, site_stores, parts, seeds=1, out=tmp_path)
+    changed = {p.name for p in kept if p.read_bytes() != whole[p]}
+    assert changed == {
+        "own-US-us-a-us-a-5.csv", "alone-us-a-us-a-5.csv", "alone-us-a-us-b-5.csv"
+    }  # fmt: skip
+    assert anew != rows
+    assert "made_of" not in anew[0]
 
     few = write_generalisation(
         tmp_path, name="test", config_text="", made_up=True, resamples=100

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from flames.errors import FlamesError
-from flames.federation.study import claim, load_scores
+from flames.federation.study import MADE_OF, claim, digest_of, load_scores
 from flames.runs import load_csv, save_csv
 
 MINE = {"steps": 2, "site_stores": {"a": "1", "b": "2"}}
@@ -57,6 +57,20 @@ def test_whole_scores_are_kept(site_stores, tmp_path):
     assert load_scores(path, site_stores["us-a"]) == load_csv(path)
     assert load_scores(path, site_stores["us-b"]) is None
     assert load_scores(tmp_path / "none.csv", site_stores["us-a"]) is None
+
+
+def test_scores_that_were_made_of_something_else_are_made_again(site_stores, tmp_path):
+    store = site_stores["us-a"]
+    said = digest_of([store], "model", 64)
+    others = digest_of([store], "model", 32), digest_of([store, site_stores["us-b"]], "model", 64)
+    assert said == digest_of([store], "model", 64)
+    assert said not in others
+    path = kept(store, tmp_path / "scores.csv")
+    assert load_scores(path, store, made_of=said), "what a file does not say is not compared"
+    save_csv(path, [row | {MADE_OF: said} for row in load_csv(path)])
+    assert load_scores(path, store, made_of=said) == load_csv(path)
+    for other in others:
+        assert load_scores(path, store, made_of=other) is None
 
 
 @pytest.mark.parametrize(

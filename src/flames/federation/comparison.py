@@ -12,7 +12,7 @@ from flames.data.store import SiteStore
 from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
 from flames.federation.simulation import open_stores
-from flames.federation.study import load_scores
+from flames.federation.study import MADE_OF, digest_of, load_scores
 from flames.inference.prior import score_prior
 from flames.inference.score import ScoreOptions
 from flames.models.precision import choose_precision
@@ -70,7 +70,7 @@ def score_priors(
 
     The prior is where tumours lie in the training cases of the same site, one mask for all images.
     A row has the columns of a run's ``cases.csv``. Scores are kept in ``out/prior`` and measured
-    again only where a file is missing or damaged.
+    again only where a file is missing or damaged, or was made of another store, split or size.
 
     Raises:
         FlamesError: A store is missing or damaged, or the disk is full.
@@ -83,11 +83,12 @@ def score_priors(
         for done, (site, store) in enumerate(stores.items(), start=number * len(stores)):
             on_progress(f"{site} without its images", done, len(stores) * max(1, one.data.folds))
             kept = _kept(out, site, one)
-            found = load_scores(kept, store)
+            said = digest_of([store], one.data.image_size, options.nsd_tolerance)
+            found = load_scores(kept, store, made_of=said)
             if found is None:
                 mask = spatial_prior([store], one.data.image_size)
                 scored = score_prior(mask, store, site=site, precision=precision, options=options)
-                save_csv(kept, [case.row for case in scored])
+                save_csv(kept, [case.row | {MADE_OF: said} for case in scored])
                 found = load_csv(kept)
             rows += found
     return rows

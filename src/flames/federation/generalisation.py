@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -19,7 +20,7 @@ from flames.data.store import SPLITS, SiteStore, Split
 from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
 from flames.federation.simulation import make_strategy
-from flames.federation.study import load_scores
+from flames.federation.study import MADE_OF, digest_of, load_scores
 from flames.files import save_json
 from flames.inference.prior import score_prior
 from flames.inference.score import ScoreOptions, load_model, score_store
@@ -159,9 +160,29 @@ class Asked:
         """Return the stores that its scores are made from."""
         return {name: stores[name] for name in (self.site, *self.others)}
 
-    def load(self, store: SiteStore) -> list[dict[str, str]] | None:
+    def made_of(self, stores: Mapping[str, SiteStore], config: RunConfig) -> str:
+        """Return a digest of what decides its scores; nothing where its model is gone."""
+        judged = config.evaluation
+        if self.claim == PRIOR:
+            model, how = "", [config.data.image_size, judged.nsd_tolerance]
+        elif self.model.exists():
+            model = hashlib.sha256(self.model.read_bytes()).hexdigest()
+            how = [judged.flip, judged.nsd_tolerance]
+        else:
+            return ""
+        return digest_of(self.needed(stores).values(), model, *how)
+
+    def load(
+        self, stores: Mapping[str, SiteStore], config: RunConfig
+    ) -> list[dict[str, str]] | None:
         """Return the scores that are there; None where they must be made."""
-        return load_scores(self.kept, store, splits=self.sides, beside=("split",))
+        return load_scores(
+            self.kept,
+            stores[self.site],
+            splits=self.sides,
+            beside=("split",),
+            made_of=self.made_of(stores, config),
+        )
 
     def score(self, stores: Mapping[str, SiteStore], config: RunConfig) -> None:
         """Score the model with the stores that it needs, and save what it gives."""
@@ -177,7 +198,8 @@ class Asked:
             options = ScoreOptions.of(config.evaluation, side)
             scored = score(store, site=self.site, precision=precision, options=options)
             rows += [{"split": side} | case.row for case in scored]
-        save_csv(self.kept, rows)
+        said = self.made_of(stores, config)
+        save_csv(self.kept, [row | {MADE_OF: said} for row in rows])
 
 
 def score_generalisation(
@@ -194,15 +216,16 @@ def score_generalisation(
 
     A model is scored on every case of a site that it was not trained on, and on the test cases of
     one that it was. Its scores on a site are kept in ``out/scores`` and measured again only where
-    the file is damaged, in ``at_a_time`` processes. Each row has a ``claim`` beside the columns of
-    a run's ``cases.csv``, the part that was left out, its kinds, the seed, and the side of the
-    site's split that has the case. Rows of ``alone`` are those of one site's model on another site.
+    the file is damaged or the model or a store is another, in ``at_a_time`` processes. Each row has
+    a ``claim`` beside the columns of a run's ``cases.csv``, the part that was left out, its kinds,
+    the seed, and the side of the site's split that has the case. Rows of ``alone`` are those of one
+    site's model on another site.
 
     Raises:
         FlamesError: A model or store cannot be read, or the disk is full; what is scored stays.
     """
     asked = _asked(config, stores, parts, seeds=seeds, out=out)
-    known = {one: one.load(stores[one.site]) for one in asked}
+    known = {one: one.load(stores, config) for one in asked}
     missing = [one for one, scores in known.items() if scores is None]
     on_progress("scores", 0, len(missing))
     for done, (one, failure) in enumerate(_scored(missing, stores, config, at_a_time), start=1):
@@ -220,7 +243,10 @@ def score_generalisation(
             "trained_on": " ".join(one.part.rest),
             "seed": str(one.seed),
         }
-        rows += [note | row for row in scores or ()]
+        rows += [
+            note | {key: value for key, value in row.items() if key != MADE_OF}
+            for row in scores or ()
+        ]
     save_csv(out / "cases.csv", rows)
     return rows
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from flames.runs import load_csv
 
 COLUMNS = {"site", "modality", "organ", "case_id", "group", "dice"}
 """What reports read of a kept score."""
+MADE_OF = "made_of"
+"""Column of kept scores: a digest of all that decides them."""
 
 
 def claim(record: Path, mine: Mapping[str, Any], *, beside: Collection[str] = ()) -> None:
@@ -75,10 +78,12 @@ def load_scores(
     splits: Sequence[Split] = ("test",),
     each: Sequence[Mapping[str, str]] = ({},),
     beside: Collection[str] = (),
+    made_of: str = "",
 ) -> list[dict[str, str]] | None:
     """Return kept scores of a store's cases; None where they must be made again.
 
-    That is where the file is missing, empty or damaged, or holds other cases.
+    That is where the file is missing, empty or damaged, holds other cases, or was made of something
+    else. What a file does not say it was made of is not compared.
 
     Args:
         path: The kept scores.
@@ -86,6 +91,7 @@ def load_scores(
         splits: Sides of the split that were scored, in their order.
         each: What the rows of every case say besides, in turn; one row a case as it is.
         beside: Columns that are needed besides `COLUMNS`.
+        made_of: What they must be made of, see `digest_of`.
     """
     needed = COLUMNS.union(beside, *each)
     try:
@@ -94,6 +100,8 @@ def load_scores(
             if not row.keys() >= needed or None in row or None in row.values():
                 return None
             number(row["dice"])
+            if made_of and row.get(MADE_OF, made_of) != made_of:
+                return None
     except (OSError, ValueError, csv.Error):
         return None
     wanted = [
@@ -104,6 +112,12 @@ def load_scores(
     ]
     found = [{key: row[key] for key in {"case_id"}.union(*each)} for row in rows]
     return rows if found == wanted else None
+
+
+def digest_of(stores: Iterable[SiteStore], *beside: object) -> str:
+    """Return a digest of stores, as they were prepared and split, and of what else is named."""
+    said = [store.info.model_dump_json() + store.splits.model_dump_json() for store in stores]
+    return hashlib.sha256("\n".join([*said, *map(str, beside)]).encode()).hexdigest()
 
 
 def _differences(found: Mapping[str, Any], mine: Mapping[str, Any]) -> Iterator[str]:
