@@ -102,7 +102,11 @@ def test_a_site_without_its_images_is_scored_in_every_fold(
     runs = [RunFolder(job.folder) for job in jobs]
     page = write_comparison(tmp_path, runs, reference="flames", prior=rows)
     assert "no image" in page.read_text(encoding="utf-8")
-    (tmp_path / "prior" / "us-b-fold-2.csv").unlink()
+    one = tmp_path / "prior" / "us-b-fold-2.csv"
+    for cut in (one.read_text()[:-120], "", one.read_text().replace("case_id", "case")):
+        one.write_text(cut, encoding="utf-8")
+        assert kept_priors(config, out=tmp_path) == []
+    one.unlink()
     assert kept_priors(config, out=tmp_path) == []
     assert score_priors(config, out=tmp_path) == rows
 

@@ -12,7 +12,7 @@ from flames.data.store import SiteStore
 from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
 from flames.federation.simulation import open_stores
-from flames.federation.study import MADE_OF, digest_of, load_scores
+from flames.federation.study import MADE_OF, digest_of, load_scores, read_scores
 from flames.inference.prior import score_prior
 from flames.inference.score import ScoreOptions
 from flames.models.precision import choose_precision
@@ -95,9 +95,15 @@ def score_priors(
 
 
 def kept_priors(config: RunConfig, *, out: Path) -> list[dict[str, str]]:
-    """Return the rows that `score_priors` kept, and look at no store; none unless all are there."""
-    kept = [_kept(out, site.name, one) for one in _in_folds(config) for site in config.sites]
-    return [row for path in kept for row in load_csv(path)] if all(map(Path.exists, kept)) else []
+    """Return the rows that `score_priors` kept, and look at no store; none unless all are whole."""
+    rows: list[dict[str, str]] = []
+    for one in _in_folds(config):
+        for site in config.sites:
+            found = read_scores(_kept(out, site.name, one))
+            if not found:
+                return []
+            rows += found
+    return rows
 
 
 def _in_folds(config: RunConfig) -> list[RunConfig]:

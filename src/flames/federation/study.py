@@ -93,16 +93,8 @@ def load_scores(
         beside: Columns that are needed besides `COLUMNS`.
         made_of: What they must be made of, see `digest_of`.
     """
-    needed = COLUMNS.union(beside, *each)
-    try:
-        rows = load_csv(path)
-        for row in rows:
-            if not row.keys() >= needed or None in row or None in row.values():
-                return None
-            number(row["dice"])
-            if made_of and row.get(MADE_OF, made_of) != made_of:
-                return None
-    except (OSError, ValueError, csv.Error):
+    rows = read_scores(path, beside=set().union(beside, *each))
+    if rows is None or any(row.get(MADE_OF) not in (None, made_of) for row in rows if made_of):
         return None
     wanted = [
         {"case_id": case.case_id} | dict(said)
@@ -112,6 +104,24 @@ def load_scores(
     ]
     found = [{key: row[key] for key in {"case_id"}.union(*each)} for row in rows]
     return rows if found == wanted else None
+
+
+def read_scores(path: Path, *, beside: Collection[str] = ()) -> list[dict[str, str]] | None:
+    """Return kept scores as they are; None where the file is missing or damaged.
+
+    Args:
+        path: The kept scores.
+        beside: Columns that are needed besides `COLUMNS`.
+    """
+    try:
+        rows = load_csv(path)
+        for row in rows:
+            if not row.keys() >= COLUMNS.union(beside) or None in row or None in row.values():
+                return None
+            number(row["dice"])
+    except (OSError, ValueError, csv.Error):
+        return None
+    return rows
 
 
 def digest_of(stores: Iterable[SiteStore], *beside: object) -> str:
