@@ -257,6 +257,24 @@ def test_nothing_finished_is_said(tmp_path):
         write_comparison(tmp_path, [], reference="flames")
 
 
+def test_surface_dice_of_a_site_in_two_units_has_no_mean(tmp_path):
+    mixed = make_run(tmp_path / "run", strategy="flames")
+    rows = mixed.load_cases()
+    site, case_id = rows[0]["site"], rows[0]["case_id"]
+    units = ["px" if (r["site"], r["case_id"]) == (site, case_id) else "mm" for r in rows]
+    save_csv(
+        mixed.cases,
+        [
+            r | {"distance_unit": u, "nsd_tolerance": "2.0"}
+            for r, u in zip(rows, units, strict=True)
+        ],
+    )
+    write_comparison(tmp_path / "out", [mixed], reference="flames")
+    found = load_csv(tmp_path / "out" / "tables" / "scores.csv")
+    without = {r["site"] for r in found if r["measure"] == "nsd" and r["mean"] == ""}
+    assert without == {site, MEAN}
+
+
 def test_surface_dice_in_other_units_has_no_mean(runs, written, tmp_path):
     def mean(folder):
         rows = load_csv(folder / "tables" / "scores.csv")

@@ -11,6 +11,7 @@ import numpy as np
 
 from flames.errors import FlamesError, nearest
 from flames.metrics.comparison import (
+    MEAN,
     Values,
     calibration_rows,
     case_values,
@@ -95,9 +96,14 @@ class Comparison:
             kind: {name: self._scores(values) for name, values in found.items()}
             for kind, found in self.nsd.items()
         }
-        if not has_mean(next(iter(self.tables.values()))[0], "nsd"):
-            for scores in (found for kind in rows.values() for found in kind.values()):
-                scores[-1] |= {"mean": None, "low": None, "high": None}
+        table = next(iter(self.tables.values()))[0]
+        parts = {site: [row for row in table if row["site"] == site] for site in self.groups}
+        mixed = {
+            site for site, part in (parts | {MEAN: table}).items() if not has_mean(part, "nsd")
+        }
+        for scores in (found for kind in rows.values() for found in kind.values()):
+            for row in (row for row in scores if row["site"] in mixed):
+                row |= {"mean": None, "low": None, "high": None}
         return rows
 
     @cached_property
