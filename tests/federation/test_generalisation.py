@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from flames.federation.batch import run_missing
 from flames.federation.generalisation import (
     CLAIMS,
     PRIOR,
+    check_apart,
     generalisation_jobs,
     parts_named,
     plan,
@@ -76,6 +78,19 @@ def test_a_study_may_be_only_a_part(site_stores):
     with pytest.raises(FlamesError, match="named 'US-us-c'") as error:
         parts_named(parts, ["US-us-c"])
     assert "US-us-" in error.value.remedy
+
+
+def test_sites_that_share_an_image_are_refused(site_stores, write_store, tmp_path):
+    check_apart(site_stores)
+    twin = write_store(tmp_path / "twin", site="twin", counts=(2, 2, 3), seed=2)
+    with pytest.raises(FlamesError, match="case 'twin-00' of twin is case 'us-b-00' of us-b"):
+        check_apart(site_stores | {"twin": twin})
+    seen = {"train": (), "val": (), "test": tuple(twin.cases)}
+    known = [
+        replace(store, splits=store.splits.model_copy(update=seen | {"test": tuple(store.cases)}))
+        for store in (site_stores["us-b"], twin)
+    ]
+    check_apart(dict(zip("ab", known, strict=True)))
 
 
 def test_a_strategy_without_a_modality_model_is_refused(make_config, site_stores, tmp_path):

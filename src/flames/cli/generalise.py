@@ -43,6 +43,7 @@ def generalise(
 
     from flames.cli.progress import print_rows, run_jobs, steps_bar
     from flames.federation.generalisation import (
+        check_apart,
         generalisation_jobs,
         parts_named,
         plan,
@@ -56,6 +57,7 @@ def generalise(
     stores = open_stores(config)
     parts, notes = plan(stores)
     parts = parts_named(parts, leave_out)
+    check_apart(stores)
     jobs_ = generalisation_jobs(config, parts, seeds=seeds, out=out)
     run_jobs(jobs_, console, at_a_time=jobs, keep_state=keep_state, quiet=quiet)
     save_plan(out / "plan.json", parts, notes)

@@ -86,6 +86,28 @@ def plan(stores: Mapping[str, SiteStore]) -> tuple[list[LeftOut], list[str]]:
     return list(found.values()), notes
 
 
+def check_apart(stores: Mapping[str, SiteStore]) -> None:
+    """Refuse sites that share an image: leaving one of them out does not leave the image out.
+
+    Test cases of both may be the same, since nobody trains on them.
+
+    Raises:
+        FlamesError: A case of one site is a training or validation case of another.
+    """
+    known: dict[str, tuple[str, str, bool]] = {}
+    for name, store in stores.items():
+        for side in SPLITS:
+            for case in store.split(side):
+                mine = (name, case.case_id, side == "test")
+                other = known.setdefault(case.arrays_sha256, mine)
+                if other[0] != name and not (other[2] and mine[2]):
+                    raise FlamesError(
+                        f"case {case.case_id!r} of {name} is case {other[1]!r} of {other[0]}, so a "
+                        "model would be scored on images that it was trained on",
+                        "leave one of the two stores out",
+                    )
+
+
 def parts_named(parts: Sequence[LeftOut], names: Sequence[str]) -> list[LeftOut]:
     """Return the parts of these names, all where there is no name.
 
