@@ -109,6 +109,16 @@ def test_evaluate_refuses_what_does_not_fit(finished, site_stores, tmp_path, mod
     assert not (tmp_path / "o").exists()
 
 
+def test_a_store_of_a_modality_that_no_server_model_is_of_is_told(finished, write_store, tmp_path):
+    store = write_store(tmp_path / "store", site="ct", modality="CT")
+    with pytest.raises(FlamesError, match="no server model for ") as caught:
+        evaluate_run(finished.path, [store.path], tmp_path / "out", model=None, split="test")
+    assert "which holds CT" in caught.value.found
+    assert "did you mean" not in caught.value.remedy
+    assert "leave that store out" in caught.value.remedy
+    assert "personal:us-a" in caught.value.remedy
+
+
 def test_evaluate_leaves_a_full_folder_and_a_file_alone(finished, site_stores, tmp_path):
     (tmp_path / "mine").touch()
     for out in (tmp_path, tmp_path / "mine"):

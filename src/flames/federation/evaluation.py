@@ -163,6 +163,11 @@ def model_path(run: RunFolder, model: str | None, store: SiteStore) -> Path:
         raise FlamesError(f"{run.path} has no models yet", "finish it with 'flames run … --resume'")
     if model is None:
         model = "server:all" if "server:all" in known else f"server:{store.modality}"
+        if model not in known:
+            raise FlamesError(
+                f"{run.path} has no server model for {store.path}, which holds {store.modality}",
+                f"leave that store out, or take another --model: {', '.join(sorted(known))}",
+            )
     if model not in known:
         raise FlamesError(f"{run.path} has no model {model!r}", nearest(model, known))
     return known[model]
