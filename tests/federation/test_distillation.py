@@ -183,6 +183,18 @@ def test_a_site_prepared_again_is_refused(write_store, make_config, tmp_path):
         distil(run.path, server, tmp_path / "new", options)
 
 
+def test_a_store_that_teaches_with_a_sites_test_cases_is_refused(finished, write_store, tmp_path):
+    options = replace(OPTIONS, variants=BOTH[1:], modality="US")
+    # The first six of us-a's nine cases, under another name: of its three test cases none, or one.
+    part = write_store(tmp_path / "part", site="gift", counts=(4, 1, 1), free=0, seed=1)
+    open_classroom(finished.path, [part.path], tmp_path / "out", options)
+    part = write_store(tmp_path / "more", site="gift", counts=(4, 3, 1), free=0, seed=1)
+    with pytest.raises(FlamesError, match="test case 'us-a-06' of us-a is case 'gift-06'") as found:
+        distil(finished.path, [part.path], tmp_path / "out", options)
+    assert "of its val side" in found.value.found
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_missing_or_damaged_is_made_again(finished, site_stores, tmp_path):
     options = replace(OPTIONS, variants=BOTH[1:], modality="US")
     stores = [site_stores["us-a"].path]

@@ -23,7 +23,7 @@ from flames.data.synthetic.stores import make_store
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
 from flames.federation.environment import check_unchanged
-from flames.federation.evaluation import as_in_run
+from flames.federation.evaluation import as_in_run, check_unseen
 from flames.federation.study import claim, load_record, load_scores
 from flames.inference.cost import cost, parameters
 from flames.inference.predict import validate
@@ -195,6 +195,7 @@ def open_classroom(
             "no store with a test case is here to score teachers and students on",
             "add --store with one that has test cases",
         )
+    check_unseen(owned, sites)
     return Classroom(teachers, server, sites, config, precision, not stores, here)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,27 @@ def as_in_run(store: SiteStore, run: RunFolder, config: RunConfig) -> SiteStore:
             "of its own",
         )
     return store
+
+
+def check_unseen(taught: Iterable[SiteStore], scored: Mapping[str, SiteStore]) -> None:
+    """Refuse test cases that one of the stores that teach trains or validates on.
+
+    Raises:
+        FlamesError: There is one, such as in a part of a site's images under another name.
+    """
+    known = {
+        case.arrays_sha256: f"case {case.case_id!r} of {store.path}, which is of its {side} side"
+        for store in taught
+        for side in ("train", "val")
+        for case in store.split(side)
+    }
+    for site, store in scored.items():
+        for case in store.split("test"):
+            if found := known.get(case.arrays_sha256):
+                raise FlamesError(
+                    f"test case {case.case_id!r} of {site} is {found}",
+                    "name another store: a student would be scored on what it was taught with",
+                )
 
 
 def names_in_run(store: SiteStore, run: RunFolder) -> list[str]:
