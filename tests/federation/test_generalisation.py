@@ -209,8 +209,10 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     few = write_generalisation(
         tmp_path, name="test", config_text="", made_up=True, resamples=100
     ).read_bytes()
+    (tmp_path / "tables" / "organ.tex").write_text("of organs left out before", encoding="utf-8")
     path = write_generalisation(tmp_path, name="test", config_text="", made_up=True)
     assert path.read_bytes() != few
+    assert not (tmp_path / "tables" / "organ.tex").exists()
     page = path.read_text(encoding="utf-8")
     assert "A hospital that did not take part" in page
     assert "made-up" in page

@@ -56,6 +56,21 @@ def test_the_same_runs_give_the_same_bytes(runs, written, tmp_path):
         assert (tmp_path / "tables" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+def test_no_table_is_left_of_strategies_that_are_not_asked_for_any_more(runs, tmp_path):
+    write_comparison(tmp_path, runs, reference="flames")
+    assert (tmp_path / "tables" / "scores-server.tex").exists()
+    alone = make_run(tmp_path / "run", strategy="local")
+    rows = [row for row in alone.load_cases() if row["model_kind"] == "personal"]
+    save_csv(alone.cases, rows)
+    summary = alone.load_summary()
+    scores = [score for score in summary["scores"] if score["model_kind"] == "personal"]
+    save_json(alone.summary, summary | {"scores": scores})
+    alone.calibration.unlink(missing_ok=True)
+    write_comparison(tmp_path, [alone], reference="local")
+    assert (tmp_path / "tables" / "scores-personal.tex").exists()
+    assert not (tmp_path / "tables" / "scores-server.tex").exists()
+
+
 def test_tables_hold_what_was_measured(written):
     tables = table(written.parent / "tables")
     overview = {row["strategy"]: row for row in tables["overview.csv"]}

@@ -55,6 +55,7 @@ def write_generalisation(
     planned = json.loads((out / "plan.json").read_text(encoding="utf-8"))
     sections, scores, differences = [], [], []
     for kind, title in KINDS.items():
+        (out / "tables" / f"{kind}.tex").unlink(missing_ok=True)  # of what was left out before
         mine = _of(kind, [row for row in rows if row["claim"] in NAMES])
         if mine:
             found, paired = _kind(mine, resamples)

@@ -103,6 +103,7 @@ def _write_tables(folder: Path, comparison: Comparison) -> None:
     calibration = {name: rows for name, (rows, _) in comparison.calibration.items()}
     save_csv(folder / "calibration.csv", _by_strategy(calibration))
     for kind in KINDS:
+        (folder / f"scores-{kind}.tex").unlink(missing_ok=True)  # of strategies asked for before
         if comparison.scores[kind]:
             head, rows = latex_scores(comparison, kind)
             text = latex_table(
