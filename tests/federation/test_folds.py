@@ -77,7 +77,8 @@ def test_a_site_without_its_images_is_scored_in_every_fold(
     make_config, site_stores, jobs, tmp_path
 ):
     config = make_config("us-a", "us-b", data={"folds": 3})
-    assert kept_priors(config, out=tmp_path) == []
+    runs = [RunFolder(job.folder) for job in jobs]
+    assert kept_priors(config, out=tmp_path, runs=runs) == []
     told = []
     rows = score_priors(config, out=tmp_path, on_progress=lambda *said: told.append(said))
     assert [done for _, done, total in told if total == 6] == list(range(6))
@@ -98,16 +99,26 @@ def test_a_site_without_its_images_is_scored_in_every_fold(
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "prior").iterdir()}
     assert score_priors(config, out=tmp_path) == rows
     assert {path: path.stat().st_mtime_ns for path in written} == written
-    assert kept_priors(config, out=tmp_path) == rows
-    runs = [RunFolder(job.folder) for job in jobs]
+    assert kept_priors(config, out=tmp_path, runs=runs) == rows
+    size = config.model_copy(update={"data": config.data.model_copy(update={"image_size": 64})})
+    assert kept_priors(size, out=tmp_path, runs=runs) == []
+    other = [RunFolder(tmp_path / "other" / run.path.name) for run in runs]
+    shutil.copytree(runs[0].path.parent, tmp_path / "other")
+    known = other[1].load_splits()["us-a"]
+    known["train"], known["val"] = sorted(known["val"]), sorted(known["train"])
+    splits = json.loads(other[1].splits.read_text(encoding="utf-8"))
+    other[1].splits.write_text(
+        json.dumps(splits | {"us-a": known | {"test": sorted(known["test"])}})
+    )
+    assert kept_priors(config, out=tmp_path, runs=other) == [], "the runs have another split"
     page = write_comparison(tmp_path, runs, reference="flames", prior=rows)
     assert "no image" in page.read_text(encoding="utf-8")
     one = tmp_path / "prior" / "us-b-fold-2.csv"
     for cut in (one.read_text()[:-120], "", one.read_text().replace("case_id", "case")):
         one.write_text(cut, encoding="utf-8")
-        assert kept_priors(config, out=tmp_path) == []
+        assert kept_priors(config, out=tmp_path, runs=runs) == []
     one.unlink()
-    assert kept_priors(config, out=tmp_path) == []
+    assert kept_priors(config, out=tmp_path, runs=runs) == []
     assert score_priors(config, out=tmp_path) == rows
 
 

@@ -69,7 +69,7 @@ def compare(
         quiet=quiet,
     )
     if report_only:
-        prior = kept_priors(config, out=out)
+        prior = kept_priors(config, out=out, runs=runs)
     else:
         with steps_bar(console, quiet=quiet) as show:
             prior = score_priors(config, out=out, on_progress=show)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from flames.config import STRATEGY_NAMES, RunConfig
+from flames.config import STRATEGY_NAMES, RunConfig, load_config
 from flames.data.folds import in_fold
 from flames.data.prior import spatial_prior
 from flames.data.store import SiteStore
 from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
+from flames.federation.environment import sides_of
 from flames.federation.simulation import open_stores
-from flames.federation.study import MADE_OF, digest_of, load_scores, read_scores
+from flames.federation.study import MADE_OF, load_scores, read_scores
 from flames.inference.prior import score_prior
 from flames.inference.score import ScoreOptions
 from flames.models.precision import choose_precision
-from flames.runs import load_csv, save_csv
+from flames.runs import RunFolder, load_csv, save_csv
 
 
 def comparison_jobs(
@@ -83,7 +86,7 @@ def score_priors(
         for done, (site, store) in enumerate(stores.items(), start=number * len(stores)):
             on_progress(f"{site} without its images", done, len(stores) * max(1, one.data.folds))
             kept = _kept(out, site, one)
-            said = digest_of([store], one.data.image_size, options.nsd_tolerance)
+            said = _made_of(store.splits.cases_digest, sides_of(store), one)
             found = load_scores(kept, store, made_of=said)
             if found is None:
                 mask = spatial_prior([store], one.data.image_size)
@@ -94,16 +97,30 @@ def score_priors(
     return rows
 
 
-def kept_priors(config: RunConfig, *, out: Path) -> list[dict[str, str]]:
-    """Return the rows that `score_priors` kept, and look at no store; none unless all are whole."""
+def kept_priors(config: RunConfig, *, out: Path, runs: Sequence[RunFolder]) -> list[dict[str, str]]:
+    """Return the rows that `score_priors` kept, and look at no store.
+
+    There are none unless all files are whole, and made of what the runs were made from.
+    """
+    of_fold = {load_config(run.config).data.fold: run for run in runs}
     rows: list[dict[str, str]] = []
     for one in _in_folds(config):
+        run = of_fold.get(one.data.fold)
+        digests, splits = (run.store_digests(), run.load_splits()) if run else ({}, {})
         for site in config.sites:
+            said = _made_of(digests.get(site.name, ""), splits.get(site.name, {}), one)
             found = read_scores(_kept(out, site.name, one))
-            if not found:
+            if not found or any(row.get(MADE_OF, said) != said for row in found):
                 return []
             rows += found
     return rows
+
+
+def _made_of(cases: str, sides: Mapping[str, Collection[str]], config: RunConfig) -> str:
+    """Return a digest of what decides a prior's scores: a store's cases and split, and how."""
+    how = config.data.image_size, config.evaluation.nsd_tolerance
+    said = [cases, {side: sorted(names) for side, names in sorted(sides.items())}, *how]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def _in_folds(config: RunConfig) -> list[RunConfig]:
