@@ -178,6 +178,11 @@ def test_a_damaged_summary_is_named_with_what_helps(tmp_path, content):
     with pytest.raises(FlamesError, match=str(run.path)) as error:
         write_comparison(tmp_path / "out", [run], reference="flames")
     assert "delete summary.json" in error.value.remedy
+    assert "it trains again" in error.value.remedy
+    run.state.mkdir()
+    with pytest.raises(FlamesError) as error:
+        write_comparison(tmp_path / "out", [run], reference="flames")
+    assert "trains again" not in error.value.remedy
 
 
 def test_a_run_without_its_cases_is_named(tmp_path):

@@ -120,10 +120,7 @@ def load_records(run: RunFolder) -> Records:
             f"{run.path} is not a run folder: no config.toml, rounds.jsonl or summary.json in it",
             "name the folder that 'flames run' wrote",
         )
-    anew = (
-        f"restore the file, or delete {run.summary.name} there and give the run's command again, "
-        "which writes scores and summary anew"
-    )
+    anew = f"restore the file, or {made_again(run)}"
     given = "restore the file, or make the run anew with a new --out"
     config_text = _read(run.config, given, _text, "")
     records = Records(
@@ -144,6 +141,15 @@ def load_records(run: RunFolder) -> Records:
             "make the report with the FLAMES version that made the run",
         )
     return records
+
+
+def made_again(run: RunFolder) -> str:
+    """Return how scores and summary of a finished run are made again, and whether that trains."""
+    trains = "" if run.state.exists() else "; it trains again, since its state/ is gone"
+    return (
+        f"delete {run.summary.name} there and give the command again, which writes scores and "
+        f"summary anew{trains}"
+    )
 
 
 def modality_of(fields: dict[str, Any]) -> str:

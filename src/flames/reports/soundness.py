@@ -9,7 +9,7 @@ from math import isfinite
 from flames.errors import FlamesError
 from flames.metrics.calibration import BINS
 from flames.metrics.tables import number
-from flames.reports.records import Records
+from flames.reports.records import Records, made_again
 
 CASES = {
     "words": ("model", "model_kind", "site", "case_id"),
@@ -33,10 +33,7 @@ def check_whole(records: Records) -> None:
         FlamesError: A file is damaged or cut short; it is named, with what helps.
     """
     run, summary = records.run, records.summary
-    remedy = (
-        f"restore the file, or delete {run.summary.name} there and give the command again, which "
-        "writes it anew"
-    )
+    remedy = f"restore the file, or {made_again(run)}"
     if why := _of_cases(records):
         raise FlamesError(f"{run.cases} is damaged: {why}", remedy)
     if why := _of_calibration(records):

@@ -22,7 +22,7 @@ from flames.metrics.comparison import (
     worst_site,
 )
 from flames.metrics.tables import groups_by_site, has_mean
-from flames.reports.records import Records, load_records
+from flames.reports.records import Records, load_records, made_again
 from flames.reports.soundness import check_whole
 from flames.runs import RunFolder
 
@@ -220,7 +220,7 @@ def load_comparison(
         if strategy is None or not records.cases:
             raise FlamesError(
                 f"{run.path} is finished, but has {lost}",
-                f"delete {run.summary.name} there and give the command again, which writes both",
+                made_again(run),
             )
         check_whole(records)
         found.setdefault(str(strategy), []).append(records)
