@@ -268,6 +268,13 @@ def test_the_p_of_a_curve_says_of_what_it_is(tmp_path):
     assert "p of minus all, uncorrected" in page
 
 
+def test_where_no_dice_is_defined_nothing_is_compared():
+    undefined = [
+        row | {"model_dice": None, "nothing_dice": None} for row in curve_of((0, 0.0, 0.0))
+    ]
+    assert sentence(undefined).startswith("Nothing can be compared")
+
+
 def test_two_that_find_nothing_are_not_called_good():
     nothing = curve_of((0, 0.0, None), (2, 0.0, 0.0), (3, 0.0004, 0.0))
     assert sentence(nothing).startswith("Neither the federation’s model")

@@ -116,8 +116,13 @@ def sentence(curve: Sequence[Row]) -> str:
     """
     goal = curve[-1]["nothing_dice"]
     best = [row for row in curve if row["model_dice"] is not None and goal is not None]
+    if not best:
+        return (
+            "Nothing can be compared: on test cases without a tumour, of which none was marked, "
+            "there is no Dice."
+        )
     found = [row for row in best if row["model_dice"] >= 0.0005]
-    if best and not found and goal < 0.0005:
+    if not found and goal < 0.0005:
         return (
             "Neither the federation’s model, with any of these numbers of cases, nor training from "
             f"nothing with all {curve[-1]['cases']} finds a tumour."
