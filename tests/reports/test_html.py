@@ -181,6 +181,19 @@ def test_real_data_are_not_called_made_up(run):
     assert "drawn by FLAMES" not in read(run)
 
 
+def test_a_site_without_a_dice_does_not_count_as_one_of_the_mean(run):
+    assert "mean over 6 sites" in read(run)
+    summary = run.load_summary()
+    none = {"mean": None, "low": None, "high": None, "n": 0}
+    for score in summary["scores"]:
+        if score["site"] == "us-breast":
+            score["dice"] = none
+    save_json(run.summary, summary)
+    text = read(run)
+    assert "mean over 5 sites" in text
+    assert "mean over 6 sites" not in text
+
+
 def test_tiles_hold_the_means_the_pooled_presence_and_the_worst_site(run):
     summary = run.load_summary()
     personal = [s for s in summary["scores"] if s["model_kind"] == "personal"]

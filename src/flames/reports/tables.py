@@ -227,9 +227,10 @@ def _mean_tile(records: Records, kind: str) -> dict[str, str]:
     if not is_number(dice.get("mean")):
         return {"label": label, "value": DASH, "note": "no such model was scored"}
     span = interval(dice)
-    note = f"mean over {_count(mean.get('sites'), 'site')}" + (
-        f"; 95 % interval {span}" * bool(span)
-    )
+    # Not all sites of the mean: one whose cases all have no Dice is not in it.
+    mine = [score for score in records.scores if score.get("model_kind") == kind]
+    sites = {s.get("site") for s in mine if is_number((s.get("dice") or {}).get("mean"))}
+    note = f"mean over {_count(len(sites), 'site')}" + (f"; 95 % interval {span}" * bool(span))
     return {"label": label, "value": decimal(dice["mean"]), "note": note}
 
 
