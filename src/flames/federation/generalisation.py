@@ -185,7 +185,7 @@ class Asked:
     def made_of(self, stores: Mapping[str, SiteStore], config: RunConfig) -> str:
         """Return a digest of what decides its scores; nothing where its model is gone."""
         judged = config.evaluation
-        if self.claim == PRIOR:
+        if self.model is None:
             model, how = "", [config.data.image_size, judged.nsd_tolerance]
         elif self.model.exists():
             model = hashlib.sha256(self.model.read_bytes()).hexdigest()
