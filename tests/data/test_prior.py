@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flames.data.prior import prior_dice, spatial_prior
+from flames.data.prior import mask_dice, spatial_prior, tumour_share
 
 
 class Labelled:
@@ -65,10 +65,10 @@ def test_a_wide_image_is_fitted_as_a_network_sees_it():
     assert np.array_equal(found, square(slice(10, 15), slice(0, 10), 20) > 0)
 
 
-def test_its_dice_is_that_of_every_case_with_tumour():
+def test_its_dice_is_that_of_every_slice():
     one, none = square(slice(0, 4), slice(0, 4)), square(slice(0), slice(0))
     mask = square(slice(0, 4), slice(0, 8)) > 0
-    volume = np.stack([one, none], axis=2)
-    assert prior_dice(mask, Labelled([one, none]), ("train",)) == [pytest.approx(2 * 16 / 48)]
+    assert mask_dice(mask, tumour_share(one, None, 16)) == pytest.approx(2 * 16 / 48)
     # Of a volume every slice gets the mask: 2·16 / (2·32 + 16).
-    assert prior_dice(mask, Labelled([volume], 2), ("train",)) == [pytest.approx(32 / 80)]
+    volume = np.stack([one, none], axis=2)
+    assert mask_dice(mask, tumour_share(volume, 2, 16)) == pytest.approx(32 / 80)

@@ -12,7 +12,7 @@ from flames.data.duplicates import signature, similar_pairs
 from flames.data.folds import FEWEST_FOLDS, in_fold
 from flames.data.mask_place import REACH, SIDE, best_place, step_map
 from flames.data.normalise import normalise
-from flames.data.prior import prior_dice, spatial_prior
+from flames.data.prior import best_mask, mask_dice, tumour_share
 from flames.data.store import SPLITS, CaseRecord, SiteStore, Split, arrays_digest
 from flames.data.writing import shows_writing
 
@@ -269,10 +269,16 @@ def _place_findings(store: SiteStore) -> list[Finding]:
     folds = min(PLACE_FOLDS, len({case.group for case in store.info.cases}))
     if folds < FEWEST_FOLDS:
         return []
+    shares = {
+        case.case_id: tumour_share(store.label(case.case_id), case.slice_axis, PRIOR_SIZE)
+        for case in store.info.cases
+    }
     found: list[float] = []
     for fold in range(folds):
-        one = in_fold(store, folds, fold)
-        found += prior_dice(spatial_prior([one], PRIOR_SIZE), one, ("test",))
+        splits = in_fold(store, folds, fold).splits
+        taught = [shares[name] for name in splits.train]
+        mask = best_mask(lambda taught=taught: taught, PRIOR_SIZE)  # type: ignore[misc]
+        found += [mask_dice(mask, shares[name]) for name in splits.test if shares[name].any()]
     if not found or float(np.mean(found)) < PLACED:
         return []
     text = (
