@@ -31,6 +31,7 @@ from flames.federation.whole_rounds import finish_round
 from flames.files import save_json
 from flames.models import make_model
 from flames.models.precision import Precision
+from flames.models.student import tell
 from flames.models.weights import (
     load_arrays,
     model_arrays,
@@ -156,6 +157,7 @@ class Client:
         started = time.perf_counter()
         before = self.rounds.of(self.rounds.before(task.server_round))
         network = self.precision.place(make_model(self._start_model(), self.cases.plan))
+        tell(network, self.modality)
         sharing = self._shares(task.server_round)
         judged = self._judges(task, before, sharing=sharing)
         download, controls = self._unpack(task.download, before)
