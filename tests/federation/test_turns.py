@@ -304,3 +304,25 @@ def test_an_old_update_has_no_part_in_what_all_are_sent(make_server, name):
     back, there = server.task("c").download, server.task("a").download
     common = "model" if name == "flames" else "arrays"
     assert float(getattr(back, common)["w"][0]) == float(getattr(there, common)["w"][0]) == 22.0
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedbn", "modality-fedbn", "fedrep", "flames", "local"])
+def test_who_joins_late_begins_with_what_all_share(make_server, name):
+    server = make_server(name=name, relay=1)
+    for value in (11, 21):
+        answer(server, "a", value)
+        answer(server, "b", value + 2)
+        server.close_round()
+    assert received(server, "c") == (0.0 if name == "local" else 22.0, 0.0)
+
+
+def test_who_joins_late_is_corrected_by_the_servers_control_variates(make_server):
+    server = make_server(name="scaffold")
+    for name, value in (("a", 2.0), ("b", 4.0)):
+        server.task(name)
+        reply = Reply(name, "US", 10, {"model": 0.5}, None, "model", None, 1, 0.5, 0.1, {}, 1)
+        arrays = {key: np.array([value], np.float32) for key in ("w", "control:w")}
+        server.accept(reply, arrays)
+    server.close_round()
+    sent = server.task("c").download.arrays
+    assert {name: float(array[0]) for name, array in sent.items()} == {"w": 3.0, "control:w": 3.0}

@@ -5,7 +5,7 @@ from each, then `close_round`. After each round everything that the next one nee
 
 A client that is away keeps its place: its last update is carried from round to round, apart from
 those of the round. It counts for its own next mixture, and for its group only while the whole group
-is away. One that joins late begins with its group's model.
+is away. One that joins late begins with its group's model, or with what of a model all are sent.
 """
 
 from __future__ import annotations
@@ -263,8 +263,17 @@ class Server:
             fresh = before in self._received
             handed = self.folders.open_update(before) if fresh else updates[before].arrays
             return replace(download, arrays=handed, own_share=0.0)
-        models = {} if group is None else self._informed().models(updates)
-        return Download({**self.start(modality), **models.get(str(group), {})}, use="replace")
+        return Download({**self.start(modality), **self._common(modality, updates)}, use="replace")
+
+    def _common(self, modality: str, updates: Mapping[str, Update]) -> Arrays:
+        """Return what a client begins with that was never there: what all are sent, or its group's
+        model where each is sent something of its own; nothing where neither is known."""
+        strategy, group = self._informed(), self.strategy.group_of(modality)
+        there = [n for n, u in updates.items() if self._sent_alike(u.modality, modality)]
+        sent = strategy.download(min(there), updates) if there else None
+        if sent is not None and sent.use == "replace":
+            return sent.arrays or {}
+        return {} if group is None else strategy.models(updates).get(group, {})
 
     def _is_looked_at(self, server_round: int) -> bool:
         """Return whether clients with weights of their own look at their group's model in a round:
