@@ -41,6 +41,8 @@ def test_an_unknown_key_names_the_nearest(tmp_path, head, place, hint):
         ('profile = "papre"', "profile: .*'flames' or 'paper'"),
         ("[training]\nwarmup = 1.0", "training.warmup"),
         ("[data]\nimage-size = 8", "data.image-size"),
+        ("[strategy]\nalpha = 1.5", "strategy.alpha: .*in 0 to 1.*found 1.5"),
+        ("[strategy]\nalpha = nan", "strategy.alpha: .*found nan"),
     ],
 )
 def test_a_bad_value_is_named(tmp_path, head, words):

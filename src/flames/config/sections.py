@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from flames.errors import FlamesError
 
@@ -176,6 +176,13 @@ class StrategyConfig(Section):
     """Optimiser steps of each of the first two rounds of `flames`, at least: fewer do not tell who
     is alike. Where rounds are shorter, what these take more the others take less; both together
     take at most a third of the budget."""
+
+    @field_validator("alpha")
+    @classmethod
+    def _is_a_share(cls, alpha: float | str) -> float | str:
+        if isinstance(alpha, float) and not 0 <= alpha <= 1:
+            raise ValueError('an own share lies in 0 to 1, or is "tuned"')
+        return alpha
 
 
 class EvaluationConfig(Section):
