@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flames.federation.beginning import make_strategy
-from flames.federation.budget import Member
+from flames.federation.budget import Budget, Member
 from flames.federation.exchange import Reply, begun_with
 from flames.federation.likeness import Likeness
 from flames.federation.server import Server
@@ -123,6 +123,14 @@ def test_a_server_counts_movements_from_where_each_client_began(make_config, tmp
     assert not (tmp_path / "round-0003" / "begun").exists()
     last = play(a=[0, 0], b=[0, 0], c=[0, 0])  # the closing round, without training
     assert last == third
+
+
+@pytest.mark.parametrize(("own", "tells"), [({"a": 20, "b": 20}, True), ({"b": 2}, False)])
+def test_rounds_are_as_long_as_sites_say(make_config, own, tells):
+    config = make_config("us-a", rounds=9, training={"local-steps": 5 if tells else 10})
+    members = {name: Member(name, "US", 1, own.get(name)) for name in ("a", "b")}
+    budget = Budget(members, config, None)
+    assert [budget.tells_who_is_alike(number) for number in (2, 3)] == [True, tells]
 
 
 def test_a_server_model_of_other_clients_begins_anew(make_config, tmp_path):

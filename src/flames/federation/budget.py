@@ -68,10 +68,11 @@ class Budget:
     def tells_who_is_alike(self, server_round: int) -> bool:
         """Return whether a round is long enough for movements to tell who is alike.
 
-        The first ones are, or are all that there is.
+        The first ones are, or are all that there is; later ones where no client has a shorter one.
         """
-        enough = self._config.training.local_steps >= self._config.strategy.first_steps
-        return enough or server_round <= SETTLED
+        steps = [self.total(name) // self._config.rounds for name in self._members]
+        fewest = min(steps, default=self._config.training.local_steps)
+        return fewest >= self._config.strategy.first_steps or server_round <= SETTLED
 
     def has_short_rounds(self, client: str) -> bool:
         """Return whether turns suit a client; one that is no member any more takes none."""
