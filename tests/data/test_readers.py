@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import struct
 import sys
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +17,7 @@ from source_folders import save, save_nifti
 
 from flames.data.cases import read_case
 from flames.data.pairs import find_pairs
+from flames.data.pictures import read_mask, read_picture, read_values
 from flames.data.scans import read_scan
 from flames.data.sources import SourceOptions
 from flames.data.volumes import load_native, load_volume
@@ -183,6 +187,36 @@ def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path) -> None:
     scan = read_scan(save(tmp_path / "a.png", pixels))
     assert scan.image.dtype == np.uint16
     np.testing.assert_array_equal(scan.image, pixels)
+
+
+def save_png_of_16_bits(path: Path, pixels: np.ndarray) -> Path:
+    """Write ``(H, W, C)`` of two channels, grey with transparency, or of three."""
+    height, width, channels = pixels.shape
+    kind = {2: 4, 3: 2}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    ends = [struct.pack(">I", zlib.crc32(name + content)) for name, content in parts]
+    chunks = [
+        struct.pack(">I", len(content)) + name + content + end
+        for (name, content), end in zip(parts, ends, strict=True)
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    return path
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+@pytest.mark.parametrize("read", [read_mask, read_values, read_picture])
+def test_channels_of_sixteen_bits_are_refused_before_they_lose_half_of_them(
+    tmp_path: Path, channels: int, read: Callable[[Path], object]
+) -> None:
+    label = np.zeros((8, 9, channels), np.uint16)
+    label[2:5, 3:6] = 1  # of the upper eight bits nothing
+    with pytest.raises(FlamesError, match=r"a\.png has channels of 16 bits"):
+        read(save_png_of_16_bits(tmp_path / "a.png", label))
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.mhd", "a.img", "a.tif"])

@@ -132,6 +132,7 @@ def _pages(
             if count > 1:
                 picture.seek(number)
             _check_size(picture)
+            _check_depth(path, picture)
             pages.append(decode(picture))
     return pages
 
@@ -147,6 +148,16 @@ def _check_size(picture: Image.Image) -> None:
     """Refuse a later page that `PIL.Image.open`, which looks at the first, would have refused."""
     if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or math.inf):
         raise ValueError(f"{picture.width} x {picture.height} pixels are too many")
+
+
+def _check_depth(path: Path, picture: Image.Image) -> None:
+    """Refuse colours of 16 bits, of which Pillow keeps the upper 8: a label of 1 would be 0."""
+    raw_modes = [str(tile[3]) for tile in getattr(picture, "tile", ())]
+    if len(picture.getbands()) > 1 and any(";16" in mode for mode in raw_modes):
+        raise FlamesError(
+            f"{path} has channels of 16 bits, of which only 8 can be read",
+            "save it in grey values of 16 bits without transparency, or in colours of 8 bits",
+        )
 
 
 def _page(picture: Image.Image) -> np.ndarray:
