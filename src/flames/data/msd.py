@@ -9,6 +9,7 @@ Antonelli et al., Nature Communications 2022, 10.1038/s41467-022-30695-9.
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,10 +73,13 @@ def msd_folder(folder: Path) -> Path | None:
 def nifti_stem(path: Path) -> str:
     """Return the file name without ``.nii`` or ``.nii.gz``.
 
+    An umlaut is one character, whether a disk keeps it as one or as two.
+
     >>> nifti_stem(Path("TCGA_CS_4942.nii.gz"))
     'TCGA_CS_4942'
     """
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    return unicodedata.normalize("NFC", stem)
 
 
 def _stem_and_channel(path: Path, labels: dict[str, Path]) -> tuple[str, int | None]:

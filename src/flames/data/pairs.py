@@ -6,6 +6,7 @@ With ``--images 'img/*.png' --masks 'gt/*_seg.png'``, ``img/7.png`` goes with ``
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 from flames.data.folders import matches
@@ -52,6 +53,8 @@ def find_pairs(folder: Path, options: SourceOptions) -> list[Source]:
 def wildcard_part(pattern: str, name: str) -> str:
     """Return what the wildcards of ``pattern`` match in ``name``.
 
+    An umlaut is one character, whether a disk keeps it as one or as two.
+
     >>> wildcard_part("gt/*_seg.png", "gt/7_seg.png")
     '7'
     """
@@ -59,7 +62,8 @@ def wildcard_part(pattern: str, name: str) -> str:
     regex = {"**/": "((?:.*/)?)", "*": "([^/]*)", "?": "([^/])"}
     match = re.fullmatch("".join(regex.get(p, re.escape(p)) for p in pieces), name)
     parts = match.groups() if match else ()
-    return "_".join(part.strip("/") for part in parts if part) or Path(name).stem
+    found = "_".join(part.strip("/") for part in parts if part) or Path(name).stem
+    return unicodedata.normalize("NFC", found)
 
 
 def _matches(
