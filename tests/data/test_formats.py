@@ -199,6 +199,31 @@ def test_every_name_has_its_own_case_id(tmp_path: Path) -> None:
     assert safe_case_id("M\u00fcller") == safe_case_id("Mu\u0308ller")
 
 
+@pytest.mark.parametrize("source_format", ["pairs", "msd"])
+def test_an_image_and_its_mask_may_spell_an_umlaut_in_two_ways(
+    tmp_path: Path, source_format: str
+) -> None:
+    image = tmp_path / "imagesTr" / "Mu\u0308ller.nii"
+    mask = tmp_path / "labelsTr" / "M\u00fcller.nii"
+    for path in (image, mask):
+        save_nifti(path, np.ones((4, 5, 6), np.uint8))
+    globs = {"images": "imagesTr/*.nii", "masks": "labelsTr/*.nii"}
+    options = SourceOptions(**(globs if source_format == "pairs" else {}))
+    (found,) = find_sources(tmp_path, source_format, options)
+    assert (found.images, found.masks) == ((image,), (mask,))
+
+
+def test_what_a_mac_writes_beside_a_file_is_no_image(tmp_path: Path) -> None:
+    for folder, picture in (("i", speckle(1)), ("m", square())):
+        save(tmp_path / folder / "7.png", picture)
+        (tmp_path / folder / "._7.png").write_bytes(b"\x00\x05\x16\x07")
+    for pattern in ("{}/*.png", "**/{}/*.png", "{}/?*"):
+        images, masks = pattern.format("i"), pattern.format("m")
+        (found,) = find_sources(tmp_path, "pairs", SourceOptions(images=images, masks=masks))
+        assert found.case_id.startswith("7")
+    assert matches(tmp_path, "i/.*") == [tmp_path / "i" / "._7.png"]
+
+
 def linked(root: Path) -> Path:
     """Return a source of two patients, one of them behind a link."""
     for name in ("P_1", "P_2"):

@@ -32,7 +32,8 @@ def subfolders(folder: Path) -> list[Path]:
 def matches(folder: Path, pattern: str) -> list[Path]:
     """Return what the glob ``pattern`` finds below ``folder``, in natural order.
 
-    ``**`` is any number of visible folders, see `folders_below`.
+    ``**`` is any number of visible folders, see `folders_below`. Names that begin with a dot are
+    found by a pattern that does so too, as in a shell.
 
     Raises:
         FlamesError: A folder cannot be read, or a link leads nowhere.
@@ -61,7 +62,8 @@ def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
             yield from _matching(folder / first, rest)
     elif _leads_to_folder(folder):
         for path in _inside(folder):
-            if fnmatch.fnmatch(path.name, first):
+            hidden = path.name.startswith(".") and not first.startswith(".")
+            if not hidden and fnmatch.fnmatch(path.name, first):
                 yield from _matching(path, rest)
 
 
