@@ -180,6 +180,14 @@ def test_a_copy_of_a_file_is_no_second_slice(tmp_path: Path):
     assert one_case(tmp_path).image.shape == (12, 10, 6)
 
 
+def test_slices_that_share_an_instance_number_are_all_there(tmp_path: Path):
+    files = series(tmp_path / "i")
+    for path in files[3:]:
+        changed(path, lambda data: setattr(data, "SOPInstanceUID", "1.2.3"))
+    contours(tmp_path / "rs.dcm", files, RINGS)
+    assert one_case(tmp_path).image.shape == (12, 10, 6)
+
+
 def test_contours_that_do_not_fit_are_named(tmp_path: Path):
     files = series(tmp_path / "i")
     between = contours(tmp_path / "rs.dcm", files, {"GTV": [(5, rectangle(1, 1, 5, 5))]})

@@ -93,8 +93,12 @@ def stack_headers(headers: Sequence[Header]) -> Stack:
 
 
 def _once(frames: Sequence[Frame]) -> list[Frame]:
-    """Drop copies of one and the same instance."""
-    return list({(f.instance or str(f.path), f.index): f for f in reversed(frames)}.values())[::-1]
+    """Drop copies of one and the same instance; elsewhere in the patient it is no copy."""
+
+    def which(frame: Frame) -> tuple[object, ...]:
+        return frame.instance or str(frame.path), frame.index, frame.position
+
+    return list({which(frame): frame for frame in reversed(frames)}.values())[::-1]
 
 
 def _check_alike(frames: Sequence[Frame], placed: Sequence[Frame]) -> None:
