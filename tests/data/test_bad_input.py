@@ -254,6 +254,30 @@ def _brats(root: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize(
+    ("layout", "name", "twin"),
+    [
+        ("brats", "P_1/P_1_seg.nii", "P_1/P_1_seg.nii.gz"),
+        ("kits", "case_1/segmentation.nii", "case_1/segmentation.nii.gz"),
+        ("busi", "benign/benign (1).png", "benign/benign (1).PNG"),
+        ("otu2d", "annotations/1.png", "annotations/1.PNG"),
+    ],
+)
+def test_one_file_in_two_forms(tmp_path: Path, layout: str, name: str, twin: str) -> None:
+    root = tmp_path / "source"
+    for case, image in (("P_1", "P_1_flair"), ("case_1", "imaging")):
+        save_nifti(root / case / f"{image}.nii.gz", np.ones((4, 5, 6), np.uint8))
+    save(root / "benign" / "benign (1)_mask.png", square())
+    save(root / "images" / "1.png", speckle(1))
+    for path in (root / name, root / twin):
+        if ".nii" in path.name:
+            save_nifti(path, np.ones((4, 5, 6), np.uint8))
+        else:
+            save(path, square())
+    modality = "US" if layout in ("busi", "otu2d") else "MR"
+    _refused(root, tmp_path / "store", layout, modality, root / name, "are both there")
+
+
 def test_a_patient_folder_without_images(tmp_path: Path) -> None:
     root = _brats(tmp_path / "brats")
     _emptied(root / "BraTS_2")

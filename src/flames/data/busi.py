@@ -17,6 +17,7 @@ from flames.data.sources import (
     check_folder,
     files_with,
     missing_mask,
+    put_once,
     safe_case_id,
 )
 from flames.errors import FlamesError
@@ -29,7 +30,7 @@ def find_busi(folder: Path, options: SourceOptions) -> list[Source]:
     """Return one source an image below ``folder`` or its ``Dataset_BUSI_with_GT``.
 
     Raises:
-        FlamesError: No category folder, an image without mask, or a mask without image.
+        FlamesError: No category folder, an image without mask or twice, or a mask without image.
     """
     check_folder(folder)
     inner = folder / "Dataset_BUSI_with_GT"
@@ -53,7 +54,7 @@ def _category(folder: Path, options: SourceOptions) -> list[Source]:
         if match:
             masks.setdefault(match["stem"], []).append(path)
         else:
-            images[path.stem] = path
+            put_once(images, path.stem, path)
     for stem, path in images.items():
         if stem not in masks:
             raise missing_mask(path, f"{stem}_mask.png")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from pathlib import Path
-from typing import TypeVar
 
 from flames.data.sources import (
     Source,
@@ -19,13 +18,13 @@ from flames.data.sources import (
     check_folder,
     files_with,
     missing_mask,
+    put_once,
     safe_case_id,
     tcga_hospital,
 )
 from flames.errors import FlamesError
 
 NIFTI = (".nii", ".nii.gz")
-Key = TypeVar("Key", str, int | None)
 _CHANNEL = re.compile(r"^(?P<stem>.+)_(?P<channel>000\d)$")
 
 
@@ -46,13 +45,13 @@ def find_msd(folder: Path, options: SourceOptions) -> list[Source]:
         )
     labels: dict[str, Path] = {}
     for path in files_with(folder / "labelsTr", NIFTI):
-        _put(labels, nifti_stem(path), path)
+        put_once(labels, nifti_stem(path), path)
     cases: dict[str, dict[int | None, Path]] = {}
     for path in images:
         stem, channel = _stem_and_channel(path, labels)
         if stem not in labels:
             raise missing_mask(path, folder / "labelsTr" / f"{stem}.nii.gz")
-        _put(cases.setdefault(stem, {}), channel, path)
+        put_once(cases.setdefault(stem, {}), channel, path)
     for stem, path in labels.items():
         if stem not in cases:
             raise FlamesError(
@@ -89,12 +88,6 @@ def _stem_and_channel(path: Path, labels: dict[str, Path]) -> tuple[str, int | N
     if match is None or stem in labels:
         return stem, None
     return match["stem"], int(match["channel"])
-
-
-def _put(files: dict[Key, Path], key: Key, path: Path) -> None:
-    other = files.setdefault(key, path)
-    if other is not path:
-        raise FlamesError(f"{other} and {path} are both there", "take one of them away")
 
 
 def _source(

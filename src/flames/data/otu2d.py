@@ -16,6 +16,7 @@ from flames.data.sources import (
     check_folder,
     files_with,
     missing_mask,
+    put_once,
     safe_case_id,
 )
 from flames.errors import FlamesError
@@ -28,7 +29,8 @@ def find_otu2d(folder: Path, options: SourceOptions) -> list[Source]:
     """Return one source an image below ``folder`` or its ``OTU_2d``.
 
     Raises:
-        FlamesError: No image, an image without annotation, or a damaged ``classes.tsv``.
+        FlamesError: No image, an image without annotation or with two, or a damaged
+            ``classes.tsv``.
     """
     check_folder(folder)
     root = folder / "OTU_2d" if (folder / "OTU_2d").is_dir() else folder
@@ -37,7 +39,9 @@ def find_otu2d(folder: Path, options: SourceOptions) -> list[Source]:
         raise FlamesError(
             f"{root / 'images'} has no picture", "give the folder that holds images and annotations"
         )
-    masks = {path.stem: path for path in files_with(root / "annotations", PICTURES)}
+    masks: dict[str, Path] = {}
+    for path in files_with(root / "annotations", PICTURES):
+        put_once(masks, path.stem, path)
     classes = _classes(root / "classes.tsv", images)
     found = []
     for path in images:

@@ -18,6 +18,7 @@ from flames.data.sources import (
     check_folder,
     files_with,
     missing_mask,
+    put_once,
     safe_case_id,
 )
 from flames.errors import FlamesError
@@ -30,7 +31,7 @@ def find_kits(folder: Path, _options: SourceOptions) -> list[Source]:
     """Return one source a case below ``folder`` or its ``dataset``.
 
     Raises:
-        FlamesError: No case, a case without image, or one without segmentation.
+        FlamesError: No case, a case without image or segmentation, or a file that is there twice.
     """
     root = _root(folder, "dataset")
     cases = [p for p in subfolders(root) if p.name.startswith("case_")]
@@ -38,7 +39,7 @@ def find_kits(folder: Path, _options: SourceOptions) -> list[Source]:
         raise FlamesError(f"{root} has no case_00000", "give the folder 'dataset' of KiTS23")
     found = []
     for case in cases:
-        named = {nifti_stem(path): path for path in files_with(case, NIFTI)}
+        named = _by_stem(case)
         if "imaging" not in named:
             raise FlamesError(
                 f"{case} has no imaging.nii.gz",
@@ -54,7 +55,8 @@ def find_brats(folder: Path, options: SourceOptions) -> list[Source]:
     """Return one source a patient, of one sequence: channel 0 FLAIR, 1 T1, 2 T1ce, 3 T2.
 
     Raises:
-        FlamesError: No patient, no such sequence, or a patient without images or segmentation.
+        FlamesError: No patient, no such sequence, a patient without images or segmentation, or a
+            file that is there twice.
     """
     root = _root(folder, "MICCAI_BraTS2020_TrainingData")
     channel = options.channel or 0
@@ -65,7 +67,7 @@ def find_brats(folder: Path, options: SourceOptions) -> list[Source]:
         )
     found = []
     for patient in subfolders(root):
-        endings = {nifti_stem(path).lower(): path for path in files_with(patient, NIFTI)}
+        endings = _by_stem(patient)
         images = {s: p for s in SEQUENCES for name, p in endings.items() if name.endswith(f"_{s}")}
         if not images:
             raise FlamesError(
@@ -92,6 +94,14 @@ def find_brats(folder: Path, options: SourceOptions) -> list[Source]:
 
 def _source(folder: Path, image: Path, mask: Path) -> Source:
     return Source(safe_case_id(folder.name), (image,), (mask,), "volume", patient_id=folder.name)
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Return the NIfTI files of a patient by their names in small letters, without the ending."""
+    found: dict[str, Path] = {}
+    for path in files_with(folder, NIFTI):
+        put_once(found, nifti_stem(path).lower(), path)
+    return found
 
 
 def _root(folder: Path, inner: str) -> Path:

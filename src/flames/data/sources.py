@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from flames.data.store import Modality
 from flames.errors import FlamesError, nearest
 
+Key = TypeVar("Key", str, int | None)
 Reader = Literal["picture", "slices", "volume", "dicom"]
 WHERE_KEYS = ("hospital", "category", "patient")
 _TCGA = re.compile(r"TCGA[_-]([A-Z0-9]{2})[_-]")
@@ -145,6 +146,17 @@ def check_folder(folder: Path) -> None:
         raise FlamesError(f"there is no folder {folder}", "check the path of SOURCE")
     if not is_folder:
         raise FlamesError(f"{folder} is a file, not a folder", "give the folder that holds it")
+
+
+def put_once(files: dict[Key, Path], key: Key, path: Path) -> None:
+    """Add a file to those found so far.
+
+    Raises:
+        FlamesError: Another is there for the same ``key``, such as ``a.nii`` beside ``a.nii.gz``.
+    """
+    other = files.setdefault(key, path)
+    if other is not path:
+        raise FlamesError(f"{other} and {path} are both there", "take one of them away")
 
 
 def missing_mask(image: Path, expected: Path | str) -> FlamesError:
