@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from source_folders import save, save_nifti, speckle, square
 
+from flames.data.formats import find_sources
 from flames.data.prepare import StoreRequest, add_store
 from flames.data.sources import SourceOptions
 from flames.errors import FlamesError
@@ -245,6 +246,21 @@ def test_pairs_left_over(tmp_path: Path) -> None:
     _refused(root, tmp_path / "store", "pairs", "US", extra, "has no mask", options)
     with pytest.raises(FlamesError, match="--images"):
         add_store(root, tmp_path / "store", StoreRequest("pairs", "a", "US", "b"))
+
+
+def test_pairs_of_a_kind_that_is_not_read(tmp_path: Path) -> None:
+    root = tmp_path / "pairs"
+    for name in ("1.png", "2.bmp"):
+        save(root / "i" / name, speckle(1))
+        save(root / "m" / name, square())
+    (root / "i" / "notes.txt").touch()
+    options = SourceOptions(images="i/*", masks="m/*")
+    other = root / "m" / "2.bmp"
+    _refused(root, tmp_path / "store", "pairs", "US", other, "no image that flames reads", options)
+    (root / "i" / "2.bmp").unlink()
+    other.unlink()
+    (found,) = find_sources(root, "pairs", options)
+    assert found.case_id == "1.png"
 
 
 def _brats(root: Path) -> Path:

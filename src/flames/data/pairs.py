@@ -23,13 +23,16 @@ from flames.data.volumes import VOLUME_SUFFIXES
 from flames.errors import FlamesError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *VOLUME_SUFFIXES)
+UNREAD = (".bmp", ".gif", ".webp", ".jp2", ".dcm", ".mgz")
+"""Images of other kinds: beside those that are read they would be left out without a word."""
 
 
 def find_pairs(folder: Path, options: SourceOptions) -> list[Source]:
     """Return one source an image that the globs pair with a mask.
 
     Raises:
-        FlamesError: A glob is missing or matches nothing, or an image or mask is left over.
+        FlamesError: A glob is missing or matches nothing or an image of another kind, or an image
+            or mask is left over.
     """
     check_folder(folder)
     if not options.images or not options.masks:
@@ -77,7 +80,14 @@ def _matches(
         ) from error
     found: dict[str, Path] = {}
     for path in paths:
-        if path in (leave_out or set()) or not path.name.lower().endswith(SUFFIXES):
+        if path in (leave_out or set()):
+            continue
+        if path.name.lower().endswith(UNREAD):
+            raise FlamesError(
+                f"{option} {pattern!r} finds {path}, which is no image that flames reads",
+                "convert it to PNG, a volume to NIfTI, or make the pattern leave it out",
+            )
+        if not path.name.lower().endswith(SUFFIXES):
             continue
         key = wildcard_part(pattern, path.relative_to(folder).as_posix())
         if key in found:
