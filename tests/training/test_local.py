@@ -167,6 +167,12 @@ def test_halves_cover_all_steps_and_join_by_their_number():
     assert alone.loss == 1.0
 
 
+def test_rounds_of_a_single_step_train_both_halves_in_turn():
+    rounds = [Stretch(range(n, n + 1), 4, CONFIG, FLOAT32) for n in range(4)]
+    lengths = [tuple(len(half.steps) for half in one.halves()) for one in rounds]
+    assert lengths == [(1, 0), (0, 1), (1, 0), (0, 1)]
+
+
 def second(rule, tmp_path, *, shared=None, steps=4, before=None):
     received = model_arrays(network())
     _, arrays = train_second(

@@ -31,8 +31,13 @@ class Stretch:
     progress: Progress | None = None
 
     def halves(self) -> tuple[Stretch, Stretch]:
-        """Return the first half, the longer one, and the second, which tells progress on top."""
-        middle = self.steps.start + (len(self.steps) + 1) // 2
+        """Return the first half, the longer one, and the second, which tells progress on top.
+
+        A single step is the first half in every other round, else the second would never be.
+        """
+        single = len(self.steps) == 1
+        first = (self.steps.start + 1) % 2 if single else (len(self.steps) + 1) // 2
+        middle = self.steps.start + first
         done = middle - self.steps.start
         told = self.progress
         later: Progress | None = None if told is None else lambda n, loss: told(done + n, loss)
