@@ -13,8 +13,8 @@ def apfl(alpha: float = 0.5) -> Strategy:
     """Return FedAvg, beside which each client trains ``v`` and α of ``α v + (1 − α) w``.
 
     A round's steps are shared: half train the common ``w``, half ``v`` and α by the gradient of the
-    mixture's loss, with the ``w`` just trained. The client ends with the mixture. α = 1 is local
-    training on half the steps. It sends nothing more and stores ``v``, α and their optimiser.
+    mixture's loss, with the ``w`` just trained. The client ends with the mixture. α held at 1 is
+    local training on half the steps. It sends nothing more and stores ``v``, α and their optimiser.
     Deng et al., Adaptive Personalized Federated Learning, arXiv 2003.13461, algorithm 1, whose two
     updates alternate step by step; here they follow each other within a round.
     """
