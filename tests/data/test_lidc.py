@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
-from dicom_files import series, uid
+from dicom_files import changed, series, uid
 from lidc_files import NODULE, XML, archive, message, patient, radiograph, ring, session
 from source_folders import save_nifti
 from typer.testing import CliRunner
@@ -173,6 +174,14 @@ def test_series_and_annotations_must_meet(tmp_path: Path) -> None:
     radiograph(tmp_path, NAME, "LidcReadMessage")
     with pytest.raises(FlamesError, match="only images of other kinds"):
         find_sources(tmp_path, "lidc", OPTIONS)
+
+
+def test_slices_that_outlines_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
+    first, second, *_ = sorted(patient(tmp_path, NAME).glob("*.dcm"))
+    shared = pydicom.dcmread(first).SOPInstanceUID
+    changed(second, lambda data: setattr(data, "SOPInstanceUID", shared))
+    with pytest.raises(FlamesError, match="share a SOPInstanceUID"):
+        label(tmp_path)
 
 
 def test_outlines_must_lie_on_the_series(tmp_path: Path) -> None:

@@ -86,9 +86,16 @@ def nodule_mask(readings: Readings, *, stack: Stack, path: Path) -> np.ndarray:
         path: Of the annotations, for errors.
 
     Raises:
-        FlamesError: An outline is on a slice that the series lacks, or outside of its image.
+        FlamesError: An outline is on a slice that the series lacks, or outside of its image, or
+            slices share the identifier by which an outline names its own.
     """
     at = {frame.instance: number for number, frame in enumerate(stack.frames)}
+    if len(at) < len(stack.frames):
+        raise FlamesError(
+            f"slices of the series of {stack.paths[0]} share a SOPInstanceUID, by which {path} "
+            "names them",
+            "copy the series again from the archive",
+        )
     votes: dict[int, np.ndarray] = {}
     for nodules in readings.readers:
         for number, drawn in _drawn(nodules, at, stack.shape[:2], path).items():
