@@ -199,7 +199,7 @@ def test_the_server_hears_of_its_model_with_the_statistics_that_it_keeps(
     assert not judged
 
 
-LIKE = {"w": np.ones((2, 3), np.float32), "n": np.array(1)}
+LIKE = {"w": np.ones((2, 3), np.float32), "n.num_batches_tracked": np.array(1)}
 
 
 @pytest.mark.parametrize(
@@ -210,6 +210,7 @@ LIKE = {"w": np.ones((2, 3), np.float32), "n": np.array(1)}
         ({"w": np.ones((3, 2), np.float32)}, r"'w' of site is float32\(3, 2\)"),
         ({"w": np.ones((2, 3))}, "float64"),
         ({"extra": np.ones(1)}, "differ in array 'extra'"),
+        ({"control:w": LIKE["w"]}, "differ in array 'control:w'"),
     ],
 )
 def test_an_update_that_cannot_be_of_this_run_is_refused(change, words):
@@ -218,8 +219,18 @@ def test_an_update_that_cannot_be_of_this_run_is_refused(change, words):
 
 
 def test_an_update_with_a_missing_array_is_refused():
-    with pytest.raises(FlamesError, match="differ in array 'n'"):
+    with pytest.raises(FlamesError, match=r"differ in array 'n\.num_batches_tracked'"):
         check_update({"w": LIKE["w"]}, LIKE, "site")
+
+
+def test_where_control_variates_travel_each_weight_has_one():
+    whole = LIKE | {"control:w": LIKE["w"] * 2}
+    check_update(whole, LIKE, "site", corrects=True)
+    for name in ("w", "control:w"):
+        with pytest.raises(FlamesError, match=f"differ in array '{name}'"):
+            check_update({n: a for n, a in whole.items() if n != name}, LIKE, "site", corrects=True)
+    with pytest.raises(FlamesError, match="differ in array 'control:extra'"):
+        check_update(whole | {"control:extra": LIKE["w"]}, LIKE, "site", corrects=True)
 
 
 def test_a_good_update_passes():

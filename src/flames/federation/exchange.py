@@ -16,8 +16,8 @@ from flames.config import WireConfig
 from flames.errors import FlamesError
 from flames.strategies import Download
 from flames.strategies.mixture import mixed
-from flames.strategies.movement import shortened
-from flames.strategies.rules import split_controls, with_controls
+from flames.strategies.movement import part_of, shortened
+from flames.strategies.rules import with_controls
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -166,18 +166,22 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
 
-def check_update(arrays: Arrays, like: Arrays, client: str) -> None:
+def check_update(arrays: Arrays, like: Arrays, client: str, *, corrects: bool = False) -> None:
     """Refuse an update whose names, shapes or numbers cannot be of this run.
 
-    Control variates must be of weights in ``like``.
+    Args:
+        arrays: The update.
+        like: Arrays that it must have, with their shapes and dtypes.
+        client: Whose it is.
+        corrects: Whether it also holds a control variate of each weight in ``like``; without, it
+            may hold none.
 
     Raises:
         FlamesError: An array is missing, new, of another shape or dtype, or not finite.
     """
-    arrays, controls = split_controls(arrays)
-    extra = {name: like[name] for name in controls if name in like}
-    like = with_controls(like, extra)
-    arrays = with_controls(arrays, controls)
+    if corrects:
+        weights = {name: like[name] for name in like if part_of(name) == "weights"}
+        like = with_controls(like, weights)
     for name in sorted(set(arrays) ^ set(like)):
         raise FlamesError(
             f"the update of {client} and the server's model differ in array {name!r}",

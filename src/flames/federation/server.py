@@ -143,12 +143,15 @@ class Server:
             FlamesError: Its arrays are not of this run, or not finite.
             UpdateSetAside: It moved too far for the group's history.
         """
-        check_update(arrays, self._shared(reply.modality), reply.client)
+        server_round = self.finished + 1
+        steps = len(self.budget.steps(reply.client, server_round))
+        like = self._shared(reply.modality)
+        corrects = self.strategy.rule.corrects and steps > 0
+        check_update(arrays, like, reply.client, corrects=corrects)
         begun = self.parcels.begun(
             reply, self.folders.sent(reply.client), self.folders.held(reply.client)
         )
-        server_round = self.finished + 1
-        moved = lengths(arrays, begun, len(self.budget.steps(reply.client, server_round)))
+        moved = lengths(arrays, begun, steps)
         group = self._group(reply)
         past = read_past(self.folders.last)
         limit = self.config.wire.norm_limit

@@ -1,0 +1,55 @@
+"""Sites that send what schema and shapes allow and no honest site would: they are set aside."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flames.federation.network.messages import decode, encode
+
+pytestmark = pytest.mark.usefixtures("small_network")
+
+
+def play(hall, change):
+    """Run a job, with ``change`` done to every update of us-b; return its verdict."""
+
+    def line(site, send):
+        def changed(topic, message):
+            if site == "us-b" and topic == "update":
+                message = encode(*change(*decode(message)))
+            return send(topic, message)
+
+        return changed
+
+    hall.line = line
+    return hall.job("us-a", "us-b")
+
+
+def with_control_variate(facts, sections):
+    """Send one more array, as large as the weights that it is called after."""
+    weights = sections["weights"]
+    name = max(weights, key=lambda name: weights[name].size)
+    weights[f"control:{name}"] = np.zeros_like(weights[name])
+    return facts | {"letters": "p" * len(weights)}, sections
+
+
+def without_control_variate(facts, sections):
+    """Leave one control variate out."""
+    weights = sections["weights"]
+    weights.pop(min(weights))
+    return facts | {"letters": "p" * len(weights)}, sections
+
+
+@pytest.mark.parametrize(
+    ("strategy", "change"),
+    [
+        ("flames", with_control_variate),
+        ("fedavg", with_control_variate),
+        ("scaffold", without_control_variate),
+    ],
+)
+def test_arrays_that_a_strategy_does_not_have_end_no_run(make_hall, strategy, change):
+    hall = make_hall("us-a", "us-b", strategy={"name": strategy})
+    assert play(hall, change) == ("finished", "the run is finished")
+    assert {text.split()[3] for text in hall.told("aside")} == {"us-b"}
+    assert {r["site"] for r in hall.run.load_rounds() if r["kind"] == "site"} == {"us-a"}
