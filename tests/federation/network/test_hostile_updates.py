@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flames.federation.network.messages import decode, encode
+from flames.federation.network.replies import GRID
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -52,4 +53,25 @@ def test_arrays_that_a_strategy_does_not_have_end_no_run(make_hall, strategy, ch
     hall = make_hall("us-a", "us-b", strategy={"name": strategy})
     assert play(hall, change) == ("finished", "the run is finished")
     assert {text.split()[3] for text in hall.told("aside")} == {"us-b"}
+    assert {r["site"] for r in hall.run.load_rounds() if r["kind"] == "site"} == {"us-a"}
+
+
+def with_curves(*, tumours, silenced):
+    """Return a change that puts curves into a reply, each threshold's counts alike."""
+
+    def change(facts, sections):
+        row = [0.0, 0, tumours, silenced, 5, silenced]
+        reply = facts["reply"] | {"curves": dict.fromkeys(facts["reply"]["curves"], [row] * GRID)}
+        return facts | {"reply": reply}, sections
+
+    return change
+
+
+@pytest.mark.parametrize(("tumours", "silenced"), [(5, 5), (0, 9)])
+def test_presence_curves_that_no_cases_have_end_no_run(make_hall, tumours, silenced):
+    hall = make_hall("us-a", "us-b")
+    change = with_curves(tumours=tumours, silenced=silenced)
+    assert play(hall, change) == ("finished", "the run is finished")
+    assert all("its reply holds what cannot be, at curves" in t for t in hall.told("aside"))
+    assert len(hall.told("aside")) == 3 * 3
     assert {r["site"] for r in hall.run.load_rounds() if r["kind"] == "site"} == {"us-a"}

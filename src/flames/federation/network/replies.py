@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from flames.errors import FlamesError
 from flames.federation.exchange import Reply
@@ -26,7 +27,26 @@ Way = Annotated[str, Field(pattern="^[a-z]{1,20}$")]
 """What a client tried, such as ``mixture``."""
 Row = Annotated[list[Size], Field(min_length=6, max_length=6)]
 GRID = len(PRESENCE_GRID)
-Curve = Annotated[list[Row], Field(min_length=GRID, max_length=GRID)]
+ROUNDING = 1e-5
+"""Of a sum of Dice."""
+
+
+def _possible(curve: list[list[float]]) -> list[list[float]]:
+    """Return a presence curve that some cases have; see `flames.metrics.presence.Curve`."""
+    _, _, tumours, _, free, _ = curve[0]
+    silenced = [(0.0, 0.0), *((row[3], row[5]) for row in curve)]
+    rising = all(
+        before[0] <= after[0] <= tumours and before[1] <= after[1] <= free
+        for before, after in pairwise(silenced)
+    )
+    same = all((row[2], row[4]) == (tumours, free) for row in curve)
+    defined = all(row[0] <= row[1] + ROUNDING and row[1] <= tumours + free for row in curve)
+    if not (rising and same and defined and silenced[1] == silenced[0]):
+        raise ValueError("a curve that no cases have")
+    return curve
+
+
+Curve = Annotated[list[Row], Field(min_length=GRID, max_length=GRID), AfterValidator(_possible)]
 MOST_WAYS = 20
 
 
