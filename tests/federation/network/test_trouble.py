@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import threading
 
@@ -82,6 +83,28 @@ def test_a_site_whose_disk_is_full_has_not_failed(make_hall, error):
     assert desk.job.seats["us-a"].failed_round == 0
     desk.handle("us-a", "waits", encode({"for": "space", "reason": "its disk is full"}))
     assert hall.told("waits") == ["us-a waits: its disk is full"]
+
+
+@pytest.mark.parametrize(("name", "write"), [("environment.json", 4), ("splits.json", 3)])
+def test_a_disk_that_is_full_while_a_site_joins_costs_nothing(
+    make_hall, three_sites, as_simulated, monkeypatch, name, write
+):
+    from flames.federation.network import run_state
+
+    monkeypatch.setattr("flames.federation.network.desk.REST_SECONDS", 0.1)
+    save, left = run_state.save_json, [write]  # the last site's
+
+    def full_in_between(path, content):
+        left[0] -= path.name == name
+        return full() if path.name == name and left[0] == 0 else save(path, content)
+
+    monkeypatch.setattr(run_state, "save_json", full_in_between)
+    hall = make_hall()
+    assert hall.job("us-a", "us-b", "mr-a")[0] == "finished"
+    assert left[0] <= 0
+    assert as_simulated(hall.run) == as_simulated(three_sites)
+    environment = json.loads(hall.run.environment.read_text(encoding="utf-8"))
+    assert environment["stores"].keys() == {"us-a", "us-b", "mr-a"}
 
 
 def test_a_round_that_cannot_be_closed_is_closed_when_there_is_space(make_hall, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,29 +74,35 @@ class RunState:
         return [*listed, *later]
 
     def save_facts(self, site: str, facts: SiteFacts) -> None:
-        """Keep what a site said of itself, and what the run folder shows of it."""
+        """Keep what a site said of itself, and what the run folder shows of it.
+
+        That comes first: once the facts are kept, nothing else is written for them again.
+        """
         known = self.facts()
         if known.get(site) == facts:
             return
-        known[site] = facts
-        save_json(self._facts, {name: f.model_dump(mode="json") for name, f in known.items()})
+        known = self._in_order(known | {site: facts})
         if not self.run.environment.exists():
             save_json(self.run.environment, describe_environment({}))
-        known = self.facts()
         environment = json.loads(self.run.environment.read_text(encoding="utf-8"))
         environment["stores"] = {name: f.cases_digest for name, f in known.items()}
         save_json(self.run.environment, environment)
         shown = {name: f.splits for name, f in known.items() if f.splits is not None}
         save_json(self.run.splits, shown)
+        save_json(self._facts, {name: f.model_dump(mode="json") for name, f in known.items()})
 
     def facts(self) -> dict[str, SiteFacts]:
         """Return what sites said of themselves, in the order of the configuration."""
         if not self._facts.exists():
             return {}
         content = json.loads(self._facts.read_text(encoding="utf-8"))
+        return self._in_order({n: SiteFacts.model_validate(f) for n, f in content.items()})
+
+    def _in_order(self, facts: Mapping[str, SiteFacts]) -> dict[str, SiteFacts]:
+        """Return facts in the order of the configuration; of those it does not name, by name."""
         order = [site.name for site in self.config.sites]
-        names = sorted(content, key=lambda n: (order.index(n) if n in order else len(order), n))
-        return {name: SiteFacts.model_validate(content[name]) for name in names}
+        names = sorted(facts, key=lambda n: (order.index(n) if n in order else len(order), n))
+        return {name: facts[name] for name in names}
 
     def known_digest(self, site: str) -> str | None:
         """Return the digest of a site's store when it first took part, or None."""
