@@ -172,8 +172,11 @@ class RunKeeper(FLComponent):
         return None if job is None else str(job.meta.get(JobMetaKey.SUBMITTER_NAME.value))
 
     def continue_run(self, book: RunBook) -> None:
-        """Let a stopped or failed run go on."""
-        if book.read().get("status") in ("stopped", "failed"):
+        """Let a stopped or failed run go on, whatever its last job said of it."""
+        content = book.read()
+        if content.get("status") in ("stopped", "failed"):
+            for job_id in content.get("jobs", [])[-1:]:
+                book.note_verdict(job_id, "next", "a person lets the run go on")
             book.set_status("running", broken=0)
 
     def job_status(self, job_id: str) -> str | None:

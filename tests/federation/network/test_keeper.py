@@ -1,0 +1,79 @@
+"""How the keeper chains jobs into a run, without an engine."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("nvflare", reason="needs the extra 'network'")
+
+from flames.federation.network.keeper import MOST_BROKEN_JOBS, RunKeeper
+from flames.federation.network.run_book import JobOrder, RunBook
+
+ALICE = "alice@example.org"
+ORDER = JobOrder("first", False, "rounds = 3\n")
+
+
+class Jobs:
+    """The engine's jobs: each is over as soon as it is looked at."""
+
+    def __init__(self):
+        self.known = {"job-1": {}}
+
+    def get_job(self, job_id, _context):
+        if job_id not in self.known:
+            return None
+        return SimpleNamespace(job_id=job_id, meta={"status": "FINISHED:COMPLETED"})
+
+    def clone(self, *, from_jid, meta, fl_ctx):
+        del from_jid, fl_ctx
+        name = f"job-{len(self.known) + 1}"
+        self.known[name] = meta
+        return {"job_id": name}
+
+
+@pytest.fixture
+def keeper():
+    made = RunKeeper()
+    made.engine = SimpleNamespace(
+        new_context=lambda: nullcontext(None),
+        job_def_manager=Jobs(),
+        run_processes={},
+        job_runner=SimpleNamespace(running_jobs={}),
+    )
+    return made
+
+
+@pytest.fixture
+def book(tmp_path):
+    made = RunBook(tmp_path / "runs" / "first")
+    made.begin("job-1", ORDER, ALICE)
+    return made
+
+
+def look(keeper, book):
+    keeper.next_look.clear()
+    keeper._look_after(book)
+    return book.read()
+
+
+def test_a_run_that_failed_goes_on_when_a_person_says_so(keeper, book):
+    book.note_verdict("job-1", "failed", "us-a: its disk is broken")
+    assert look(keeper, book)["status"] == "failed"
+    keeper.continue_run(book)
+    content = look(keeper, book)
+    assert (content["status"], content["jobs"]) == ("running", ["job-1", "job-2"])
+    book.note_verdict("job-2", "failed", "us-a: its disk is broken")
+    content = look(keeper, book)
+    assert (content["status"], content["cause"]) == ("failed", "us-a: its disk is broken")
+
+
+def test_jobs_that_die_again_and_again_end_a_run_and_a_person_lets_it_go_on(keeper, book):
+    for _ in range(MOST_BROKEN_JOBS):
+        assert book.read()["status"] == "running"
+        look(keeper, book)
+    assert book.read()["status"] == "failed"
+    keeper.continue_run(book)
+    assert look(keeper, book)["status"] == "running"
