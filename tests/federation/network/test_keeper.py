@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 
 pytest.importorskip("nvflare", reason="needs the extra 'network'")
 
+from flames.errors import FlamesError
 from flames.federation.network.keeper import MOST_BROKEN_JOBS, RunKeeper
 from flames.federation.network.run_book import JobOrder, RunBook
 
@@ -21,6 +23,7 @@ class Jobs:
 
     def __init__(self):
         self.known = {"job-1": {}}
+        self.ended = []
 
     def get_job(self, job_id, _context):
         if job_id not in self.known:
@@ -36,12 +39,14 @@ class Jobs:
 
 @pytest.fixture
 def keeper():
-    made = RunKeeper()
+    made, jobs = RunKeeper(), Jobs()
     made.engine = SimpleNamespace(
         new_context=lambda: nullcontext(None),
-        job_def_manager=Jobs(),
+        job_def_manager=jobs,
         run_processes={},
-        job_runner=SimpleNamespace(running_jobs={}),
+        job_runner=SimpleNamespace(
+            running_jobs={}, stop_run=lambda job_id, _: jobs.ended.append(job_id)
+        ),
     )
     return made
 
@@ -77,3 +82,31 @@ def test_jobs_that_die_again_and_again_end_a_run_and_a_person_lets_it_go_on(keep
     assert book.read()["status"] == "failed"
     keeper.continue_run(book)
     assert look(keeper, book)["status"] == "running"
+
+
+def test_a_run_that_is_stopped_while_its_next_job_is_made_stays_stopped(keeper, book):
+    jobs = keeper.engine.job_def_manager
+    clone = jobs.clone
+    person = threading.Thread(target=keeper.stop_run, args=(book, ALICE))
+
+    def meanwhile(**given):
+        person.start()
+        person.join(timeout=0.5)
+        return clone(**given)
+
+    jobs.clone = meanwhile
+    look(keeper, book)
+    person.join()
+    assert book.read()["status"] == "stopped"
+    assert jobs.ended == [book.read()["jobs"][-1]] == ["job-2"]
+
+
+def test_a_job_that_begins_after_its_run_was_stopped_does_not_start_it_again(keeper, book):
+    look(keeper, book)
+    keeper.stop_run(book, ALICE)
+    with pytest.raises(FlamesError, match=f"first is stopped: stopped by {ALICE}"):
+        book.begin("job-2", ORDER, ALICE)
+    assert book.read()["status"] == "stopped"
+    keeper.continue_run(book)
+    book.begin("job-2", ORDER, ALICE)
+    assert book.read()["status"] == "running"

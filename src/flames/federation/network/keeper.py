@@ -41,6 +41,8 @@ class RunKeeper(FLComponent):
         """Wait for the engine."""
         super().__init__()
         self.ending = threading.Event()
+        self.deciding = threading.Lock()
+        """Held while it is decided whether a run goes on: people stop runs in other threads."""
         self.engine: Any = None
         self.thread: threading.Thread | None = None
         self.seen: dict[str, float] = {}
@@ -94,6 +96,10 @@ class RunKeeper(FLComponent):
         save_json(kit.present, self.seen)
 
     def _look_after(self, book: RunBook) -> None:
+        with self.deciding:
+            self._decide(book)
+
+    def _decide(self, book: RunBook) -> None:
         content = book.read()
         if content.get("status") != "running" or not content.get("jobs"):
             return
@@ -148,8 +154,9 @@ class RunKeeper(FLComponent):
 
     def stop_run(self, book: RunBook, who: str) -> None:
         """End a run's job and start no other."""
-        content = book.read()
-        book.set_status("stopped", f"stopped by {who}")
+        with self.deciding:
+            content = book.read()
+            book.set_status("stopped", f"stopped by {who}")
         Journal(book.events).write("stopped", f"stopped by {who}")
         for job_id in content.get("jobs", [])[-1:]:
             self.end_job(job_id)
@@ -173,11 +180,12 @@ class RunKeeper(FLComponent):
 
     def continue_run(self, book: RunBook) -> None:
         """Let a stopped or failed run go on, whatever its last job said of it."""
-        content = book.read()
-        if content.get("status") in ("stopped", "failed"):
-            for job_id in content.get("jobs", [])[-1:]:
-                book.note_verdict(job_id, "next", "a person lets the run go on")
-            book.set_status("running", broken=0)
+        with self.deciding:
+            content = book.read()
+            if content.get("status") in ("stopped", "failed"):
+                for job_id in content.get("jobs", [])[-1:]:
+                    book.note_verdict(job_id, "next", "a person lets the run go on")
+                book.set_status("running", broken=0)
 
     def job_status(self, job_id: str) -> str | None:
         """Return what the engine says of a job, with the reason it waits where it does."""

@@ -86,7 +86,8 @@ class RunBook:
         """Note that a job carries the run now; called by the job itself.
 
         Raises:
-            FlamesError: The run is somebody else's, or of another configuration.
+            FlamesError: The run is somebody else's, of another configuration, or was ended since
+                the job was started.
         """
         known = self.read()
         if known.get("by", by) != by:
@@ -103,6 +104,11 @@ class RunBook:
         jobs = [*known.get("jobs", [])]
         if job_id not in jobs:
             jobs.append(job_id)
+        elif known["status"] != "running":
+            raise FlamesError(
+                f"the run {order.run} is {known['status']}: {known['cause']}",
+                "go on with 'flames run … --on … --resume'",
+            )
         save_json(
             self.path / "state" / "run.json",
             {"begun": now(), "by": by} | known | {"status": "running", "cause": "", "jobs": jobs},
