@@ -25,6 +25,9 @@ class Jobs:
         self.known = {"job-1": {}}
         self.ended = []
 
+    def get_jobs_by_status(self, _status, _context):
+        return [SimpleNamespace(job_id=name, meta=meta) for name, meta in self.known.items()]
+
     def get_job(self, job_id, _context):
         if job_id not in self.known:
             return None
@@ -110,3 +113,15 @@ def test_a_job_that_begins_after_its_run_was_stopped_does_not_start_it_again(kee
     keeper.continue_run(book)
     book.begin("job-2", ORDER, ALICE)
     assert book.read()["status"] == "running"
+
+
+def test_a_job_that_was_made_and_not_noted_is_the_next_one(keeper, book, monkeypatch):
+    def killed(*_args, **_more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunBook, "set_status", killed)
+        with pytest.raises(KeyboardInterrupt):
+            look(keeper, book)
+    assert look(keeper, book)["jobs"] == ["job-1", "job-2"]
+    assert keeper.engine.job_def_manager.known.keys() == {"job-1", "job-2"}

@@ -143,14 +143,27 @@ class RunKeeper(FLComponent):
             cause = why or "the server's job died without a word"
             book.set_status("failed", f"{broken} jobs in a row ended without a round: {cause}")
             return
+        cloned = self._unnoted_clone(job.job_id, fl_ctx) or self._clone(job, fl_ctx)
+        jobs = [*content["jobs"], cloned]
+        book.set_status("running", jobs=jobs, broken=broken, rounds_before=rounds)
+        self.next_look[book.path.name] = time.monotonic() + min(2.0**broken, 30.0)
+
+    def _unnoted_clone(self, job_id: str, fl_ctx: FLContext) -> str | None:
+        """Return the next job, where the server died before it noted that it had made it."""
+        waiting = [RunStatus.SUBMITTED, RunStatus.DISPATCHED, RunStatus.RUNNING]
+        for job in self.engine.job_def_manager.get_jobs_by_status(waiting, fl_ctx):
+            if job.meta.get(JobMetaKey.CLONED_FROM.value) == job_id:
+                return str(job.job_id)
+        return None
+
+    def _clone(self, job: Any, fl_ctx: FLContext) -> str:
+        """Return the number of a job like another one, by the same person."""
         meta = {str(key): job.meta[key] for key in job.meta.keys() & CLONED_META_KEYS}
         meta |= {key: job.meta.get(key) for key in SUBMITTER}
         meta[JobMetaKey.CLONED_FROM.value] = job.job_id
         meta[JobMetaKey.STUDY.value] = get_job_meta_study(job.meta)
         cloned = self.engine.job_def_manager.clone(from_jid=job.job_id, meta=meta, fl_ctx=fl_ctx)
-        jobs = [*content["jobs"], str(cloned[JobMetaKey.JOB_ID.value])]
-        book.set_status("running", jobs=jobs, broken=broken, rounds_before=rounds)
-        self.next_look[book.path.name] = time.monotonic() + min(2.0**broken, 30.0)
+        return str(cloned[JobMetaKey.JOB_ID.value])
 
     def stop_run(self, book: RunBook, who: str) -> None:
         """End a run's job and start no other."""
