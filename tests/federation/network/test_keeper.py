@@ -24,6 +24,10 @@ class Jobs:
     def __init__(self):
         self.known = {"job-1": {}}
         self.ended = []
+        self.kept = {"data", "meta", "workspace"}
+
+    def list_components(self, _job_id, _context):
+        return self.kept
 
     def get_jobs_by_status(self, _status, _context):
         return [SimpleNamespace(job_id=name, meta=meta) for name, meta in self.known.items()]
@@ -125,3 +129,14 @@ def test_a_job_that_was_made_and_not_noted_is_the_next_one(keeper, book, monkeyp
             look(keeper, book)
     assert look(keeper, book)["jobs"] == ["job-1", "job-2"]
     assert keeper.engine.job_def_manager.known.keys() == {"job-1", "job-2"}
+
+
+def test_a_finished_run_that_the_engine_did_not_keep_is_finished_by_another_job(keeper, book):
+    jobs = keeper.engine.job_def_manager
+    book.note_verdict("job-1", "finished", "the run is finished")
+    jobs.kept = {"data", "meta"}
+    content = look(keeper, book)
+    assert (content["status"], content["jobs"]) == ("running", ["job-1", "job-2"])
+    jobs.kept = {"data", "meta", "workspace"}
+    book.note_verdict("job-2", "finished", "the run is finished")
+    assert look(keeper, book)["status"] == "finished"

@@ -15,6 +15,7 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import JobMetaKey, RunStatus, get_job_meta_study
+from nvflare.apis.storage import WORKSPACE
 from nvflare.private.fed.server.job_cmds import CLONED_META_KEYS
 
 from flames.federation.network.commands import PeoplesCommands
@@ -130,7 +131,7 @@ class RunKeeper(FLComponent):
         self, book: RunBook, content: dict[str, Any], job: Any, fl_ctx: FLContext
     ) -> None:
         verdict, why = book.verdict(job.job_id)
-        if verdict == "finished":
+        if verdict == "finished" and self._can_be_fetched(job.job_id, fl_ctx):
             book.set_status("finished")
             return
         if verdict == "failed":
@@ -147,6 +148,10 @@ class RunKeeper(FLComponent):
         jobs = [*content["jobs"], cloned]
         book.set_status("running", jobs=jobs, broken=broken, rounds_before=rounds)
         self.next_look[book.path.name] = time.monotonic() + min(2.0**broken, 30.0)
+
+    def _can_be_fetched(self, job_id: str, fl_ctx: FLContext) -> bool:
+        """Return whether the engine keeps what a job left; not where it died before that."""
+        return WORKSPACE in self.engine.job_def_manager.list_components(job_id, fl_ctx)
 
     def _unnoted_clone(self, job_id: str, fl_ctx: FLContext) -> str | None:
         """Return the next job, where the server died before it noted that it had made it."""
