@@ -45,11 +45,12 @@ class Jobs:
 
 
 @pytest.fixture
-def keeper():
+def keeper(porter):
     made, jobs = RunKeeper(), Jobs()
     made.engine = SimpleNamespace(
         new_context=lambda: nullcontext(None),
         job_def_manager=jobs,
+        server=SimpleNamespace(porter=porter),
         run_processes={},
         job_runner=SimpleNamespace(
             running_jobs={}, stop_run=lambda job_id, _: jobs.ended.append(job_id)
@@ -140,3 +141,15 @@ def test_a_finished_run_that_the_engine_did_not_keep_is_finished_by_another_job(
     jobs.kept = {"data", "meta", "workspace"}
     book.note_verdict("job-2", "finished", "the run is finished")
     assert look(keeper, book)["status"] == "finished"
+
+
+def test_no_job_begins_while_the_record_is_damaged(keeper, book, porter):
+    path = porter.latest.path
+    good = path.read_text(encoding="utf-8")
+    assert porter.record() is not None
+    path.write_text(good[:-9], encoding="utf-8")
+    for _ in range(MOST_BROKEN_JOBS + 1):
+        content = look(keeper, book)
+    assert (content["status"], content["jobs"]) == ("running", ["job-1"])
+    path.write_text(good, encoding="utf-8")
+    assert look(keeper, book)["jobs"] == ["job-1", "job-2"]

@@ -137,6 +137,8 @@ class RunKeeper(FLComponent):
         if verdict == "failed":
             book.set_status("failed", why)
             return
+        if self._record_is_damaged():
+            return
         rounds = book.finished_rounds()
         progress = rounds > int(content.get("rounds_before", 0))
         broken = 0 if verdict == "next" or progress else int(content.get("broken", 0)) + 1
@@ -152,6 +154,11 @@ class RunKeeper(FLComponent):
     def _can_be_fetched(self, job_id: str, fl_ctx: FLContext) -> bool:
         """Return whether the engine keeps what a job left; not where it died before that."""
         return WORKSPACE in self.engine.job_def_manager.list_components(job_id, fl_ctx)
+
+    def _record_is_damaged(self) -> bool:
+        """Return whether a job could not begin: it knows no record but the one on disk."""
+        porter = self.engine.server.porter
+        return porter.record() is None or bool(porter.latest.trouble)
 
     def _unnoted_clone(self, job_id: str, fl_ctx: FLContext) -> str | None:
         """Return the next job, where the server died before it noted that it had made it."""
