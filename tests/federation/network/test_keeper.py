@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -11,7 +12,9 @@ import pytest
 pytest.importorskip("nvflare", reason="needs the extra 'network'")
 
 from flames.errors import FlamesError
-from flames.federation.network.keeper import MOST_BROKEN_JOBS, RunKeeper
+from flames.federation.network.journal import Journal
+from flames.federation.network.keeper import MOST_BROKEN_JOBS, MOST_PAUSE_SECONDS, RunKeeper
+from flames.federation.network.kits import Kit
 from flames.federation.network.run_book import JobOrder, RunBook
 
 ALICE = "alice@example.org"
@@ -153,3 +156,37 @@ def test_no_job_begins_while_the_record_is_damaged(keeper, book, porter):
     assert (content["status"], content["jobs"]) == ("running", ["job-1"])
     path.write_text(good, encoding="utf-8")
     assert look(keeper, book)["jobs"] == ["job-1", "job-2"]
+
+
+def test_jobs_that_finish_no_round_begin_ever_less_often_until_a_site_comes(keeper, book, kits):
+    def pause():
+        job = book.read()["jobs"][-1]
+        book.note_verdict(job, "next", "no modality has a quorum of its sites")
+        look(keeper, book)
+        return round(keeper.next_look["first"] - time.monotonic())
+
+    pauses = [pause() for _ in range(12)]
+    assert pauses[:5] == [1, 2, 4, 8, 16]
+    assert pauses[-1] == MOST_PAUSE_SECONDS
+    kit = Kit.open(kits / "server", "server")
+    keeper.engine.get_clients = lambda: [SimpleNamespace(name="us-a")]
+    keeper._note_sites(kit, Journal(kit.events))
+    assert keeper.next_look == {}
+    (book.path / "state" / "server" / "round-0001").mkdir(parents=True)
+    assert pause() == 1
+
+
+@pytest.mark.parametrize("news", ["round", "finished"])
+def test_a_pause_between_jobs_ends_when_a_run_got_on(keeper, book, news):
+    for number in range(1, 9):
+        book.note_verdict(f"job-{number}", "next", "every site is away")
+        look(keeper, book)
+    keeper._look_after(book)
+    assert len(book.read()["jobs"]) == 9
+    if news == "round":
+        (book.path / "state" / "server" / "round-0001").mkdir(parents=True)
+    book.note_verdict("job-9", "next" if news == "round" else "finished", "")
+    keeper._look_after(book)
+    content = book.read()
+    assert content["status"] == ("running" if news == "round" else "finished")
+    assert len(content["jobs"]) == (10 if news == "round" else 9)

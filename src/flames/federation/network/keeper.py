@@ -28,6 +28,10 @@ from flames.files import save_json
 LOOK_SECONDS = 0.5
 MOST_BROKEN_JOBS = 5
 """Jobs in a row that died or broke without finishing a round, before the run is given up."""
+LAST = ("finished", "failed")
+"""Verdicts after which a run has no next job."""
+MOST_PAUSE_SECONDS = 300.0
+"""How far apart jobs begin at most that finish no round, as while too many sites are away."""
 SUBMITTER = (
     JobMetaKey.SUBMITTER_NAME.value,
     JobMetaKey.SUBMITTER_ORG.value,
@@ -90,6 +94,7 @@ class RunKeeper(FLComponent):
             return
         for name in sorted(names - set(self.seen)):
             self.seen[name] = time.time()
+            self.next_look.clear()
             journal.write("connected", f"{name} is connected", site=name)
         for name in sorted(set(self.seen) - names):
             del self.seen[name]
@@ -104,15 +109,21 @@ class RunKeeper(FLComponent):
         content = book.read()
         if content.get("status") != "running" or not content.get("jobs"):
             return
-        if time.monotonic() < self.next_look.get(book.path.name, 0.0):
-            return
         job_id = content["jobs"][-1]
+        paused = time.monotonic() < self.next_look.get(book.path.name, 0.0)
+        if paused and not self._got_on(book, content) and book.verdict(job_id)[0] not in LAST:
+            return
         with self.engine.new_context() as fl_ctx:
             job = self.engine.job_def_manager.get_job(job_id, fl_ctx)
             if job is None:
                 book.set_status("failed", f"the engine lost job {job_id}")
             elif self._is_over(job):
                 self._next_job(book, content, job, fl_ctx)
+
+    @staticmethod
+    def _got_on(book: RunBook, content: dict[str, Any]) -> bool:
+        """Return whether a round was finished since the running job was made."""
+        return book.finished_rounds() > int(content.get("rounds_before", 0))
 
     def _is_over(self, job: Any) -> bool:
         status = str(job.meta.get(JobMetaKey.STATUS.value))
@@ -139,8 +150,8 @@ class RunKeeper(FLComponent):
             return
         if self._record_is_damaged():
             return
-        rounds = book.finished_rounds()
-        progress = rounds > int(content.get("rounds_before", 0))
+        rounds, progress = book.finished_rounds(), self._got_on(book, content)
+        idle = 0 if progress else int(content.get("idle", 0)) + 1
         broken = 0 if verdict == "next" or progress else int(content.get("broken", 0)) + 1
         if broken >= MOST_BROKEN_JOBS:
             cause = why or "the server's job died without a word"
@@ -148,8 +159,9 @@ class RunKeeper(FLComponent):
             return
         cloned = self._unnoted_clone(job.job_id, fl_ctx) or self._clone(job, fl_ctx)
         jobs = [*content["jobs"], cloned]
-        book.set_status("running", jobs=jobs, broken=broken, rounds_before=rounds)
-        self.next_look[book.path.name] = time.monotonic() + min(2.0**broken, 30.0)
+        book.set_status("running", jobs=jobs, broken=broken, idle=idle, rounds_before=rounds)
+        pause = max(2.0**broken, 2.0 ** (min(idle, 20) - 1))
+        self.next_look[book.path.name] = time.monotonic() + min(pause, MOST_PAUSE_SECONDS)
 
     def _can_be_fetched(self, job_id: str, fl_ctx: FLContext) -> bool:
         """Return whether the engine keeps what a job left; not where it died before that."""
@@ -210,7 +222,7 @@ class RunKeeper(FLComponent):
             if content.get("status") in ("stopped", "failed"):
                 for job_id in content.get("jobs", [])[-1:]:
                     book.note_verdict(job_id, "next", "a person lets the run go on")
-                book.set_status("running", broken=0)
+                book.set_status("running", broken=0, idle=0)
 
     def job_status(self, job_id: str) -> str | None:
         """Return what the engine says of a job, with the reason it waits where it does."""
