@@ -195,6 +195,32 @@ def test_a_denied_run_goes_on_without_the_site(make_hall):
     assert set(hall.run.personal_models()) == {"us-a", "mr-a"}
 
 
+def test_a_run_that_is_denied_ends_a_round_that_goes_on(make_hall):
+    hall = make_hall("us-a", "us-b", training={"local-steps": 4})
+    steps = []
+
+    def watched(client):
+        answer = client.answer
+
+        def denied_meanwhile(task, progress):
+            def step(done, loss):
+                steps.append(done)
+                hall.decide("us-b", "denied")
+                progress(done, loss)
+
+            return answer(task, step)
+
+        if client.name == "us-b":
+            client.answer = denied_meanwhile
+        return client
+
+    hall.client_of = watched
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    assert steps == [1]
+    assert hall.told("refused") == ["us-b does not take part: a person at the site denied the run"]
+    assert "update" not in {entry["purpose"] for entry in hall.log("us-b").read()}
+
+
 def test_if_everybody_waits_the_job_waits_too(make_hall):
     hall = make_hall("us-a", "us-b")
     hall.late = True

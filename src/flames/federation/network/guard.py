@@ -163,16 +163,15 @@ class Guard:
         self._since, self._kept = time.monotonic(), 0.0
 
     def tick(self) -> None:
-        """Keep the time that went by, now and then.
+        """Keep the time that went by, now and then; called after every step.
 
         Raises:
-            Refusal: There is none left.
+            Refusal: There is none left, or a person at the site denied the run.
         """
         if self._running() - self._kept > KEEP_SECONDS:
             self._kept = self._running()
             self._save(self.spent + self._kept)
-        if self.hours >= self.policy.most_hours:
-            self.check()
+        self.check()
 
     def end(self) -> None:
         """Stop counting time."""
