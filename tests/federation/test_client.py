@@ -52,6 +52,23 @@ def test_asked_otherwise_a_client_trains_again(client, start):
     assert any((weights[key] != found[key]).any() for key in start)
 
 
+def test_a_client_that_is_killed_while_it_forgets_a_round_does_it_again(client, start, monkeypatch):
+    client.answer(first_task(start))
+    other = first_task({name: array * np.float32(1.01) for name, array in start.items()})
+
+    def dies(folder, **_more):
+        for path in sorted(folder.glob("reply.json")):
+            path.unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", dies)
+        with pytest.raises(KeyboardInterrupt):
+            client.answer(other)
+    reply, _ = client.answer(other)
+    assert reply.chosen == "model"
+
+
 def test_another_best_model_is_another_task(client, start, monkeypatch):
     client.answer(first_task(start))
     judged = []

@@ -114,7 +114,7 @@ class Client:
             known = self.rounds.reply(place)
             if known.pop("task") == digest:
                 return Reply(**known), self.rounds.sent(place)
-            shutil.rmtree(place)
+            self.rounds.take_back(task.server_round)
         partial = place.with_name(f".{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         before = self.rounds.before(task.server_round)

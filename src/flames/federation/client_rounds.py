@@ -46,7 +46,10 @@ class ClientRounds:
                 shutil.rmtree(self.of(old), ignore_errors=True)
 
     def take_back(self, server_round: int) -> None:
-        """Forget a round that the server set aside: both sides go on from the one before."""
+        """Forget a round: one that the server set aside, or that is to be done otherwise.
+
+        It is renamed first, so that no half of it counts where deleting it is cut short.
+        """
         aside = self.folder / f".{self.of(server_round).name}.partial"
         shutil.rmtree(aside, ignore_errors=True)
         self.of(server_round).rename(aside)
