@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
+import math
 import shutil
 import socket
 import ssl
 import threading
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,9 +29,10 @@ from nvflare.private.defs import CellMessageHeaderKeys, new_cell_message
 
 from flames.errors import FlamesError
 from flames.federation.network.commands import refusals
+from flames.federation.network.connections import REFUSED, ToldConnections
 from flames.federation.network.consortium import load_record
 from flames.federation.network.door import GuardedListener, OwnName
-from flames.federation.network.engine_log import Exit
+from flames.federation.network.engine_log import REJECTED, Exit, JournalHandler
 from flames.federation.network.identity import check_identity
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
@@ -133,6 +137,22 @@ def test_a_site_that_is_shut_out_says_why_and_leaves(tmp_path):
     assert left == [1]
     (event,) = Journal(tmp_path / "events.jsonl").read()
     assert event["text"] == "the server shut this site out: us-a is revoked since today"
+
+
+def test_a_servers_words_cannot_steer_a_sites_terminal(tmp_path):
+    journal, words = Journal(tmp_path / "events.jsonl"), "no \x1b[2J\x1b[H" + "!" * 1000
+    way_out = Exit(str(journal.path), leave=lambda _: None)
+    way_out.hear(make_reply(ReturnCode.UNAUTHENTICATED, words, None))
+    refusal = logging.LogRecord("n", logging.ERROR, "f", 1, f"{REJECTED}{words}", None, None)
+    JournalHandler(str(journal.path)).emit(refusal)
+    site = SimpleNamespace(journal=journal, _told=("", -math.inf))
+    ToldConnections.update_endpoint(site, None, {REFUSED: words})
+    texts = [event["text"] for event in journal.read()]
+    assert len(texts) == 3
+    for text in texts:
+        assert text.isprintable()
+        assert "no  [2J" in text
+        assert len(text) < 600
 
 
 def test_a_copied_kit_beside_the_original_is_refused(kits, porter, clock):

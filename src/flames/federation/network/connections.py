@@ -22,6 +22,7 @@ from nvflare.fuel.f3.sfm.sfm_conn import SfmConnection
 from flames.federation.network.consortium import RESERVED
 from flames.federation.network.journal import Journal
 from flames.federation.network.porter import TELL_AGAIN_SECONDS, Knock, Porter
+from flames.federation.network.said import plain
 
 REFUSED = "flames_refused"
 """Key of the handshake's answer that says why a connection is closed."""
@@ -97,7 +98,7 @@ class ToldConnections(ConnManager):
         if why is None:
             super().update_endpoint(sfm_conn, data)
             return
-        text = str(why)[:500]
+        text = plain(why, 500)
         before, when = self._told
         if text != before or time.monotonic() - when >= TELL_AGAIN_SECONDS:
             self._told = (text, time.monotonic())

@@ -15,6 +15,7 @@ from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey, ReturnCode
 from nvflare.private.defs import CellChannel, CellChannelTopic
 
 from flames.federation.network.journal import Journal
+from flames.federation.network.said import plain
 
 REJECTED = "registration rejected: "
 
@@ -31,7 +32,7 @@ class JournalHandler(logging.Handler):
         """Tell why the server does not take this site in."""
         text = record.getMessage()
         if REJECTED in text:
-            why = text.partition(REJECTED)[2]
+            why = plain(text.partition(REJECTED)[2], 500)
             self.journal.write("refused", f"the server does not take this site in: {why}")
 
 
@@ -64,6 +65,6 @@ class Exit(FLComponent):
         """Tell why the server refuses a sign of life, and leave."""
         if answer.get_header(MessageHeaderKey.RETURN_CODE) != ReturnCode.UNAUTHENTICATED:
             return
-        why = answer.get_header(MessageHeaderKey.ERROR)
+        why = plain(answer.get_header(MessageHeaderKey.ERROR), 500)
         self.journal.write("refused", f"the server shut this site out: {why}")
         self.leave(1)
