@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 pytest.importorskip("nvflare", reason="needs the extra 'network'")
@@ -9,7 +11,7 @@ pytest.importorskip("nvflare", reason="needs the extra 'network'")
 from flames.errors import FlamesError
 from flames.federation.network.commands import PeoplesCommands
 from flames.federation.network.kits import Kit
-from flames.federation.network.run_book import JobOrder, RunBook
+from flames.federation.network.run_book import JobOrder, RunBook, read_job
 
 ALICE, BOB, ADMIN = "alice@example.org", "bob@example.org", "admin@example.org"
 ORDER = JobOrder("first", False, "rounds = 3\n")
@@ -65,6 +67,14 @@ def test_what_is_not_there_cannot_be_ended(commands, keeper, kit, job):
     with pytest.raises(FlamesError, match="no such run or job"):
         commands.stop(ALICE, "lead", "first", job)
     assert (keeper.ended, list(kit.runs.glob("*"))) == ([], [])
+
+
+@pytest.mark.parametrize("name", ["first\n", "", "../first", "first run"])
+def test_a_run_whose_name_no_command_can_say_does_not_begin(tmp_path, name):
+    (tmp_path / "run.json").write_text(json.dumps({"run": name, "everybody": True}))
+    (tmp_path / "federation.toml").write_text(ORDER.config_text)
+    with pytest.raises(FlamesError, match="is no name of a run"):
+        read_job(tmp_path)
 
 
 def test_a_stopped_run_is_not_taken_over_by_somebody_else(kit):

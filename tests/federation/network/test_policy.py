@@ -96,9 +96,10 @@ def test_a_server_cannot_go_round_the_policy(make_hall, word, tmp_path):
     assert "strategy 'flames'" in told[-1][1]
 
 
-def test_a_server_cannot_choose_where_a_site_writes(make_hall):
+@pytest.mark.parametrize("name", ["../../elsewhere", "elsewhere\n"])
+def test_a_server_cannot_choose_where_a_site_writes(make_hall, name):
     hall = make_hall("us-a")
-    models = {"../../elsewhere": {"w": np.zeros(1, np.float32)}}
+    models = {name: {"w": np.zeros(1, np.float32)}}
     told = refused_of(hall, "us-a", ({"do": "score", "round": 2, "silence": {}}, models))
     assert told[-1][0] == "refuse"
     assert "names no file" in told[-1][1]

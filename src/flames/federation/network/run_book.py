@@ -44,7 +44,7 @@ def read_job(folder: Path) -> JobOrder:
         content = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
         text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
         run = str(content["run"])
-        if not RUN_NAME.match(run):
+        if not RUN_NAME.fullmatch(run):
             raise ValueError(f"{run!r} is no name of a run")
         return JobOrder(run, bool(content["everybody"]), text)
     except (OSError, ValueError, KeyError) as error:

@@ -195,7 +195,7 @@ class Station:
 
     def _score(self, facts: dict[str, Any], models: Sections) -> None:
         for group in models:
-            if not GROUP.match(group):
+            if not GROUP.fullmatch(group):
                 raise Refusal(f"the server names a model {group[:40]!r}, which names no file")
         self.journal.write("score", "the finished models are scored on the test cases")
         self.beat.work_on(int(facts["round"]) + 1)
