@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -136,6 +137,27 @@ def test_if_every_site_fails_the_run_ends_with_the_first_cause(make_hall):
     verdict, why = hall.job("us-a", "us-b")
     assert verdict == "failed"
     assert why in ("us-a: the disk of us-a is full", "us-b: the disk of us-b is full")
+
+
+def test_what_failed_in_one_round_is_not_said_of_the_next(make_hall):
+    hall = make_hall("us-a", "us-b")
+
+    def fails_once(client):
+        answer = client.answer
+
+        def sometimes(task, progress=None):
+            if client.name == "us-b" and task.server_round == 1:
+                raise FlamesError("the loss became nan")
+            return answer(task, progress)
+
+        client.answer = sometimes
+        return client
+
+    hall.client_of = fails_once
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    assert hall.told("trouble") == ["us-b: the loss became nan"]
+    site = json.loads((hall.run.state / "desk.json").read_text())["sites"]["us-b"]
+    assert (site["status"], site["reason"]) == ("here", "")
 
 
 def test_one_site_that_fails_does_not_stop_the_others(make_hall):

@@ -147,6 +147,8 @@ class Watch:
         records = job.server.close_round()
         for seat in job.seats.values():
             seat.done, seat.total, seat.loss, seat.aside = 0, 0, None, 0
+            if seat.status not in ("refused", "waiting"):
+                seat.reason = ""  # it was of this round
         self._unwritten = lambda: self._write_closed(number, records, missing, still)
         self._catch_up()
 
