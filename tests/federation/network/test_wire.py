@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -138,10 +139,31 @@ def test_what_moved_too_far_is_set_aside_and_the_round_goes_on(make_hall):
     assert ("us-b", 3) in rounds
 
 
-@pytest.mark.parametrize("over_a_network", [False, True])
+def loses_the_answer(hall, bad):
+    """Let ``bad`` not hear that its update is set aside before the round is over."""
+
+    def line(site, send):
+        def worse(topic, message):
+            answer = send(topic, message)
+            if site != bad or topic != "update" or not decode(answer)[0].get("aside"):
+                return answer
+            if hall.told("late"):
+                return answer
+            until = time.monotonic() + 20
+            while not any("round 3" in text for text in hall.told("round")):
+                assert time.monotonic() < until, "the round did not end"
+                time.sleep(0.02)
+            return None
+
+        return worse
+
+    return line
+
+
+@pytest.mark.parametrize("over", ["no network", "a network", "a bad line"])
 @pytest.mark.parametrize("sites", [("us-a", "mr-a"), ("us-a", "us-b")])
 def test_after_one_bad_round_the_next_ones_are_believed(
-    sites, over_a_network, make_hall, make_config, tmp_path, monkeypatch
+    sites, over, make_hall, make_config, tmp_path, monkeypatch
 ):
     train, bad = Client._optimise, sites[-1]
 
@@ -159,7 +181,9 @@ def test_after_one_bad_round_the_next_ones_are_believed(
     monkeypatch.setattr(Client, "_optimise", once_too_far)
     training = {"local-steps": 2, "learning-rate": 0.002}
     hall = make_hall(*sites, rounds=6, training=training)
-    if over_a_network:
+    if over == "a bad line":
+        hall.line = loses_the_answer(hall, bad)
+    if over != "no network":
         assert hall.job(*sites)[0] == "finished"
         run, aside = hall.run, hall.told("aside")
     else:
@@ -169,6 +193,7 @@ def test_after_one_bad_round_the_next_ones_are_believed(
     assert len(aside) == 1, aside
     rounds = [r["round"] for r in run.load_rounds() if r.get("site") == bad]
     assert rounds == [1, 2, 4, 5, 6, 7]
+    assert len(hall.told("late")) == (over == "a bad line")
 
 
 @pytest.mark.parametrize("last", [False, True])

@@ -196,7 +196,8 @@ class Desk:
         if content.get("round") != number or seat.status != "here":
             late = f"round {plain(content.get('round'), 20)} is over"
             job.tell("late", f"an update of {seat.name} is not used: {late}", site=seat.name)
-            return encode({"do": "drop", "reason": late})
+            aside = content.get("round") == seat.unbelieved
+            return encode({"do": "drop", "reason": late, "aside": aside})
         reply = as_reply(content.get("reply"), client=seat.name, modality=seat.modality)
         if seat.facts is not None and reply.num_examples != seat.facts.cases["train"]:
             raise FlamesError(f"{seat.name} counts other training cases than when it joined")
@@ -263,7 +264,8 @@ class Desk:
 
     def _go_on_without(self, seat: Seat, reason: str) -> bytes:
         """Close the round without a site whose update is whole but not believed."""
-        seat.failed_round, seat.reason = self.job.number, reason
+        seat.failed_round = seat.unbelieved = self.job.number
+        seat.reason = reason
         text = f"the update of {seat.name} is set aside: {reason}"
         self.job.tell("aside", text, site=seat.name)
         return encode({"do": "drop", "reason": reason, "aside": True})

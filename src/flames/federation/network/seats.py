@@ -35,6 +35,8 @@ class Seat:
     """Bytes of the last task sent to it."""
     aside: int = 0
     """Updates of the open round that were set aside."""
+    unbelieved: int = 0
+    """Last round whose update was whole and not believed."""
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -191,7 +191,9 @@ class Station:
         answer = self._deliver("update", message, f"update of round {number}")
         if answer.get("aside") and task.steps:
             self.client.rounds.take_back(number)
-            self.journal.write("aside", f"round {number} is not believed: {answer['reason']}")
+            self.journal.write(
+                "aside", f"round {number} is not believed: {plain(answer['reason'], 500)}"
+            )
 
     def _score(self, facts: dict[str, Any], models: Sections) -> None:
         for group in models:
