@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -167,6 +168,50 @@ def test_a_file_that_a_consortium_cannot_run_is_refused(tmp_path, text, found, r
     with pytest.raises(FlamesError, match=found) as caught:
         _prepare(federation, {}, known)
     assert remedy in caught.value.remedy
+
+
+class Server:
+    """What a person at a server with one site gets; a run there fails at once."""
+
+    def __init__(self, _kit):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        return None
+
+    def ask(self, command, *_words):
+        if command == "sites":
+            return {"consortium": "tests", "sites": {"us-a": {"modality": "US", "organ": "breast"}}}
+        if command == "continue":
+            return {}
+        run = {"status": "failed", "cause": "its disk is broken", "jobs": ["job-1"]}
+        return {"events": [], "desk": {}, "run": run}
+
+    def submit(self, _folder):
+        return "job-1"
+
+
+def test_a_run_does_not_go_on_with_another_configuration(tmp_path, monkeypatch):
+    from flames.federation.network import follow
+
+    monkeypatch.setattr(follow, "Person", Server)
+    monkeypatch.setattr(follow, "persons_kit", lambda path: SimpleNamespace(path=path))
+    file, out = tmp_path / "federation.toml", tmp_path / "run"
+    file.write_text("rounds = 3\n")
+
+    def run(**overrides):
+        resume = (out / "network.json").exists()
+        follow.run_there(file, overrides, tmp_path, out, resume=resume, on_event=lambda _: None)
+
+    for _ in range(2):
+        with pytest.raises(FlamesError, match="is failed: its disk is broken"):
+            run()
+    with pytest.raises(FlamesError, match="was started with another rounds") as refused:
+        run(rounds="9")
+    assert str(out / "config.toml") in refused.value.remedy
 
 
 def test_a_site_whose_modality_has_no_plan_is_refused_by_the_server(make_hall):

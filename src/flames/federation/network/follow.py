@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flames.config import RunConfig, SiteConfig, dump_config, load_config
+from flames.config import RunConfig, SiteConfig, differing_keys, dump_config, load_config
 from flames.errors import FlamesError, nearest
 from flames.federation.network.engine_files import job_folder
 from flames.federation.network.kits import Kit, persons_kit
 from flames.federation.network.person import Person, Unreachable
 from flames.federation.network.run_book import CONFIG_FILE, JOB_FILE
 from flames.federation.progress import Event, OnEvent
-from flames.files import save_json
+from flames.files import save_json, save_text
 from flames.runs import RunFolder
 
 LOOK_SECONDS = 1.0
@@ -87,6 +87,7 @@ def run_there(
                     f"{out} already holds a run", "add --resume to continue it, or name a new --out"
                 )
             ticket = Ticket.read(out)
+            _check_same(config, out)
             person.ask("continue", ticket.run)
         elif out.exists() and any(out.iterdir()):
             raise FlamesError(f"{out} is not empty and holds no run", "name a new --out")
@@ -178,7 +179,25 @@ def _hand_in(person: Person, config: RunConfig, everybody: bool, kit: Kit, out: 
         job_folder(folder, run, names, files)
         ticket = Ticket(run, person.submit(folder), str(kit.path))
     ticket.save(out)
+    save_text(RunFolder(out).config, files[CONFIG_FILE])
     return ticket
+
+
+def _check_same(config: RunConfig, out: Path) -> None:
+    """Refuse to go on with another configuration: the run keeps that which it was handed in with.
+
+    Its sites may be others since: who joined, or was revoked.
+    """
+    handed_in = RunFolder(out).config
+    if not handed_in.exists():
+        return
+    different = [key for key in differing_keys(load_config(handed_in), config) if key != "sites"]
+    if different:
+        raise FlamesError(
+            f"{out} was started with another {', '.join(different)}",
+            f"give the file and the options that it began with ({handed_in} has all values), "
+            "or name a new --out",
+        )
 
 
 def _follow(person: Person, ticket: Ticket, out: Path, on_event: OnEvent) -> RunFolder:
