@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("nvflare", reason="needs the extra 'network'")
 
 from flames.errors import FlamesError
+from flames.federation.network.commands import PeoplesCommands
 from flames.federation.network.journal import Journal
 from flames.federation.network.keeper import MOST_BROKEN_JOBS, MOST_PAUSE_SECONDS, RunKeeper
 from flames.federation.network.kits import Kit
@@ -38,7 +39,8 @@ class Jobs:
     def get_job(self, job_id, _context):
         if job_id not in self.known:
             return None
-        return SimpleNamespace(job_id=job_id, meta={"status": "FINISHED:COMPLETED"})
+        meta = self.known[job_id] | {"status": "FINISHED:COMPLETED"}
+        return SimpleNamespace(job_id=job_id, meta=meta)
 
     def clone(self, *, from_jid, meta, fl_ctx):
         del from_jid, fl_ctx
@@ -190,3 +192,18 @@ def test_a_pause_between_jobs_ends_when_a_run_got_on(keeper, book, news):
     content = book.read()
     assert content["status"] == ("running" if news == "round" else "finished")
     assert len(content["jobs"]) == (10 if news == "round" else 9)
+
+
+def test_a_run_that_is_stopped_before_its_first_job_began_it_does_not_begin(keeper, tmp_path):
+    kit = Kit(tmp_path, "server", "server", "tests", "localhost:8102")
+    commands = PeoplesCommands(kit, keeper)
+    keeper.engine.job_def_manager.known["job-1"] = {"submitter_name": ALICE}
+    commands.stop(ALICE, "lead", "second", "job-1")
+    assert keeper.engine.job_def_manager.ended == ["job-1"]
+    late = RunBook(kit.runs / "second")
+    with pytest.raises(FlamesError, match=f"second is stopped: stopped by {ALICE}"):
+        late.begin("job-1", JobOrder("second", False, ORDER.config_text), ALICE)
+    assert look(keeper, late)["status"] == "stopped"
+    commands.continue_(ALICE, "lead", "second")
+    content = look(keeper, late)
+    assert (content["status"], content["jobs"]) == ("running", ["job-1", "job-2"])

@@ -14,7 +14,7 @@ from flames.errors import FlamesError
 from flames.federation.network.consortium import Latest, Record
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
-from flames.federation.network.run_book import RunBook
+from flames.federation.network.run_book import RUN_NAME, RunBook
 
 if TYPE_CHECKING:
     from flames.federation.network.keeper import RunKeeper
@@ -108,14 +108,13 @@ class PeoplesCommands(CommandModule):
         }
 
     def stop(self, who: str, role: str, run: str, job: str = "") -> dict[str, Any]:
-        """End a run, or only its job where it has not begun."""
+        """End a run, also one whose job has not begun it: that finds it stopped."""
         book = self._book(run)
         self._may_manage(who, role, book)
-        if book.read():
-            self.keeper.stop_run(book, who)
-        else:
-            self._may_end(who, role, job)
-            self.keeper.end_job(job)
+        if not book.read():
+            owner = self._may_end(who, role, job)
+            book.set_status("stopped", by=owner, jobs=[job])
+        self.keeper.stop_run(book, who)
         return {"run": book.read()}
 
     def continue_(self, who: str, role: str, run: str) -> dict[str, Any]:
@@ -126,7 +125,7 @@ class PeoplesCommands(CommandModule):
         return {"run": book.read()}
 
     def _book(self, run: str) -> RunBook:
-        if not run or set(run) & set("/\\") or run.startswith("."):
+        if not RUN_NAME.fullmatch(run):
             raise FlamesError(f"{run!r} is no name of a run", "see 'flames server status'")
         return RunBook(self.kit.runs / run)
 
@@ -137,13 +136,14 @@ class PeoplesCommands(CommandModule):
         if role != "project_admin" and begun_by not in (None, who):
             raise FlamesError(f"the run is {begun_by}'s", f"ask {begun_by}, or an admin")
 
-    def _may_end(self, who: str, role: str, job: str) -> None:
-        """Let a job be ended that has not begun its run, by whoever handed it in."""
+    def _may_end(self, who: str, role: str, job: str) -> str:
+        """Let a job be ended that has not begun its run, by whoever handed it in: return who."""
         owner = self.keeper.submitter(job) if job else None
         if owner is None:
             raise FlamesError("there is no such run or job", "see 'flames server status'")
         if role != "project_admin" and owner != who:
             raise FlamesError(f"the job is {owner}'s", f"ask {owner}, or an admin")
+        return owner
 
 
 def server_status(kit: Kit, latest: Latest | None = None) -> dict[str, Any]:
