@@ -14,6 +14,7 @@ from flames.errors import FlamesError
 from flames.models import MODELS, densenet_unet, efficientnet_unet, make_model, unet
 from flames.models.any_size import AnySize
 from flames.models.efficientnet_unet import FrozenBatchNorm
+from flames.models.student import tell
 
 
 def parameters(network: nn.Module) -> int:
@@ -38,6 +39,7 @@ class TestContract:
 
     def test_every_parameter_learns(self, networks, name):
         network = networks[name].train()
+        tell(network, "MR")
         network.zero_grad()
         torch.manual_seed(1)
         network(torch.randn(2, 1, 64, 64)).square().mean().backward()
