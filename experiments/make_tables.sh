@@ -100,11 +100,9 @@ demo() {
 }
 
 real() {
-    for modality in mr us; do
-        flames compare "$here/real-$modality.toml" --strategies flames,local --seeds 1 \
-            --jobs "$jobs" --out "$runs/real-$modality"
-        cp "$runs/real-$modality/tables/scores.csv" "$here/real-$modality-dice.csv"
-    done
+    flames compare "$here/real-mr.toml" --strategies flames,local --seeds 1 --jobs "$jobs" \
+        --out "$runs/real-mr"
+    cp "$runs/real-mr/tables/scores.csv" "$here/real-mr-dice.csv"
 }
 
 [ -e "$stores/us-breast/store.json" ] || {
