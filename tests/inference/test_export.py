@@ -24,6 +24,7 @@ from exported import (
 )
 from torch import nn
 
+from flames.config import ModelConfig
 from flames.errors import FlamesError
 from flames.inference.choose import choose_model
 from flames.inference.export import targets
@@ -32,6 +33,8 @@ from flames.inference.export.check import Shown, compare_squares, find_images
 from flames.inference.export.targets import TARGETS, Target, export_model
 from flames.inference.load import load_any
 from flames.inference.score import TrainedModel, load_model
+from flames.models import make_model
+from flames.models.student import tell
 from flames.models.weights import load_metadata
 
 
@@ -199,6 +202,34 @@ def test_a_bundle_of_a_model_for_all_is_for_one_modality(tmp_path: Path):
         export_model(model, path, "bundle", out, modality=modality)
         settings = json.loads((out / "configs" / "inference.json").read_text())
         assert (settings["modality"], settings["pattern"]) == (modality, pattern)
+
+
+def test_a_student_that_is_told_is_exported_for_one_modality(tmp_path: Path):
+    path = model_file(tmp_path / "run", "US")
+    us = load_model(path, CPU)
+    torch.manual_seed(0)
+    network = make_model(ModelConfig(name="told-student", pretrained=False)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model = replace(us, modality="all", network=network)
+    with pytest.raises(FlamesError, match="is told the modality") as caught:
+        export_model(model, path, "torchscript", tmp_path / "a")
+    assert "--modality" in caught.value.remedy
+    image, found = torch.randn(2, 1, 32, 32), {}
+    for modality in ("US", "MR"):
+        out = tmp_path / modality
+        checked = export_model(model, path, "torchscript", out, modality=modality)
+        assert checked.largest_difference < 1e-5
+        exported = TARGETS["torchscript"].load(out / "model.ts")
+        tell(network, modality)
+        with torch.inference_mode():
+            found[modality] = exported(image)
+            torch.testing.assert_close(found[modality], network(image), rtol=1e-4, atol=1e-4)
+    assert (found["US"] - found["MR"]).abs().max() > 0.01
+    given = find_images([images(tmp_path / "in", "CT")])
+    with pytest.raises(FlamesError, match="is CT, the model was trained on MR"):
+        export_model(model, path, "torchscript", tmp_path / "a", modality="MR", images=given)
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path):

@@ -108,6 +108,21 @@ def told_student() -> nn.Module:
     return Told(student(norm=TOLD_INSTANCE))
 
 
+def of_one_modality(network: Told, modality: str) -> nn.Module:
+    """Return a student that computes for every image what ``network`` does for this modality."""
+    row = MODALITIES.index(modality)
+    arrays = network.network.state_dict()
+    kept = {}
+    for name, array in arrays.items():
+        norm, _, last = name.rpartition(".")
+        moved = {"weight": f"{norm}.scales", "bias": f"{norm}.shifts"}.get(last)
+        if last not in ("scales", "shifts"):
+            kept[name] = array + arrays[moved][row] if moved in arrays else array
+    plain = student()
+    plain.load_state_dict(kept)
+    return plain.eval()
+
+
 def with_modality(image: Tensor, modality: str | None) -> Tensor:
     """Return images ``(B, 1, H, W)`` with a channel of ones for their modality, zeros elsewhere."""
     said = torch.tensor([float(modality == name) for name in MODALITIES])

@@ -22,7 +22,7 @@ from flames.inference.export.check import Checked, check
 from flames.inference.export.onnx import load_onnx, write_onnx
 from flames.inference.export.torchscript import load_torchscript, write_torchscript
 from flames.inference.score import TrainedModel
-from flames.models.student import Told
+from flames.models.student import Told, of_one_modality, tell
 from flames.models.weights import load_metadata
 from flames.runs import RunFolder
 
@@ -67,7 +67,8 @@ def export_model(
         images: Cases on which the exported network is compared with the network, of a store its
             test cases; without any, made-up ones.
         licence: Of the weights, for the card.
-        modality: That the model is thought to be of; of one for all, what a bundle is for.
+        modality: That the model is thought to be of; of one for all, what a bundle is for, and
+            what one that is told the modality is told for good.
 
     Raises:
         FlamesError: The target is not known or not installed, ``out`` holds something, the model or
@@ -77,12 +78,10 @@ def export_model(
         raise FlamesError(f"there is no export to {target!r}", nearest(target, TARGETS))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FlamesError(f"{out} is not an empty folder", "name a new -o")
-    if isinstance(model.network, Told):
-        raise FlamesError(
-            f"model {model.name} is told the modality of an image, which an export cannot be",
-            "export the student that is not told",
-        )
     said = _for(model, modality, target)
+    if isinstance(model.network, Told):
+        tell(model.network, said.modality)
+        model = replace(said, network=model.network)
     metadata = {key: value for key, value in load_metadata(path).items() if key != "format"}
     metadata["version"] = model.version
     with _whole(out) as folder:
@@ -101,20 +100,31 @@ def export_model(
 
 
 def _for(model: TrainedModel, modality: Modality | None, target: str) -> TrainedModel:
-    """Return the model as one of the modality that a bundle is for, since it normalises by one."""
+    """Return the model as one of the modality that it is exported for.
+
+    A bundle normalises by one, and nobody tells an exported network what it is shown.
+    """
     if modality is not None and model.modality not in ("all", modality):
         raise FlamesError(
             f"model {model.name} was trained on {model.modality}, not {modality}",
             f"name a model of {modality}, or leave --modality out",
         )
-    if target != "bundle" or model.modality != "all":
-        return model
-    if modality is None:
+    one = modality if model.modality == "all" else model.modality
+    if one is None and isinstance(model.network, Told):
+        raise FlamesError(
+            f"model {model.name} is told the modality, and an export is not",
+            "say for which it is with --modality",
+        )
+    if one is None and target == "bundle":
         raise FlamesError(
             f"model {model.name} serves every modality, a bundle one", "say which with --modality"
         )
-    trained_on = tuple(site for site in model.trained_on if site.modality == modality)
-    return replace(model, modality=modality, trained_on=trained_on)
+    if isinstance(model.network, Told):
+        model = replace(model, network=of_one_modality(model.network, str(one)))
+    elif target != "bundle":
+        return model
+    trained_on = tuple(site for site in model.trained_on if site.modality == one)
+    return replace(model, modality=str(one), trained_on=trained_on)
 
 
 def _run_of(path: Path) -> RunFolder | None:
