@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -270,14 +271,15 @@ def _place_findings(store: SiteStore) -> list[Finding]:
     if folds < FEWEST_FOLDS:
         return []
     shares = {
-        case.case_id: tumour_share(store.label(case.case_id), case.slice_axis, PRIOR_SIZE)
+        case.case_id: tumour_share(store.label(case.case_id), case.slice_axis, PRIOR_SIZE).astype(
+            np.float32
+        )
         for case in store.info.cases
     }
     found: list[float] = []
     for fold in range(folds):
         splits = in_fold(store, folds, fold).splits
-        taught = [shares[name] for name in splits.train]
-        mask = best_mask(lambda taught=taught: taught, PRIOR_SIZE)  # type: ignore[misc]
+        mask = best_mask(partial(iter, [shares[name] for name in splits.train]), PRIOR_SIZE)
         found += [mask_dice(mask, shares[name]) for name in splits.test if shares[name].any()]
     if not found or float(np.mean(found)) < PLACED:
         return []
