@@ -45,7 +45,7 @@ class Finding:
     ``placed``."""
     text: str
     cases: tuple[str, ...]
-    """None where it is said of the store."""
+    """Empty where it is said of the store as a whole."""
     problem: bool
     """True where the store must not be used as it is, false where somebody should look."""
 
