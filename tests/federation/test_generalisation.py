@@ -93,6 +93,20 @@ def test_sites_that_share_an_image_are_refused(site_stores, write_store, tmp_pat
     check_apart(dict(zip("ab", known, strict=True)))
 
 
+def test_the_command_refuses_them_before_anything_is_trained(
+    make_config, site_stores, write_store, tmp_path
+):
+    # The same images on the same sides, which a run by itself may have.
+    twin = write_store(tmp_path / "twin", site="twin", counts=(2, 2, 3), seed=2)
+    config = make_config("us-b", "twin", stores={"us-b": site_stores["us-b"], "twin": twin})
+    path = tmp_path / "federation.toml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    told = CliRunner().invoke(app, ["generalise", str(path), "--out", str(tmp_path / "out")])
+    assert isinstance(told.exception, FlamesError), told.output
+    assert "trained on" in told.exception.found
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_strategy_without_a_modality_model_is_refused(make_config, site_stores, tmp_path):
     parts, _ = plan(site_stores)
     for name in ("local", "fedbn", "fedavg"):
