@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from flames.config import RunConfig
 from flames.data.store import SiteStore
 from flames.federation.beginning import make_strategy
+from flames.federation.budget import Member
 from flames.federation.client import Client
+from flames.federation.server import Server
 from flames.federation.simulation import simulate
 from flames.models.precision import choose_precision
 from flames.runs import RunFolder
@@ -37,6 +41,29 @@ def make_client(site_stores: dict[str, SiteStore], tmp_path: Path) -> Callable[[
             strategy=make_strategy(config),
             precision=choose_precision("float32"),
             folder=tmp_path / "client",
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_server(make_config: Callable[..., RunConfig], tmp_path: Path) -> Callable[..., Server]:
+    """Return a function that gives the server of three sites whose model is one number."""
+
+    def make(relay: int = 8, rounds: int = 4, **strategy: Any) -> Server:
+        config = make_config(
+            "us-a",
+            rounds=rounds,
+            training={"validation-steps": 1},
+            strategy={"name": "flames", "relay": relay, **strategy},
+        )
+        start = {"w": np.zeros(1, np.float32)}
+        return Server(
+            [Member(name, "US", 1) for name in "abc"],
+            config=config,
+            strategy=make_strategy(config),
+            start=lambda _: start,
+            folder=tmp_path / "server",
         )
 
     return make

@@ -8,31 +8,9 @@ import pytest
 from flames.federation.beginning import make_strategy
 from flames.federation.budget import Member
 from flames.federation.exchange import Reply
-from flames.federation.server import Server
 from flames.federation.turns import Turns
 
 NAMES = ("a", "b", "c")
-
-
-@pytest.fixture
-def make_server(make_config, tmp_path):
-    def make(relay=8, rounds=4, **strategy):
-        config = make_config(
-            "us-a",
-            rounds=rounds,
-            training={"validation-steps": 1},
-            strategy={"name": "flames", "relay": relay, **strategy},
-        )
-        start = {"w": np.zeros(1, np.float32)}
-        return Server(
-            [Member(name, "US", 1) for name in NAMES],
-            config=config,
-            strategy=make_strategy(config),
-            start=lambda _: start,
-            folder=tmp_path / "server",
-        )
-
-    return make
 
 
 def answer(server, name, value, validation=None):

@@ -168,6 +168,10 @@ class StrategyConfig(Section):
     """At most so many `flames` clients who are alike train one after another in those rounds, from
     the third on, each from the weights of the one before, where three or more are alike; with 1 all
     train at once."""
+    relay_moments: int = Field(5, ge=0)
+    """Optimiser steps of a round up to which they hand their optimiser's moments on with the
+    weights, where these travel as they are: after longer turns moments of one's own do as well.
+    Such a message is three times as large; 0 means never."""
     short_round: int = Field(15, ge=1)
     """Optimiser steps of a round up to which they do; after more of them on one client's cases too
     much of the others' is forgotten, and all train at once. Up to which, too, clients of a circle
@@ -282,6 +286,13 @@ class RunConfig(Section):
         steps = [self.steps_of(site.name) for site in self.sites]
         short = min(self.training.local_steps, *steps) <= chosen.short_round
         return chosen.name == "flames" and chosen.alpha == "tuned" and chosen.relay > 1 and short
+
+    @property
+    def hands_moments_on(self) -> bool:
+        """Return whether who hands weights on may hand the optimiser's moments on with them."""
+        steps = [self.training.local_steps, *(self.steps_of(site.name) for site in self.sites)]
+        short = min(steps) <= self.strategy.relay_moments
+        return self.hands_on and self.wire.plain and short
 
     def steps_of(self, site: str) -> int:
         """Return a site's optimiser steps in a round: its own number, or the run's."""

@@ -76,8 +76,15 @@ class Budget:
 
     def has_short_rounds(self, client: str) -> bool:
         """Return whether turns suit a client; one that is no member any more takes none."""
-        limit = self._config.rounds * self._config.strategy.short_round
-        return client not in self._members or self.total(client) <= limit
+        return self._has_at_most(self._config.strategy.short_round, client)
+
+    def hands_moments_on(self, client: str) -> bool:
+        """Return whether a client's turns are so short that moments go on with the weights."""
+        may = self._config.hands_moments_on
+        return may and self._has_at_most(self._config.strategy.relay_moments, client)
+
+    def _has_at_most(self, steps: int, client: str) -> bool:
+        return client not in self._members or self.total(client) <= self._config.rounds * steps
 
 
 def shared_rounds(config: RunConfig) -> float:

@@ -23,7 +23,7 @@ from torch import nn
 from flames.config import RunConfig
 from flames.data.store import SiteStore
 from flames.federation.budget import is_judged, shared_rounds
-from flames.federation.client_rounds import ClientRounds
+from flames.federation.client_rounds import MOMENTS, ClientRounds
 from flames.federation.exchange import Reply, Task, begun_with, derive_seed
 from flames.federation.leaving import RESIDUAL, wrap
 from flames.federation.site_cases import SiteCases
@@ -35,9 +35,11 @@ from flames.models.student import tell
 from flames.models.weights import (
     load_arrays,
     model_arrays,
+    moment_arrays,
     optimizer_arrays,
     save_arrays,
     set_model_arrays,
+    set_moment_arrays,
     set_optimizer_arrays,
 )
 from flames.strategies import Download, Strategy
@@ -223,7 +225,9 @@ class Client:
         training, rule = self.config.training, self.strategy.rule
         before, place = work.before, work.place
         optimizer = make_optimizer(network, training)
-        if self.strategy.keeps_optimizer and (before / "optimizer.safetensors").exists():
+        if task.download.moments is not None:
+            set_moment_arrays(network, optimizer, task.download.moments)
+        elif self.strategy.keeps_optimizer and (before / "optimizer.safetensors").exists():
             set_optimizer_arrays(optimizer, load_arrays(before / "optimizer.safetensors"))
         seed = derive_seed(self.config.seed, self.name, task.server_round)
         torch.manual_seed(seed)
@@ -245,6 +249,8 @@ class Client:
             correct=correct,
         )
         save_arrays(place / "optimizer.safetensors", optimizer_arrays(optimizer))
+        if task.download.wants_moments:
+            save_arrays(place / MOMENTS, moment_arrays(network, optimizer))
         if correct is not None:
             save_arrays(place / "controls.safetensors", correct.arrays())
         weights = model_arrays(network)

@@ -19,6 +19,8 @@ from flames.strategies.rules import with_controls
 from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
+MOMENTS = "moments.safetensors"
+"""Of a round whose moments were asked for, as they leave with its weights."""
 
 
 class ClientRounds:
@@ -77,8 +79,9 @@ class ClientRounds:
         place = self.of(server_round)
         if (place / PARCEL).exists():
             return unwrap(place)
-        arrays = dict(self.sent(place))
-        return Coded("p" * len(arrays), arrays), ""
+        arrays, moments = dict(self.sent(place)), place / MOMENTS
+        beside = load_arrays(moments) if moments.exists() else {}
+        return Coded("p" * len(arrays), arrays, moments=beside), ""
 
     def sent(self, place: Path) -> Arrays:
         """Return what leaves the site after a round: weights but for private ones, controls."""

@@ -44,9 +44,11 @@ class Task:
         download = self.download
         digest.update(
             f"{self.server_round} {self.steps} {self.total_steps} {download.use} {download.alpha} "
-            f"{download.peers} {download.own_share} {download.own_head}".encode()
+            f"{download.peers} {download.own_share} {download.own_head} "
+            f"{download.wants_moments}".encode()
         )
-        for arrays in (download.arrays or {}, download.model or {}, download.best or {}):
+        for sent in (download.arrays, download.model, download.best, download.moments):
+            arrays = sent or {}
             for name in sorted(arrays):
                 digest.update(name.encode())
                 digest.update(np.asarray(arrays[name], order="C").tobytes())
@@ -157,7 +159,12 @@ def whole(download: Download, own: Arrays, start: Arrays) -> Download:
     if download.use == "mix" and download.arrays is not None:
         alpha = download.own_share if download.alpha is None else download.alpha
         arrays = mixed(own, download.arrays, alpha, own_head=download.own_head)
-    return Download({**start, **arrays}, use="replace")
+    return Download(
+        {**start, **arrays},
+        use="replace",
+        moments=download.moments,
+        wants_moments=download.wants_moments,
+    )
 
 
 def derive_seed(*parts: object) -> int:

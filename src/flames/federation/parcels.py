@@ -20,13 +20,17 @@ from flames.config import WireConfig
 from flames.errors import FlamesError
 from flames.federation.exchange import Reply, Task, begun_with
 from flames.files import save_json
+from flames.moments import check_moments
 from flames.strategies import Download
+from flames.strategies.movement import part_of
 from flames.wire.coding import Coded, code, digest_of, restore
 
 Arrays = Mapping[str, np.ndarray]
 Sections = dict[str, Coded]
 """Coded arrays of a download by its field, one of `SECTIONS`."""
-SECTIONS = ("arrays", "model", "best")
+SECTIONS = ("arrays", "model", "best", "moments")
+WEIGHTS = ("arrays", "model", "best")
+"""Those of `SECTIONS` that a client can begin with."""
 ABOUT = "about.json"
 """Written when all of a task is."""
 
@@ -66,13 +70,19 @@ class Parcels:
             if (arrays := getattr(download, name)) is not None:
                 coded[name] = code(arrays, base, self.wire)
                 read[name] = restore(coded[name], base)
-                save_arrays(place / f"{name}.safetensors", read[name])
+                if name in WEIGHTS:
+                    save_arrays(place / f"{name}.safetensors", read[name])
         number = held.server_round if held is not None and shared else 0
         about = {"use": download.use, "held": number, "own_head": download.own_head}
+        about["wants_moments"] = download.wants_moments
         about["lost"] = held is not None and not holds
         save_json(place / ABOUT, about)
         download = replace(
-            download, arrays=read.get("arrays"), model=read.get("model"), best=read.get("best")
+            download,
+            arrays=read.get("arrays"),
+            model=read.get("model"),
+            best=read.get("best"),
+            moments=read.get("moments"),
         )
         return replace(task, download=download, held=number), coded
 
@@ -131,9 +141,9 @@ class Parcels:
     def _begun(self, reply: Reply, place: Path, held: Held | None) -> Arrays | None:
         about = _about(place)
         use, own_head = about.get("use", "replace"), about.get("own_head", False)
-        files = {name: place / f"{name}.safetensors" for name in SECTIONS}
+        files = {name: place / f"{name}.safetensors" for name in WEIGHTS}
         found = {name: LazyArrays(path) for name, path in files.items() if path.exists()}
-        arrays, model, best = (found.get(name) for name in SECTIONS)
+        arrays, model, best = (found.get(name) for name in WEIGHTS)
         download = Download(arrays, use, model=model, own_head=own_head, best=best)
         own = None if held is None else held.arrays
         return begun_with(download, own, reply.chosen, reply.alpha)
@@ -150,6 +160,32 @@ def read_held(path: Path) -> Held | None:
 def had_lost_all(place: Path) -> bool:
     """Return whether a client was sent, in place of its group's model, what it lost itself."""
     return bool(_about(place).get("lost"))
+
+
+def refuse_moments(client: str, moments: Arrays, place: Path, like: Arrays) -> None:
+    """Refuse an optimiser's moments that were not asked for, are missing, or cannot be.
+
+    Args:
+        client: Who sent them.
+        moments: What came; mostly nothing.
+        place: Folder of what its client was sent.
+        like: The first weights of what travels.
+
+    Raises:
+        FlamesError: As above.
+    """
+    if bool(moments) != bool(_about(place).get("wants_moments")):
+        found = "sent moments that nobody asked for" if moments else "sent no moments"
+        raise FlamesError(
+            f"{client} {found}", "let every client run the same version and configuration"
+        )
+    if moments:
+        weights = {
+            name: array
+            for name, array in like.items()
+            if part_of(name) == "weights" and np.issubdtype(array.dtype, np.floating)
+        }
+        check_moments(moments, weights, client)
 
 
 def common(base: Arrays, names: Mapping[str, object]) -> dict[str, np.ndarray]:

@@ -72,6 +72,10 @@ class RoundFolders:
         """Return the file of a client's update of the open round."""
         return self.open / "updates" / f"{client}.safetensors"
 
+    def moments(self, client: str, *, opened: bool = True) -> Path:
+        """Return the file of the moments that a client sent in the open round, or the last one."""
+        return (self.open if opened else self.last) / "moments" / f"{client}.safetensors"
+
     def held(self, client: str) -> Held | None:
         """Return a client's update of the last finished round, or the one carried since."""
         places = [self.last / place / f"{client}.safetensors" for place in ("updates", "away")]

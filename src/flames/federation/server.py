@@ -36,7 +36,7 @@ from flames.federation.history import PAST, believed, lengths, read_past, with_r
 from flames.federation.judging import Movements, Scores
 from flames.federation.keeping import Keeping, by_group
 from flames.federation.likeness import Likeness
-from flames.federation.parcels import SECTIONS, Parcels, Sections
+from flames.federation.parcels import SECTIONS, Parcels, Sections, refuse_moments
 from flames.federation.records import site_record
 from flames.federation.round_folders import RoundFolders
 from flames.federation.round_updates import (
@@ -130,7 +130,11 @@ class Server:
         return frozenset(self._received)
 
     def accept(
-        self, reply: Reply, arrays: Arrays, travelled: tuple[int, int] | None = None
+        self,
+        reply: Reply,
+        arrays: Arrays,
+        travelled: tuple[int, int] | None = None,
+        moments: Arrays | None = None,
     ) -> None:
         """Check and store one client's update.
 
@@ -138,6 +142,7 @@ class Server:
             reply: What came beside the weights.
             arrays: The weights.
             travelled: Bytes down and up, where they really travelled.
+            moments: Its optimiser's, where they were asked for.
 
         Raises:
             FlamesError: Its arrays are not of this run, or not finite.
@@ -148,9 +153,9 @@ class Server:
         like = self._shared(reply.modality)
         corrects = self.strategy.rule.corrects and steps > 0
         check_update(arrays, like, reply.client, corrects=corrects)
-        begun = self.parcels.begun(
-            reply, self.folders.sent(reply.client), self.folders.held(reply.client)
-        )
+        sent = self.folders.sent(reply.client)
+        refuse_moments(reply.client, moments or {}, sent, like)
+        begun = self.parcels.begun(reply, sent, self.folders.held(reply.client))
         moved = lengths(arrays, begun, steps)
         group = self._group(reply)
         past = read_past(self.folders.last)
@@ -159,6 +164,8 @@ class Server:
         arrays = transform(ARRIVING, arrays, begun, self.config.wire)
         place = self.folders.update(reply.client)
         size = save_arrays(place, arrays, self.parcels.mark(arrays, server_round))
+        if moments:
+            save_arrays(self.folders.moments(reply.client), moments)
         self._bytes[reply.client] = travelled or (size * self._sends[reply.client], size)
         self._moved[reply.client] = {"client": reply.client, "group": group, "moved": moved}
         self._received[reply.client] = reply
@@ -178,13 +185,15 @@ class Server:
             FlamesError: It cannot be read, or as for `accept`.
         """
         place, held = self.folders.sent(reply.client), self.folders.held(reply.client)
-        self.accept(reply, self.parcels.read(reply, coded, digest, place, held), travelled)
+        arrays = self.parcels.read(reply, coded, digest, place, held)
+        self.accept(reply, arrays, travelled, coded.moments)
 
     def withdraw(self, clients: Iterable[str]) -> None:
         """Take updates out of the open round again."""
         for name in clients:
             del self._received[name], self._bytes[name], self._moved[name]
             self.folders.update(name).unlink(missing_ok=True)
+            self.folders.moments(name).unlink(missing_ok=True)
 
     def close_round(self) -> list[dict[str, Any]]:
         """Finish the round on disk; return its records for ``rounds.jsonl``.
@@ -261,12 +270,21 @@ class Server:
             if self.finished + 1 == self.last_round and download.model is not None:
                 download = replace(download, best=self.folders.best_model(str(group)))
             before = self.turns.before(client, self._received)
+            download = replace(download, wants_moments=self._wants_moments(client))
             if before is None or download.use != "mix":
                 return download
             fresh = before in self._received
             handed = self.folders.open_update(before) if fresh else updates[before].arrays
-            return replace(download, arrays=handed, own_share=0.0)
+            known = self.folders.moments(before, opened=fresh)
+            moments = LazyArrays(known) if known.exists() else None
+            return replace(download, arrays=handed, own_share=0.0, moments=moments)
         return Download({**self.start(modality), **self._common(modality, updates)}, use="replace")
+
+    def _wants_moments(self, client: str) -> bool:
+        """Return whether somebody may go on from a client's weights of the open round."""
+        if self.finished + 1 >= self.config.rounds or not self.turns.takes_turns(client):
+            return False
+        return all(map(self.budget.hands_moments_on, self.turns.together(client)))
 
     def _common(self, modality: str, updates: Mapping[str, Update]) -> Arrays:
         """Return what a client begins with that was never there: what all are sent, or its group's

@@ -208,7 +208,7 @@ def _bytes_up(reply: Reply, parcel: Coded, base: str, server: Server) -> int:
 
 def _plain_bytes(coded: Coded) -> int:
     """Return the bytes of arrays that travel as they are; packing them only to count costs time."""
-    return sum(array.nbytes for array in coded.values.values())
+    return sum(a.nbytes for arrays in (coded.values, coded.moments) for a in arrays.values())
 
 
 def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resume: bool) -> None:

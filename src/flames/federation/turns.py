@@ -21,6 +21,11 @@ class Turns:
         chain = self._of(client)
         return chain is not None and len(chain.clients) > 1
 
+    def together(self, client: str) -> tuple[str, ...]:
+        """Return with whom a client takes turns, itself among them; nobody without a relay."""
+        chain = self._of(client)
+        return () if chain is None else chain.clients
+
     def may_begin(self, client: str, answered: Collection[str], expected: Collection[str]) -> bool:
         """Return whether everybody before a client answered, or is not expected to.
 

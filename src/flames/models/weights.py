@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from flames.array_files import LazyArrays, load_arrays, load_metadata, save_arrays
 from flames.errors import FlamesError
+from flames.moments import FIRST, SECOND, STEPS, check_moments
 
 __all__ = [
     "LazyArrays",
@@ -19,11 +20,13 @@ __all__ = [
     "load_metadata",
     "load_weights",
     "model_arrays",
+    "moment_arrays",
     "named_tensors",
     "optimizer_arrays",
     "refuse_not_finite",
     "save_arrays",
     "set_model_arrays",
+    "set_moment_arrays",
     "set_optimizer_arrays",
 ]
 
@@ -108,6 +111,44 @@ def set_optimizer_arrays(optimizer: Optimizer, arrays: Arrays) -> None:
     for key in arrays:
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = torch.from_numpy(np.array(arrays[key]))
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+def moment_arrays(model: nn.Module, optimizer: Optimizer) -> dict[str, np.ndarray]:
+    """Return Adam's moments of a network's weights by their names, as another client can use them.
+
+    See `flames.moments`.
+    """
+    found: dict[str, np.ndarray] = {}
+    steps = 0.0
+    for name, parameter in model.named_parameters():
+        state = optimizer.state.get(parameter, {})
+        steps = max(steps, float(state.get("step", 0.0)))
+        for prefix, key in ((FIRST, "exp_avg"), (SECOND, "exp_avg_sq")):
+            moment = state.get(key, torch.zeros_like(parameter))
+            found[prefix + name] = moment.detach().cpu().contiguous().numpy().copy()
+    return {**found, STEPS: np.asarray(steps, np.float32)}
+
+
+def set_moment_arrays(model: nn.Module, optimizer: Optimizer, arrays: Arrays) -> None:
+    """Continue from moments that `moment_arrays` returned at another client.
+
+    Raises:
+        FlamesError: They are not of this network, or cannot be of any optimiser.
+    """
+    parameters = dict(model.named_parameters())
+    like = {name: p.detach().cpu().numpy() for name, p in parameters.items()}
+    check_moments(arrays, like, "another client")
+    order = [p for group in optimizer.param_groups for p in group["params"]]
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    state = {
+        index: {
+            "step": torch.tensor(float(arrays[STEPS])),
+            "exp_avg": torch.from_numpy(np.array(arrays[FIRST + names[id(parameter)]])),
+            "exp_avg_sq": torch.from_numpy(np.array(arrays[SECOND + names[id(parameter)]])),
+        }
+        for index, parameter in enumerate(order)
+    }
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 

@@ -62,6 +62,11 @@ class Download:
     see `flames.strategies.rules.last_levels`."""
     best: Arrays | None = None
     """The group's model that the server keeps so far, in the closing round."""
+    moments: Arrays | None = None
+    """The optimiser's moments that go with `arrays`, where another client hands both on; see
+    `flames.moments`."""
+    wants_moments: bool = False
+    """Whether the client is to send its own moments back, for whoever goes on from its weights."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class Coded:
     """Float32, one a row, of the arrays that travel as int8."""
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     """Bits, eight in a byte, of the entries that travel."""
+    moments: dict[str, np.ndarray] = field(default_factory=dict)
+    """The optimiser's moments, which travel as they are beside weights that do; mostly none."""
 
     @property
     def needs_base(self) -> bool:

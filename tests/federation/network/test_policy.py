@@ -49,6 +49,7 @@ LIMITS = {
     "most-rounds": ({"most_rounds": 1}, "2 rounds"),
     "most-local-steps": ({"most_local_steps": 1}, "local steps"),
     "relay": ({"relay": False}, "handing weights on to another site (relay = false)"),
+    "moments": ({"moments": False}, "handing the optimiser's moments on (moments = false)"),
 }
 
 
@@ -119,19 +120,26 @@ def test_a_small_answer_cannot_fill_a_sites_memory(make_hall, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("number", "steps", "total"), [(1, (0, 9), 9), (1, (0, 2), 900), (4, (0, 1), 4), (0, (0, 1), 4)]
+    ("number", "steps", "total", "moments"),
+    [
+        (1, (0, 9), 9, False),
+        (1, (0, 2), 900, False),
+        (4, (0, 1), 4, False),
+        (0, (0, 1), 4, False),
+        (1, (0, 2), 4, True),
+    ],
 )
 def test_a_round_that_asks_for_more_than_its_configuration_is_refused(
-    make_hall, number, steps, total
+    make_hall, number, steps, total, moments
 ):
-    hall = make_hall("us-a", rounds=2)
+    hall = make_hall("us-a", rounds=2, strategy={"name": "flames", "relay": 1})
     config = hall.config
     assert config.rounds * config.training.local_steps < 9
-    task = Task(number, range(*steps), total, Download(None, use="replace"))
+    task = Task(number, range(*steps), total, Download(None, use="replace", wants_moments=moments))
     assert Policy().refuses_task(task, config, "us-a")
     facts = {"do": "train", "round": number, "steps": steps, "total_steps": total}
     facts |= {"use": "replace", "alpha": None, "peers": 0, "own_share": 1.0, "own_head": False}
-    facts |= {"held": 0, "letters": {}}
+    facts |= {"held": 0, "letters": {}, "wants_moments": moments}
     told = refused_of(hall, "us-a", (facts,))
     assert told[-1][0] == "refuse"
     assert "does not allow" in told[-1][1]

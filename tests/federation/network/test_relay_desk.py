@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from flames.federation.network.job_state import JobState
+from flames.federation.network.outgoing import OutgoingLog
 from flames.federation.network.run_state import RunState
 from flames.federation.simulation import simulate
 
@@ -30,6 +31,25 @@ def test_a_relay_over_messages_is_a_simulation_bit_for_bit(make_hall, four_round
     hall = make_hall(*SITES, rounds=4, strategy=RELAY)
     assert hall.job(*SITES)[0] == "finished"
     assert as_simulated(hall.run) == as_simulated(four_rounds)
+
+
+def test_moments_travel_with_weights_and_the_log_says_so(make_hall, four_rounds, as_simulated):
+    """Rounds of two steps: moments leave in the third round, and nobody needs them after that."""
+    hall = make_hall(*SITES, rounds=4, strategy=RELAY)
+    assert hall.job(*SITES)[0] == "finished"
+    left = {
+        (site, entry["round"])
+        for site in SITES
+        for entry in OutgoingLog(hall.kit(site).outgoing).read()
+        if "the optimiser's moments" in entry["holds"]
+    }
+    assert left == {("us-a", 3), ("us-b", 3), ("us-c", 3)}
+    sizes = {
+        (r["round"], r["site"]): r["bytes_up"]
+        for r in hall.run.load_rounds()
+        if r["kind"] == "site"
+    }
+    assert 2.5 < sizes[3, "us-a"] / sizes[2, "us-a"] < 3.5
 
 
 @pytest.mark.parametrize("wire", [{}, {"encoding": "int8", "delta": True}])

@@ -228,7 +228,7 @@ def test_a_client_that_does_not_clip_is_clipped_at_the_server(make_config, tmp_p
     lengths = []
     plain = Server.accept
 
-    def accept(self, reply, arrays, travelled=None):
+    def accept(self, reply, arrays, travelled=None, moments=None):
         folders = self.folders
         sent, held = folders.sent(reply.client), folders.held(reply.client)
         begun = self.parcels.begun(reply, sent, held)
@@ -236,7 +236,7 @@ def test_a_client_that_does_not_clip_is_clipped_at_the_server(make_config, tmp_p
         from flames.strategies.movement import movement
 
         before = movement(arrays, begun)["weights"]
-        plain(self, reply, arrays, travelled)
+        plain(self, reply, arrays, travelled, moments)
         kept = load_arrays(folders.update(reply.client))
         lengths.append((before, movement(kept, begun)["weights"]))
 

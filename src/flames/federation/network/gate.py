@@ -15,6 +15,7 @@ WORDS = {
     "weights": "weights",
     "weights.scales": "weights",
     "weights.masks": "weights",
+    "weights.moments": "the optimiser's moments",
     "letters": "how weights are coded",
     "base": "digest of earlier weights",
     "holds": "digests of earlier weights",

@@ -43,6 +43,8 @@ class Policy(Section):
     """Whether the site's personal model leaves after the last round."""
     relay: bool = True
     """Whether another site may receive this site's weights alone, not only means of several."""
+    moments: bool = True
+    """Whether the optimiser's moments may go with them."""
     working_hours: str | None = None
     """Such as ``18:00-07:00``, in the site's local time."""
     approval: bool = False
@@ -78,8 +80,9 @@ class Policy(Section):
             (config.rounds <= self.most_rounds, f"{config.rounds} rounds"),
             (steps <= self.most_local_steps, f"{steps} local steps"),
             (self.relay or not config.hands_on, "handing weights on to another site"),
+            (self.moments or not config.hands_moments_on, "handing the optimiser's moments on"),
         )
-        limits = ("strategies", "models", "most-rounds", "most-local-steps", "relay")
+        limits = ("strategies", "models", "most-rounds", "most-local-steps", "relay", "moments")
         for (allowed, what), limit in zip(checks, limits, strict=True):
             if not allowed:
                 return f"its policy does not allow {what} ({limit} = {self._said(limit)})"
@@ -97,6 +100,10 @@ class Policy(Section):
         if task.total_steps > total or not 0 <= steps.start <= steps.stop <= total:
             found = f"steps {steps.start} to {steps.stop} of {task.total_steps}"
             return f"its policy does not allow {found}, where the configuration says {total}"
+        if task.download.wants_moments and not config.hands_moments_on:
+            return (
+                "its policy does not allow to send moments, which the configuration does not want"
+            )
         return None
 
     def forbids(self, holds: Collection[str], size: int) -> str | None:

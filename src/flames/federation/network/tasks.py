@@ -14,11 +14,13 @@ from flames.federation.network.messages import Arrays, MessageError, encode
 from flames.strategies import Download
 from flames.wire.coding import Coded, restore
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Changes when sites and server of different versions can no longer talk."""
 
-UPDATE = ("weights", "weights.scales", "weights.masks")
+UPDATE = ("weights", "weights.scales", "weights.masks", "weights.moments")
 """Sections of an update."""
+BESIDE = ("scales", "masks", "moments")
+"""Parts of coded arrays that have sections of their own."""
 
 
 def encode_task(
@@ -43,6 +45,7 @@ def encode_task(
         "peers": download.peers,
         "own_share": download.own_share,
         "own_head": download.own_head,
+        "wants_moments": download.wants_moments,
         "company": dict(company),
         "held": task.held,
         "letters": {name: one.letters for name, one in coded.items()},
@@ -85,6 +88,8 @@ def as_task(
             arrays.get("model"),
             facts["own_head"],
             arrays.get("best"),
+            arrays.get("moments"),
+            facts["wants_moments"],
         )
         return Task(facts["round"], range(start, stop), facts["total_steps"], download, held)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -127,13 +132,11 @@ def as_holds(content: Any) -> dict[str, str]:
 
 def _sections(name: str, coded: Coded) -> dict[str, Arrays | None]:
     parts: dict[str, Arrays | None] = {name: coded.values}
-    for part in ("scales", "masks"):
+    for part in BESIDE:
         parts[f"{name}.{part}"] = getattr(coded, part) or None
     return parts
 
 
 def _as_coded(name: str, letters: str, sections: dict[str, dict[str, np.ndarray]]) -> Coded:
-    values, scales, masks = (
-        sections.get(key, {}) for key in (name, f"{name}.scales", f"{name}.masks")
-    )
-    return Coded(letters, values, scales, masks)
+    beside = {part: sections.get(f"{name}.{part}", {}) for part in BESIDE}
+    return Coded(letters, sections.get(name, {}), **beside)
