@@ -329,3 +329,26 @@ def test_who_comes_in_the_closing_round_has_what_it_was_sent_as_second_model(
     reply, _ = client.answer(Task(3, range(4, 4), 4, Download(start, use="replace")))
     np.testing.assert_equal(dict(client.rounds.kept_weights()), dict(start))
     assert (reply.best, reply.best_round) == (reply.validation["second"], 3)
+
+
+def test_a_client_goes_on_with_the_moments_that_it_is_handed(make_config, make_client, start):
+    """Its own come back to it: nothing changes; others do change what it learns."""
+    client = make_client(make_config("us-a"))
+
+    def second(**given):
+        sent = Download(dict(weights), use="replace", **given)
+        return client.answer(Task(2, range(2, 4), 4, sent))[1]
+
+    _, weights = client.answer(first_task(start))
+    assert not client.rounds.outgoing(1)[0].moments, "nobody asked for them"
+    asked = Download(start, use="replace", wants_moments=True)
+    _, weights = client.answer(Task(1, range(2), 4, asked))
+    moments = client.rounds.outgoing(1)[0].moments
+    assert float(moments["steps"]) == 2
+    plain = second()
+    np.testing.assert_equal(dict(second(moments=moments)), dict(plain))
+    others = {name: array if name == "steps" else array * 0.5 for name, array in moments.items()}
+    found = second(moments=others)
+    assert any((plain[name] != found[name]).any() for name in start)
+    with pytest.raises(FlamesError, match="differ in"):
+        second(moments={"steps": moments["steps"]})

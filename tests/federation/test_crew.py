@@ -38,12 +38,13 @@ def _friends():
 def small(make_config):
     """Return a function that gives a run whose network needs no patch: other processes have none.
 
-    Its three ultrasound sites take turns in the third round, see `_friends`.
+    Its three ultrasound sites take turns from the third round on, see `_friends`, and hand their
+    optimiser's moments on in the third.
     """
 
     def make(**given):
         return make_config(
-            "us-a", "us-b", "us-c", "mr-a", model={"name": "student"}, rounds=3, **given
+            "us-a", "us-b", "us-c", "mr-a", model={"name": "student"}, rounds=4, **given
         )
 
     return make
@@ -65,17 +66,19 @@ def test_two_at_a_time_give_the_bits_of_one(small, alone, tmp_path, outcome, mon
     monkeypatch.setattr(Turns, "before", note)
     both = simulate(small(), tmp_path / "both", jobs=2, on_event=told.append)
     assert outcome(both) == outcome(alone)
-    assert [pair for pair in handed if pair[1]] == [("us-b", "us-a"), ("us-c", "us-b")]
+    turns = [pair for pair in handed if pair[1]]
+    assert turns[:2] == [("us-b", "us-a"), ("us-c", "us-b")]
+    assert turns[2:] == [("us-b", "us-c"), ("us-c", "us-b"), ("us-a", "us-c")]
     trained = [event for event in told if event.stage == "train"]
     assert [(event.server_round, event.done, event.total) for event in trained] == [
-        (number, done, 4) for number in (1, 2, 3, 4) for done in (1, 2, 3, 4)
+        (number, done, 4) for number in (1, 2, 3, 4, 5) for done in (1, 2, 3, 4)
     ]
     assert not multiprocessing.active_children()
 
 
 def test_when_a_process_is_killed_the_run_says_so_and_continues(small, alone, tmp_path, outcome):
     def kill(event):
-        if event.stage == "train" and event.server_round == 2:
+        if event.stage == "train" and event.server_round == 4:
             for process in multiprocessing.active_children():
                 os.kill(process.pid, signal.SIGKILL)
 
