@@ -43,8 +43,8 @@ def check_moments(arrays: Arrays, like: Arrays, client: str) -> None:
     """Refuse moments that cannot be of these weights, or of no optimiser at all.
 
     So nobody can send moments by which a step of another's training would go far: no weight moves
-    more than `most_ratio` times the learning rate a step, give or take the correction of Adam's
-    first steps.
+    more than `most_ratio` times the learning rate a step. Adam's correction of its first steps only
+    makes them shorter here.
 
     Args:
         arrays: The moments.
