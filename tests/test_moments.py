@@ -108,6 +108,20 @@ def test_the_bound_is_reached_by_gradients_that_grow_as_they_may():
     assert 0.999 * most_ratio() < ratio <= most_ratio() * 1.001
 
 
+def test_second_moments_of_gradients_longer_than_clipped_ones_are_refused():
+    model = network()
+    optimizer = make_optimizer(model, TrainingConfig())
+    for step in range(2000):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, 1e3 + step)
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+    found, like = moment_arrays(model, optimizer), model_arrays(model)
+    check_moments(found, like, "us-a", longest=5.0)
+    with pytest.raises(FlamesError, match=r"longer than 4\.5"):
+        check_moments(found, like, "us-a", longest=4.5)
+
+
 WRONG = {
     "a weight lacks": ({"x": np.zeros(1, np.float32), **WEIGHTS}, moments()),
     "a name too many": (WEIGHTS, moments() | {f"{FIRST}x": np.zeros(1, np.float32)}),

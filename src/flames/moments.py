@@ -39,7 +39,7 @@ def most_ratio() -> float:
     return (1 - one) / math.sqrt((1 - two) * (1 - one**2 / two))
 
 
-def check_moments(arrays: Arrays, like: Arrays, client: str) -> None:
+def check_moments(arrays: Arrays, like: Arrays, client: str, *, longest: float = math.inf) -> None:
     """Refuse moments that cannot be of these weights, or of no optimiser at all.
 
     So nobody can send moments by which a step of another's training would go far: no weight moves
@@ -50,6 +50,8 @@ def check_moments(arrays: Arrays, like: Arrays, client: str) -> None:
         arrays: The moments.
         like: The weights, by name.
         client: Whose they are, for messages.
+        longest: L2 norm that gradients are clipped to, so that all second moments together are at
+            most its square: larger ones would make the steps of all who follow too short.
 
     Raises:
         FlamesError: Names, shapes or dtypes are not those of the weights, or the numbers cannot be.
@@ -63,6 +65,7 @@ def check_moments(arrays: Arrays, like: Arrays, client: str) -> None:
     steps = np.asarray(arrays[STEPS])
     if steps.shape != () or steps.dtype != np.float32 or not 1 <= float(steps) <= MOST_STEPS:
         raise FlamesError(f"the optimiser of {client} counts impossible steps", remedy)
+    total = 0.0
     for name, weights in like.items():
         first, second = np.asarray(arrays[FIRST + name]), np.asarray(arrays[SECOND + name])
         if {first.shape, second.shape} != {weights.shape} or {first.dtype, second.dtype} != {
@@ -74,6 +77,11 @@ def check_moments(arrays: Arrays, like: Arrays, client: str) -> None:
                 f"the moments of {name!r} of {client} are of no optimiser",
                 "lower training.learning-rate, or look for damaged images with 'flames data check'",
             )
+        total += float(second.sum(dtype=np.float64))
+    if total > 1.01 * longest**2:
+        raise FlamesError(
+            f"the second moments of {client} are of gradients longer than {longest:g}", remedy
+        )
 
 
 def _possible(first: np.ndarray, second: np.ndarray) -> bool:

@@ -73,6 +73,11 @@ def test_moments_that_were_not_asked_for_or_are_missing_are_refused(with_moments
         answer("a", 31, None)
     with pytest.raises(FlamesError, match="impossible steps"):
         answer("a", 31, -1)
+    usual, short = server.config, server.config.training.model_copy(update={"max_grad_norm": 0.4})
+    server.config = usual.model_copy(update={"training": short})
+    with pytest.raises(FlamesError, match=r"longer than 0\.4"):
+        answer("a", 31, 7)
+    server.config = usual
     for name in NAMES:
         answer(name, 31, 7)
     server.close_round()

@@ -226,7 +226,8 @@ class Client:
         before, place = work.before, work.place
         optimizer = make_optimizer(network, training)
         if task.download.moments is not None:
-            set_moment_arrays(network, optimizer, task.download.moments)
+            longest = training.max_grad_norm
+            set_moment_arrays(network, optimizer, task.download.moments, longest=longest)
         elif self.strategy.keeps_optimizer and (before / "optimizer.safetensors").exists():
             set_optimizer_arrays(optimizer, load_arrays(before / "optimizer.safetensors"))
         seed = derive_seed(self.config.seed, self.name, task.server_round)

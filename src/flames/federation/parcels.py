@@ -162,7 +162,7 @@ def had_lost_all(place: Path) -> bool:
     return bool(_about(place).get("lost"))
 
 
-def refuse_moments(client: str, moments: Arrays, place: Path, like: Arrays) -> None:
+def refuse_moments(client: str, moments: Arrays, place: Path, like: Arrays, longest: float) -> None:
     """Refuse an optimiser's moments that were not asked for, are missing, or cannot be.
 
     Args:
@@ -170,6 +170,7 @@ def refuse_moments(client: str, moments: Arrays, place: Path, like: Arrays) -> N
         moments: What came; mostly nothing.
         place: Folder of what its client was sent.
         like: The first weights of what travels.
+        longest: L2 norm that gradients are clipped to.
 
     Raises:
         FlamesError: As above.
@@ -185,7 +186,7 @@ def refuse_moments(client: str, moments: Arrays, place: Path, like: Arrays) -> N
             for name, array in like.items()
             if part_of(name) == "weights" and np.issubdtype(array.dtype, np.floating)
         }
-        check_moments(moments, weights, client)
+        check_moments(moments, weights, client, longest=longest)
 
 
 def common(base: Arrays, names: Mapping[str, object]) -> dict[str, np.ndarray]:

@@ -154,7 +154,8 @@ class Server:
         corrects = self.strategy.rule.corrects and steps > 0
         check_update(arrays, like, reply.client, corrects=corrects)
         sent = self.folders.sent(reply.client)
-        refuse_moments(reply.client, moments or {}, sent, like)
+        longest = self.config.training.max_grad_norm
+        refuse_moments(reply.client, moments or {}, sent, like, longest)
         begun = self.parcels.begun(reply, sent, self.folders.held(reply.client))
         moved = lengths(arrays, begun, steps)
         group = self._group(reply)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -130,15 +131,19 @@ def moment_arrays(model: nn.Module, optimizer: Optimizer) -> dict[str, np.ndarra
     return {**found, STEPS: np.asarray(steps, np.float32)}
 
 
-def set_moment_arrays(model: nn.Module, optimizer: Optimizer, arrays: Arrays) -> None:
+def set_moment_arrays(
+    model: nn.Module, optimizer: Optimizer, arrays: Arrays, *, longest: float = math.inf
+) -> None:
     """Continue from moments that `moment_arrays` returned at another client.
+
+    Gradients there were no longer than ``longest``, an L2 norm.
 
     Raises:
         FlamesError: They are not of this network, or cannot be of any optimiser.
     """
     parameters = dict(model.named_parameters())
     like = {name: p.detach().cpu().numpy() for name, p in parameters.items()}
-    check_moments(arrays, like, "another client")
+    check_moments(arrays, like, "another client", longest=longest)
     order = [p for group in optimizer.param_groups for p in group["params"]]
     names = {id(parameter): name for name, parameter in parameters.items()}
     state = {
