@@ -352,3 +352,6 @@ def test_a_client_goes_on_with_the_moments_that_it_is_handed(make_config, make_c
     assert any((plain[name] != found[name]).any() for name in start)
     with pytest.raises(FlamesError, match="differ in"):
         second(moments={"steps": moments["steps"]})
+    slow = {n: array + np.float32(100) * n.startswith("second:") for n, array in moments.items()}
+    with pytest.raises(FlamesError, match="gradients longer than 5"):
+        second(moments=slow)
