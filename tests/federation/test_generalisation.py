@@ -160,6 +160,15 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     assert {(row["claim"], row["site"]) for row in claimed} == {
         (claim, site) for claim in CLAIMS for site in ("us-a", "us-b")
     }
+    # Seen off-centre is all that never saw the site, in the same cases.
+    seen = {
+        view: [(r["claim"], r["site"], r["case_id"]) for r in rows if r["view"] == view]
+        for view in ("whole", "off-centre")
+    }
+    assert seen["off-centre"] == [
+        one for one in seen["whole"] if one[0] in ("server", "pooled", "everything", "prior")
+    ]
+    claimed = [row for row in claimed if row["view"] == "whole"]
     for row in claimed:
         assert (row["site"] in row["trained_on"].split()) is False
         assert row["case_id"] in getattr(site_stores[row["site"]].splits, row["split"])
@@ -183,11 +192,19 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     store = site_stores["us-a"]
     scored = score_prior(mask, store, site="us-a", precision=FLOAT32, options=options)
     known = {case.row["case_id"]: case.row["dice"] for case in scored}
-    mine = [row for row in prior if row["site"] == "us-a"]
+    mine = [row for row in prior if row["site"] == "us-a" and row["view"] == "whole"]
     assert len(mine) == len(site_stores["us-a"].cases)
     assert {
         row["case_id"]: float(row["dice"]) for row in mine if row["split"] == "val"
     } == pytest.approx(known)
+    options = replace(options, corners=0.7)
+    scored = score_prior(mask, store, site="us-a", precision=FLOAT32, options=options)
+    off = {case.row["case_id"]: case.row["dice"] for case in scored}
+    assert off != pytest.approx(known)
+    mine = [row for row in prior if row["site"] == "us-a" and row["view"] == "off-centre"]
+    assert {
+        row["case_id"]: float(row["dice"]) for row in mine if row["split"] == "val"
+    } == pytest.approx(off)
     alone = {(r["trained_on"], r["site"]) for r in rows if r["claim"] == "alone"}
     assert alone == {
         ("us-a", "us-a"), ("us-a", "us-b"), ("us-b", "us-a"), ("us-b", "us-b"), ("mr-a", "mr-a"),
@@ -233,19 +250,23 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     scores = load_csv(tmp_path / "tables" / "scores.csv")
     assert {row["claim"] for row in scores} == {*CLAIMS, PRIOR}
     table = (tmp_path / "tables" / "hospital.tex").read_text(encoding="utf-8")
-    # Every case is counted, with a Dice that is defined or without: all, then those of the test.
-    counts = {"us-a": (9, 3), "us-b": (7, 3), "mean over sites": (16, 6)}
-    for part, text in enumerate(table.split("\\end{table}")[:2]):
+    # Every case is counted, with a Dice that is defined or without: all twice, then the test's.
+    counts = {"us-a": (9, 9, 3), "us-b": (7, 7, 3), "mean over sites": (16, 16, 6)}
+    for part, text in enumerate(table.split("\\end{table}")[:3]):
         for site, cases in counts.items():
             assert f"{site} & {cases[part]} & " in text
             assert f'class="site">{site}</th><td class="n">{cases[part]}</td>' in page
     sets = {(row["on"], row["claim"]) for row in scores}
     columns = {*CLAIMS, PRIOR}
-    assert sets == {("test", c) for c in columns} | {("all", c) for c in columns - {"own"}}
+    unseen = {(on, c) for on in ("all", "off-centre") for c in columns - {"own"}}
+    assert sets == {("test", c) for c in columns} | unseen
     paired = load_csv(tmp_path / "tables" / "paired.csv")
-    on = {"own": "test", "pooled": "all", "everything": "all"}
-    for reference, beside in (("server", {}), ("prior", {"server": "all"})):
-        found = {row["strategy"]: row["on"] for row in paired if row["reference"] == reference}
+    on = {"own": {"test"}} | {c: {"all", "off-centre"} for c in ("pooled", "everything")}
+    for reference, beside in (("server", {}), ("prior", {"server": {"all", "off-centre"}})):
+        found = {}
+        for row in paired:
+            if row["reference"] == reference:
+                found.setdefault(row["strategy"], set()).add(row["on"])
         assert found == on | beside
     assert "minus no image" in page
     means, sites = page.split("<summary>Site by site</summary>")[:2]
@@ -268,10 +289,12 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
 
 def test_a_cell_of_the_matrix_is_the_mean_of_its_seeds_means():
     start = {"claim": "server", "modality": "US", "left_out": "US-a", "site": "a"}
+    start["view"] = "whole"
     rows = [
         start | {"seed": seed, "dice": dice}
         for seed, dice in (("0", "0.9"), ("0", "0.6"), ("0", "0.0"), ("1", "0.9"), ("1", ""))
     ]
+    rows.append(start | {"seed": "0", "dice": "0.1", "view": "off-centre"})
     assert matrix_rows(rows)[0]["dice"] == pytest.approx((0.5 + 0.9) / 2)
 
 

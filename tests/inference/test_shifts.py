@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from flames.data.slices import case_slices
-from flames.inference.shifts import NONE, SHIFTS, STRENGTHS, shifted_slices
+from flames.inference.prior import FixedMask
+from flames.inference.score import ScoreOptions, TrainedModel, score_store
+from flames.inference.shifts import NONE, SHIFTS, STRENGTHS, score_shifts, shifted_slices
+from flames.models.precision import choose_precision
 
+FLOAT32 = choose_precision("float32")
 EVERY = [(shift, strength) for shift in SHIFTS for strength in STRENGTHS]
 
 
@@ -79,3 +85,27 @@ def test_integer_images_saturate(site_stores, write_store, tmp_path):
     image, _ = shifted_slices(Bytes(), record, "gain", "strong")
     assert len(np.unique(image[image == image.max()])) == 1
     assert (image == 1).mean() > 0.02
+
+
+def test_seen_from_the_corners_the_image_is_the_same_and_the_score_another(case):
+    store, record = case
+    for known, found in zip(
+        case_slices(store, record), shifted_slices(store, record, "corners", "mild"), strict=True
+    ):
+        np.testing.assert_array_equal(found, known)
+    middle = np.zeros((32, 32), bool)
+    middle[10:22, 10:22] = True
+    model = TrainedModel("prior", "prior", "all", image_size=32, network=FixedMask(middle))
+    options = ScoreOptions(batch_size=4, flip=False, nsd_tolerance=2.0)
+    asked = {"site": store.site, "precision": FLOAT32}
+    rows = [
+        row
+        for row in score_shifts(model, store, **asked, options=options)
+        if row["case_id"] == record.case_id
+    ]
+    dice = {(row["shift"], row["strength"]): row["dice"] for row in rows}
+    for strength, share in zip(STRENGTHS, SHIFTS["corners"][1], strict=True):
+        scored = score_store(model, store, **asked, options=replace(options, corners=share))
+        (known,) = [c.row["dice"] for c in scored if c.case.case_id == record.case_id]
+        assert dice["corners", strength] == known
+    assert len({dice["none", ""], dice["corners", "mild"], dice["corners", "strong"]}) == 3

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from flames.federation.batch import Job
 from flames.federation.simulation import make_strategy
 from flames.federation.study import MADE_OF, digest_of, load_scores
 from flames.files import save_json
+from flames.inference.corners import CORNERS
 from flames.inference.prior import score_prior
 from flames.inference.score import ScoreOptions, load_model, score_store
 from flames.models.precision import choose_precision
@@ -33,6 +34,8 @@ CLAIMS = (SERVER, OWN, POOLED, EVERYTHING)
 """The modality's server model, and its references: trained on the site alone, on the pooled cases
 of the modality's other sites, and by all other sites of all modalities together. The prior is no
 model: it is where tumours lie at all other sites, whatever the image shows."""
+WHOLE, OFF_CENTRE = "whole", "off-centre"
+"""How images are seen: as they are, or in four crops from their corners, see `predict_corners`."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,7 @@ class Asked:
     """Where its scores are."""
     others: tuple[str, ...] = ()
     """Sites whose masks the prior is made of."""
+    view: str = WHOLE
 
     @property
     def sides(self) -> tuple[Split, ...]:
@@ -192,6 +196,8 @@ class Asked:
             how = [judged.flip, judged.nsd_tolerance]
         else:
             return ""
+        if self.view == OFF_CENTRE:
+            how.append(CORNERS)
         return digest_of(self.needed(stores).values(), model, *how)
 
     def load(
@@ -218,6 +224,8 @@ class Asked:
         rows = []
         for side in self.sides:
             options = ScoreOptions.of(config.evaluation, side)
+            if self.view == OFF_CENTRE:
+                options = replace(options, corners=CORNERS)
             scored = score(store, site=self.site, precision=precision, options=options)
             rows += [{"split": side} | case.row for case in scored]
         said = self.made_of(stores, config)
@@ -240,8 +248,8 @@ def score_generalisation(
     one that it was. Its scores on a site are kept in ``out/scores`` and measured again only where
     the file is damaged or the model or a store is another, in ``at_a_time`` processes. Each row has
     a ``claim`` beside the columns of a run's ``cases.csv``, the part that was left out, its kinds,
-    the seed, and the side of the site's split that has the case. Rows of ``alone`` are those of one
-    site's model on another site.
+    the seed, how the images are seen, and the side of the site's split that has the case. Rows of
+    ``alone`` are those of one site's model on another site.
 
     Raises:
         FlamesError: A model or store cannot be read, or the disk is full; what is scored stays.
@@ -251,7 +259,7 @@ def score_generalisation(
     missing = [one for one, scores in known.items() if scores is None]
     on_progress("scores", 0, len(missing))
     for done, (one, failure) in enumerate(_scored(missing, stores, config, at_a_time), start=1):
-        what = f"{one.claim} of {one.part.name} on {one.site}"
+        what = f"{one.claim} of {one.part.name} on {one.site}, {one.view}"
         if failure:
             raise FlamesError(f"{what}: {failure[0]}", failure[1])
         on_progress(what, done, len(missing))
@@ -264,6 +272,7 @@ def score_generalisation(
             "kinds": " ".join(one.part.kinds),
             "trained_on": " ".join(one.part.rest),
             "seed": str(one.seed),
+            "view": one.view,
         }
         rows += [
             note | {key: value for key, value in row.items() if key != MADE_OF}
@@ -281,7 +290,10 @@ def _asked(
     seeds: int,
     out: Path,
 ) -> list[Asked]:
-    """Return every model and site, in the order of the rows."""
+    """Return every model, site and view, in the order of the rows.
+
+    Images are seen off-centre only by what never saw the site: nothing else is compared there.
+    """
     wanted: list[tuple[str, LeftOut, str, int, Path]] = []
     asked = [_prior(part, site, config, stores, out) for part in parts for site in part.sites]
     for seed in range(config.seed, config.seed + seeds):
@@ -302,9 +314,14 @@ def _asked(
                 for site, other in stores.items()
                 if other.modality == store.modality
             ]  # fmt: skip
-    return asked + [
+    asked += [
         Asked(claim, part, site, seed, path, _kept(out, claim, part, site, seed))
         for claim, part, site, seed, path in wanted
+    ]
+    return asked + [
+        replace(one, view=OFF_CENTRE, kept=one.kept.with_stem(f"{OFF_CENTRE}-{one.kept.stem}"))
+        for one in asked
+        if one.claim in (SERVER, POOLED, EVERYTHING, PRIOR)
     ]
 
 

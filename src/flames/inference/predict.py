@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from flames.data.augment import mirror_axis
 from flames.data.blocks import case_spacing
 from flames.data.slices import Slices, case_slices, fit, unfit
 from flames.data.store import CaseRecord, SiteStore
+from flames.inference.corners import predict_corners
 from flames.inference.looks import look
 from flames.inference.predict_volumes import predict_volume
 from flames.inference.validation import Validation, validation_of
@@ -60,16 +62,18 @@ def predict_case(
     batch_size: int,
     flip: bool = False,
     plan: PlanConfig | None = None,
+    corners: float | None = None,
 ) -> tuple[np.ndarray, float]:
     """Return a case's tumour probabilities in its own shape, float32, and its presence score.
 
     With a plan ``model`` works in three dimensions and the case is a volume. With ``flip`` it is
-    looked at twice, see `predict_slices`.
+    looked at twice, see `predict_slices`; with ``corners`` in four crops of that share of each
+    side, see `predict_corners`.
     """
     slices, _ = case_slices(store, case)
-    native, presence = predict_slices(
+    predict = partial(
+        predict_slices,
         model,
-        slices,
         image_size=image_size,
         precision=precision,
         batch_size=batch_size,
@@ -77,6 +81,7 @@ def predict_case(
         plan=plan,
         spacing=case_spacing(case),
     )
+    native, presence = predict_corners(predict, slices, corners) if corners else predict(slices)
     if case.slice_axis is None:
         return native[0], presence
     return np.moveaxis(native, 0, case.slice_axis), presence

@@ -81,6 +81,8 @@ class ScoreOptions:
     flip: bool
     nsd_tolerance: float
     split: Split = "test"
+    corners: float | None = None
+    """Share of each side that a crop at a corner has; None: images are seen whole."""
 
     @classmethod
     def of(cls, judged: EvaluationConfig, split: Split = "test") -> ScoreOptions:
@@ -192,6 +194,7 @@ def score_store(
             batch_size=options.batch_size,
             flip=options.flip,
             plan=model.plan,
+            corners=options.corners,
         )
         prediction = model.decide(probs, presence)
         label = np.asarray(store.label(case.case_id))

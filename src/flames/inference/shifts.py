@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ from flames.data.augment import mirror_axis
 from flames.data.blocks import case_spacing
 from flames.data.normalise import CT_WINDOW, intensity_window, normalise
 from flames.data.store import CaseRecord, SiteStore
+from flames.inference.corners import predict_corners
 from flames.inference.predict import predict_slices
 from flames.inference.score import ScoreOptions, TrainedModel
 from flames.metrics.cases import dice
 from flames.models.precision import Precision
 from flames.models.student import tell
 
-NONE = "none"
+NONE, CORNERS = "none", "corners"
 STRENGTHS = ("mild", "strong")
 
 
@@ -92,9 +94,10 @@ SHIFTS: dict[str, tuple[Shift, tuple[float, float]]] = {
     "resolution": (_resolution, (2.0, 4.0)),
     "bias field": (_bias_field, (0.3, 0.8)),
     "crop": (_unchanged, (0.85, 0.7)),
+    CORNERS: (_unchanged, (0.85, 0.7)),
 }
 """Shifts by name, each with its mild and its strong amount: factor, power, share of the window,
-pixels, pixels a block, share, and share of each side that is left."""
+pixels, pixels a block, share, and share of each side that is left, in the middle or at a corner."""
 CONDITIONS = ((NONE, ""), *((shift, strength) for shift in SHIFTS for strength in STRENGTHS))
 """Shift and strength of every row of a case, in their order."""
 
@@ -104,14 +107,15 @@ def shifted_slices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return normalised image and label slices ``(N, H, W)`` of a case under a shift.
 
-    ``none`` changes nothing. A crop takes the border away from image and label alike: what another
+    ``none`` and ``corners`` change nothing: in the latter it is how slices are seen, see
+    `predict_corners`. A crop takes the border away from image and label alike: what another
     machine does not see, it need not find. Equal arguments give equal bits.
     """
     image, label = np.asarray(store.image(case.case_id)), np.asarray(store.label(case.case_id))
     axis = case.slice_axis
     slices = image[None] if axis is None else np.moveaxis(image, axis, 0)
     labels = label[None] if axis is None else np.moveaxis(label, axis, 0)
-    if shift == NONE:
+    if shift in (NONE, CORNERS):
         return normalise(slices, case.intensity), labels
     change, amounts = SHIFTS[shift]
     amount = amounts[STRENGTHS.index(strength)]
@@ -142,9 +146,9 @@ def score_shifts(
     for case in store.split(options.split):
         for shift, strength in CONDITIONS:
             slices, labels = shifted_slices(store, case, shift, strength)
-            probs, presence = predict_slices(
+            predict = partial(
+                predict_slices,
                 model.network,
-                slices,
                 image_size=model.image_size,
                 precision=precision,
                 batch_size=options.batch_size,
@@ -152,6 +156,11 @@ def score_shifts(
                 plan=model.plan,
                 spacing=case_spacing(case),
             )
+            if shift == CORNERS:
+                share = SHIFTS[shift][1][STRENGTHS.index(strength)]
+                probs, presence = predict_corners(predict, slices, share)
+            else:
+                probs, presence = predict(slices)
             found = model.decide(probs, presence)
             yield {
                 "model": model.name,
