@@ -256,3 +256,17 @@ def test_a_site_that_lost_its_rounds_scores_what_others_made(make_hall, strategy
         assert scored == {("personal:us-a", "us-a")}
         assert "not in" in events["trouble"]["text"]
         assert "copy" in events["trouble"]["remedy"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_job_that_names_a_file_of_the_server_is_refused_without_a_look_at_it(
+    make_hall, tmp_path, there
+):
+    file = tmp_path / "weights.safetensors"
+    if there:
+        file.write_bytes(b"a secret of the server")
+    hall = make_hall("us-a", model={"name": "densenet-unet", "weights": str(file)})
+    with pytest.raises(FlamesError) as error:
+        hall.desk(["us-a"])
+    assert error.value.found == "model.weights names a file, and a run over a network takes none"
+    assert not list((hall.run.state).glob("start*"))

@@ -17,7 +17,7 @@ from flames.errors import FlamesError, nearest
 from flames.federation.network.engine_files import job_folder
 from flames.federation.network.kits import Kit, persons_kit
 from flames.federation.network.person import Person, Unreachable
-from flames.federation.network.run_book import CONFIG_FILE, JOB_FILE
+from flames.federation.network.run_book import CONFIG_FILE, JOB_FILE, refuse_files
 from flames.federation.progress import Event, OnEvent
 from flames.files import save_json, save_text
 from flames.runs import RunFolder
@@ -156,11 +156,7 @@ def _prepare(
     if config.data.dimensions == 3:
         for site in config.sites:
             config.plan_for(known["sites"][site.name]["modality"])
-    if config.model.weights is not None:
-        raise FlamesError(
-            "model.weights names a file of this machine, which the server does not have",
-            "leave it out: weights start at random, or pretrained from an installed package",
-        )
+    refuse_files(config)
     sites = tuple(SiteConfig(name=site.name, local_steps=site.local_steps) for site in config.sites)
     return config.model_copy(update={"sites": sites}), everybody
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from flames.config import RunConfig
 from flames.errors import FlamesError
 from flames.federation.network.journal import Journal, now
 from flames.files import save_json
@@ -51,6 +52,21 @@ def read_job(folder: Path) -> JobOrder:
         raise FlamesError(
             f"the job is none of flames: {error}", "start runs with 'flames run … --on'"
         ) from error
+
+
+def refuse_files(config: RunConfig) -> None:
+    """Refuse a configuration that names a file, without a look at it.
+
+    It would be one of the server's machine, which whoever starts a run may not read.
+
+    Raises:
+        FlamesError: `model.weights` is set.
+    """
+    if config.model.weights is not None:
+        raise FlamesError(
+            "model.weights names a file, and a run over a network takes none",
+            "leave it out: weights start at random, or pretrained from an installed package",
+        )
 
 
 @dataclass(frozen=True)

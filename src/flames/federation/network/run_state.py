@@ -16,6 +16,7 @@ from flames.config import RunConfig, load_config
 from flames.federation.environment import describe_environment
 from flames.federation.network.consortium import Record
 from flames.federation.network.facts import SiteFacts
+from flames.federation.network.run_book import refuse_files
 from flames.federation.server import Server
 from flames.files import save_json, save_text
 from flames.runs import RunFolder
@@ -49,8 +50,14 @@ class RunState:
 
     @cached_property
     def config(self) -> RunConfig:
-        """Return the run's configuration."""
-        return load_config(self.run.config)
+        """Return the run's configuration.
+
+        Raises:
+            FlamesError: It cannot be read, or names a file of this machine.
+        """
+        config = load_config(self.run.config)
+        refuse_files(config)
+        return config
 
     @property
     def config_text(self) -> str:
