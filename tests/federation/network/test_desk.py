@@ -220,6 +220,10 @@ REFUSED = {
     "no cases": {"cases": {}},
     "a terminal's escape": {"organ": "\x1b[2J"},
     "a fingerprint without numbers": {"fingerprint": {"contrast": [0.0, float("inf"), 1.0]}},
+    "a fingerprint of more cases": {"fingerprint": {"cases": 10_000_000}},
+    "names of more cases than it has": {
+        "splits": {"train": list("abcdefgh"), "val": [], "test": []}
+    },
     "another fingerprint": {"fingerprint": {"modality": "MR"}},
 }
 
@@ -230,7 +234,7 @@ def test_a_site_that_does_not_fit_is_refused_with_a_reason(change, make_hall):
     desk = hall.desk(["us-a", "us-b"])
     station = hall.station("us-a", desk)
     facts = facts_of(station)
-    said = {k: facts[k] | v if k == "fingerprint" else v for k, v in change.items()}
+    said = {k: facts[k] | v if k in ("fingerprint", "splits") else v for k, v in change.items()}
     answer, _ = decode(desk.handle("us-a", "hello", encode({"facts": facts | said})))
     assert answer["do"] == "leave"
     assert answer["reason"]

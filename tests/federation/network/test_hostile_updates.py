@@ -75,3 +75,25 @@ def test_presence_curves_that_no_cases_have_end_no_run(make_hall, tumours, silen
     assert all("its reply holds what cannot be, at curves" in t for t in hall.told("aside"))
     assert len(hall.told("aside")) == 3 * 3
     assert {r["site"] for r in hall.run.load_rounds() if r["kind"] == "site"} == {"us-a"}
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        ({"num_examples": 10_000_000}, "counts other cases than when it joined"),
+        ({"validation_cases": 10_000_000}, "counts other cases than when it joined"),
+        ({"best_round": 99}, "keeps weights of round 99, still to come"),
+        ({"validation": {"trained": float("nan")}}, "cannot be, at validation.trained"),
+        ({"best": float("inf")}, "cannot be, at best"),
+        ({"best": 1.5}, "cannot be, at best"),
+    ],
+)
+def test_counts_and_scores_that_cannot_be_are_not_believed(make_hall, claim, words):
+    hall = make_hall("us-a", "us-b", rounds=1)
+
+    def change(facts, sections):
+        return facts | {"reply": facts["reply"] | claim}, sections
+
+    assert play(hall, change) == ("finished", "the run is finished")
+    assert all(words in text for text in hall.told("aside"))
+    assert {r["site"] for r in hall.run.load_rounds() if r["kind"] == "site"} == {"us-a"}

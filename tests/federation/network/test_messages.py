@@ -151,6 +151,7 @@ ODD_REPLIES = {
     "a loss that is no number": {"loss": float("nan")},
     "an infinite rate": {"learning_rate": float("inf")},
     "a curve that overflows": {"curves": {"own": [[1e308] * 6] * 29}},
+    "a curve of more cases than judged it": {"curves": {"own": [[0.5, 2, 2, 0, 1, 0]] * 29}},
     "a short curve": {"curves": {"own": [[0.5] * 6]}},
     "a way with a line feed": {"chosen": "own\n"},
     "another field": {"more": 1},
@@ -194,7 +195,7 @@ BIN = {
     "model": "server:US", "site": "us-a", "bin": 3, "pixels": 4, "probability": 0.7, "tumour": 1
 }  # fmt: skip
 SENT = {"rows": [ROW], "calibration": [BIN], "seconds": 1.5, "aggregates": []}
-SCORER = Scorer("us-a", "US", "breast", "US")
+SCORER = Scorer("us-a", "US", "breast", "US", test_cases=1)
 ODD_ROWS = {
     "text for a score": {"dice": "x"},
     "a score above 1": {"dice": 7.5},
@@ -230,6 +231,9 @@ def test_a_row_of_scores_that_cannot_be_is_refused(change):
         {"rows": "x"},
         {"calibration": [BIN | {"pixels": "x"}]},
         {"calibration": [BIN | {"bin": 20}]},
+        {"calibration": [BIN | {"tumour": 5}]},
+        {"calibration": [BIN | {"probability": 4.1}]},
+        {"rows": [ROW, ROW | {"case_id": "us-a-02"}]},
         {"calibration": [BIN, BIN]},
         {"seconds": HUGE},
         {"seconds": None},

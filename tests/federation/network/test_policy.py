@@ -340,13 +340,17 @@ def test_means_of_given_scores_are_those_of_their_rows(make_hall):
         for measure in ("dice", "iou", "hd95", "nsd", "volume_error"):
             assert mine[measure]["n"] == theirs[measure]["n"]
             assert mine[measure]["mean"] == pytest.approx(theirs[measure]["mean"])
-    scorer = Scorer("us-b", "US", "organ", "US")
+    scorer = Scorer("us-b", "US", "organ", "US", test_cases=3)
     sent = {"rows": [], "calibration": [], "seconds": 1.5, "aggregates": given}
     assert check_scores(sent, scorer) == sent
     many = given[0]["dice"] | {"mean": 2.0, "high": 2.5}
     for wrong in (
         {"case_id": "x"},
         {"cases": 0},
+        {"cases": 4},
+        {"missed": 4},
+        {"presence": given[0]["presence"] | {"with_tumour": 4}},
+        {"dice": given[0]["dice"] | {"n": 4}},
         {"dice": {"mean": 2}},
         {"dice": many},
         {"site": "us-a"},

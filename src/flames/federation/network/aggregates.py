@@ -61,6 +61,16 @@ class Aggregate(Part):
     missed: Count
     false_alarm: Count
 
+    @model_validator(mode="after")
+    def _over_its_cases(self) -> Aggregate:
+        measures = (self.dice, self.iou, self.hd95, self.nsd, self.volume_error)
+        counts = [measure.n for measure in measures]
+        counts.append(self.presence.with_tumour + self.presence.without_tumour)
+        counts.append(self.empty_and_clear + self.missed + self.false_alarm)
+        if max(counts) > self.cases:
+            raise ValueError("a count of more cases than there are")
+        return self
+
     @field_validator("dice", "iou", "nsd")
     @classmethod
     def _from_0_to_1(cls, value: Estimate) -> Estimate:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from flames.errors import FlamesError, NotWritten
 from flames.federation.exchange import UpdateSetAside
-from flames.federation.network.facts import SiteFacts, digest, mismatch
+from flames.federation.network.facts import SiteFacts, check_counts, digest, mismatch
 from flames.federation.network.job_state import Verdict
 from flames.federation.network.messages import MessageError, decode, encode
 from flames.federation.network.replies import as_progress, as_reply
@@ -199,8 +199,8 @@ class Desk:
             aside = content.get("round") == seat.unbelieved
             return encode({"do": "drop", "reason": late, "aside": aside})
         reply = as_reply(content.get("reply"), client=seat.name, modality=seat.modality)
-        if seat.facts is not None and reply.num_examples != seat.facts.cases["train"]:
-            raise FlamesError(f"{seat.name} counts other training cases than when it joined")
+        if seat.facts is not None:
+            check_counts(reply, seat.facts, number)
         coded, base = as_update(content, sections)
         try:
             job.server.receive(reply, coded, base, (seat.down, size))
@@ -220,7 +220,8 @@ class Desk:
             raise MessageError("its scores come before the last round is over")
         like = server.start(seat.modality) if server.strategy.personal else None
         group = server.strategy.group_of(seat.modality)
-        scorer = Scorer(seat.name, seat.modality, seat.member.organ, group)
+        most = seat.facts.cases["test"] if seat.facts is not None else 0
+        scorer = Scorer(seat.name, seat.modality, seat.member.organ, group, most)
         self.job.scores.accept(scorer, content, sections.get("kept"), like=like)
         self.job.tell("scored", f"{seat.name} sent its scores", site=seat.name)
         return encode({"do": "go"})

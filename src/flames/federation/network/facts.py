@@ -13,6 +13,8 @@ import flames
 from flames.config import Section
 from flames.data.fingerprint import Fingerprint, fingerprint
 from flames.data.store import SPLITS, Modality, SiteStore, Split
+from flames.errors import FlamesError
+from flames.federation.exchange import Reply
 from flames.federation.network.said import MOST, Count, Word
 from flames.federation.network.tasks import PROTOCOL
 from flames.federation.summary import about_store
@@ -59,6 +61,16 @@ class SiteFacts(Section):
     def _no_more_without_tumour(self) -> SiteFacts:
         if any(self.tumour_free[side] > self.cases[side] for side in SPLITS):
             raise ValueError("more cases without tumour than cases")
+        return self
+
+    @model_validator(mode="after")
+    def _one_count_everywhere(self) -> SiteFacts:
+        if self.fingerprint.cases != self.cases["train"]:
+            raise ValueError("a fingerprint of another number of training cases")
+        if self.splits is not None and any(
+            len(set(self.splits.get(side, []))) != self.cases[side] for side in SPLITS
+        ):
+            raise ValueError("other numbers of names than of cases")
         return self
 
     @property
@@ -115,6 +127,20 @@ def mismatch(
     if not facts.cases.get("train"):
         return "its store has no training case"
     return None
+
+
+def check_counts(reply: Reply, facts: SiteFacts, server_round: int) -> None:
+    """Refuse a reply whose counts are not those of its site and round.
+
+    Raises:
+        FlamesError: It counts other cases than the site has, or a round that was not yet.
+    """
+    if (reply.num_examples, reply.validation_cases) != (facts.cases["train"], facts.cases["val"]):
+        raise FlamesError(f"{reply.client} counts other cases than when it joined")
+    if reply.best_round > server_round:
+        raise FlamesError(
+            f"{reply.client} keeps weights of round {reply.best_round}, still to come"
+        )
 
 
 def digest(text: str) -> str:

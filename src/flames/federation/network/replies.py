@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from flames.errors import FlamesError
 from flames.federation.exchange import Reply
@@ -68,6 +68,13 @@ class _Reply(Part):
     ]
     validation_cases: Count
     curves: Annotated[dict[Way, Curve | None], Field(max_length=MOST_WAYS)]
+
+    @model_validator(mode="after")
+    def _over_its_own_cases(self) -> _Reply:
+        for way, curve in self.curves.items():
+            if curve and curve[0][2] + curve[0][4] > self.validation_cases:
+                raise ValueError(f"the curve of {way} is over more cases than judged it")
+        return self
 
 
 class Progress(Part):

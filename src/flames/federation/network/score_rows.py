@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from flames.federation.network.aggregates import MOST_RECORDS, Aggregate
 from flames.federation.network.messages import MessageError
@@ -15,6 +15,8 @@ from flames.metrics.calibration import BINS
 
 MOST_ROWS = 100_000
 """Rows of a table in one message."""
+ROUNDING = 1e-3
+"""Of a sum of probabilities."""
 PartT = TypeVar("PartT", bound=Part)
 
 
@@ -54,6 +56,12 @@ class BinRow(Part):
     probability: float = Field(ge=0, le=1e15)
     tumour: int = Field(ge=0, le=10**15)
 
+    @model_validator(mode="after")
+    def _of_its_pixels(self) -> BinRow:
+        if self.tumour > self.pixels or self.probability > self.pixels * (1 + ROUNDING) + ROUNDING:
+            raise ValueError("more tumour than pixels")
+        return self
+
 
 class _Spent(Part):
     seconds: Seconds
@@ -68,6 +76,8 @@ class Scorer:
     organ: str
     group: str | None
     """The server model that serves it, or None."""
+    test_cases: int
+    """That it has, as it said when it joined: so many each model is scored on at most."""
 
     @property
     def models(self) -> dict[str, str]:
@@ -95,6 +105,7 @@ def check_scores(content: Mapping[str, Any], scorer: Scorer) -> dict[str, Any]:
     _check_once("a case", ((row.model, row.case_id) for row in rows))
     _check_once("a bin", ((row.model, row.bin) for row in bins))
     _check_once("a model", (record.model for record in means))
+    _check_most([row.model for row in rows], means, scorer)
     try:
         spent = _Spent(seconds=content.get("seconds"))  # type: ignore[arg-type]
     except ValidationError as error:
@@ -125,6 +136,13 @@ def _check_owner(part: Any, scorer: Scorer) -> None:
     known = (scorer.modality, scorer.organ)
     if (getattr(part, "modality", known[0]), getattr(part, "organ", known[1])) != known:
         raise MessageError("a row of its scores is of another modality or organ than the site")
+
+
+def _check_most(scored: list[str], means: Iterable[Aggregate], scorer: Scorer) -> None:
+    counts = [scored.count(model) for model in scorer.models]
+    counts += [record.cases for record in means]
+    if max(counts) > scorer.test_cases:
+        raise MessageError(f"its scores are of more than its {scorer.test_cases} test cases")
 
 
 def _check_once(what: str, keys: Iterable[object]) -> None:

@@ -120,7 +120,7 @@ class Scores:
             if not self.has(site):
                 continue
             group = server.strategy.group_of(known.modality)
-            scorer = Scorer(site, known.modality, known.organ, group)
+            scorer = Scorer(site, known.modality, known.organ, group, known.cases["test"])
             try:
                 text = (self.folder / f"{site}.json").read_text(encoding="utf-8")
                 found[site] = check_scores(dict(json.loads(text)), scorer)
