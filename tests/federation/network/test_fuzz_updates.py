@@ -94,7 +94,8 @@ def counts_beside_the_weights(message, right):
     "count", [pytest.param(120, id="few"), pytest.param(2000, id="many", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("wire", [{}, {"encoding": "int8", "delta": True, "top-k": 0.5}])
-def test_malformed_updates_are_set_aside_and_told(make_hall, wire, count):
+def test_malformed_updates_are_set_aside_and_told(make_hall, wire, count, monkeypatch):
+    monkeypatch.setattr("flames.federation.network.job_state.MOST_LINES", count + 50)
     hall = make_hall("us-a", "us-b", rounds=3, network={"rounds-per-job": 1}, wire=wire)
     for _ in range(2):
         assert hall.job("us-a", "us-b")[0] == "next"

@@ -97,3 +97,17 @@ def test_counts_and_scores_that_cannot_be_are_not_believed(make_hall, claim, wor
     assert play(hall, change) == ("finished", "the run is finished")
     assert all(words in text for text in hall.told("aside"))
     assert {r["site"] for r in hall.run.load_rounds() if r["kind"] == "site"} == {"us-a"}
+
+
+@pytest.mark.parametrize("site", ["us-b", "us-z"])
+def test_a_site_that_never_stops_to_speak_cannot_fill_the_journals(make_hall, site):
+    hall = make_hall("us-a", "us-b", rounds=1)
+    desk = hall.desk(["us-a", "us-b"])
+    for n in range(500):
+        for topic in ("nothing", "failed", "waits", "refuse", "leave"):
+            desk.handle(site, topic, encode({"cause": f"{n} " * 999, "reason": f"{n} " * 999}))
+    lines = [event for event in hall.events if event.get("site") == site]
+    assert len(lines) == 50
+    assert hall.told("too-many") == [f"{site} caused 50 lines in round 1: no more are written"]
+    assert sum(len(path.read_bytes()) for path in hall.folder.rglob("*.jsonl")) < 100_000
+    assert hall.job("us-a", "us-b")[0] == "finished"

@@ -306,3 +306,17 @@ def test_fifty_refused_identities_are_written_down_and_change_nothing(kits, port
     }
     assert (kits / "server" / "admitted.json").read_bytes() == admitted
     assert porter.message("us-a", "us-a", "token of us-a") is None
+
+
+def test_a_revoked_kit_cannot_fill_the_servers_journal(kits, porter, clock):
+    own = crt(kits, "us-b")
+    for n in range(1000):
+        why = porter.register("site", f"us-{n}", "o" * 1_000_000, own)
+        assert why == f"'us-{n}' is no site of the consortium"
+    assert words(porter) == ["unknown"] * 100 + ["many"]
+    assert porter.journal.path.stat().st_size < 60_000
+    clock.now += 301
+    porter.register("site", "us-x", "us-x", own)
+    assert porter.journal.read()[-1]["who"] == "us-x"
+    assert porter.register("site", "us-x", "us-x", own) == "'us-x' is no site of the consortium"
+    assert len(words(porter)) == 102

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from flames.federation.server import Server
 
 Verdict = Literal["next", "finished", "failed"]
 JOIN_SECONDS = 60.0
+MOST_LINES = 50
+"""Lines that one site may cause in the journals in a round; it takes a handful."""
 
 
 class JobState:
@@ -53,6 +56,8 @@ class JobState:
         self.journal = Journal(state.events)
         self.verdict: tuple[Verdict, str] | None = None
         self.started = clock()
+        self._lines: Counter[str] = Counter()
+        self._lines_of = 0
         names = state.site_names(record)
         self.seats = {name: Seat(name, record.sites[name]) for name in names}
         for name, seat in self.seats.items():
@@ -112,14 +117,29 @@ class JobState:
         """Note in both journals that a site does not take part."""
         seat.status, seat.reason = "refused", reason
         text = f"{seat.name} does not take part: {reason}"
-        self.tell("refused", text, site=seat.name)
-        self.house.write("refused", text, who=seat.name, why="run", run=self.state.path.name)
+        if self.tell("refused", text, site=seat.name):
+            self.house.write("refused", text, who=seat.name, why="run", run=self.state.path.name)
 
     def end(self, verdict: Verdict, why: str) -> None:
         """Pass the verdict on this job."""
         self.verdict = (verdict, why)
         self.tell(f"job-{verdict}", why)
 
-    def tell(self, event: str, text: str, **facts: Any) -> None:
-        """Write a line into the run's journal."""
-        self.journal.write(event, text, **facts)
+    def tell(self, event: str, text: str, **facts: Any) -> bool:
+        """Write a line into the run's journal; return whether its site may cause it."""
+        may = self._may_cause(facts.get("site"))
+        if may:
+            self.journal.write(event, text, **facts)
+        return may
+
+    def _may_cause(self, site: str | None) -> bool:
+        """Return whether a site may cause one more line in the open round; tell once of the end."""
+        if site is None:
+            return True
+        if self._lines_of != self.number:
+            self._lines, self._lines_of = Counter(), self.number
+        self._lines[site] += 1
+        if self._lines[site] == MOST_LINES:
+            text = f"{site} caused {MOST_LINES} lines in round {self.number}: no more are written"
+            self.journal.write("too-many", text, site=site)
+        return self._lines[site] < MOST_LINES

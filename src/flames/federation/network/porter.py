@@ -35,7 +35,11 @@ ALIVE_SECONDS = 10.0
 LINGER_SECONDS = 12.0
 """How long the last process of a site that died may still be heard after a new one knocks."""
 TELL_AGAIN_SECONDS = 300.0
-MOST_TOLD = 1000
+MOST_TOLD = 100
+"""Different refusals that are written down in `TELL_AGAIN_SECONDS`: whoever has a certificate, also
+a revoked one, may try as many names as there are."""
+LONGEST_FACT = 200
+"""Characters of what a line says beside its text, such as the cell that asked."""
 BEFORE = "the consortium's record cannot be read, and the one before stays in force"
 SESSIONS = 20
 """Connections of one person that are remembered."""
@@ -56,6 +60,12 @@ class Refusal:
 
     word: str
     text: str
+
+
+NOBODY = "-"
+TOO_MANY = Refusal(
+    "many", f"more than {MOST_TOLD} different refusals in five minutes: the others are not told"
+)
 
 
 class Knock(Exception):
@@ -196,20 +206,33 @@ class Porter:
         """Write a refusal into the journal, the same one not again and again; return its text."""
         if refusal is None:
             return None
+        why = refusal.text
         with self.lock:
             key = (name, refusal.text)
+            if key not in self._told and self._told_many():
+                name, refusal, facts = NOBODY, TOO_MANY, {}
+                key = (name, refusal.text)
             told, times = self._told.get(key, (float("-inf"), 0))
             if self.clock() - told >= TELL_AGAIN_SECONDS:
-                if len(self._told) >= MOST_TOLD:
-                    self._told.clear()
                 more = {"times": times} if times else {}
                 text, who = plain(refusal.text, 500), plain(name, 100)
-                self.journal.write("refused", text, who=who, why=refusal.word, **facts, **more)
+                short = {word: str(fact)[:LONGEST_FACT] for word, fact in facts.items()}
+                self.journal.write("refused", text, who=who, why=refusal.word, **short, **more)
                 told, times = self.clock(), 0
             else:
                 times += 1
             self._told[key] = (told, times)
-        return refusal.text
+        return why
+
+    def _told_many(self) -> bool:
+        """Return whether no other refusal is written down now; forget those of long ago."""
+        if len(self._told) < MOST_TOLD:
+            return False
+        now = self.clock()
+        self._told = {
+            key: known for key, known in self._told.items() if now - known[0] < TELL_AGAIN_SECONDS
+        }
+        return len(self._told) >= MOST_TOLD
 
     def record(self) -> Record | None:
         """Return the record; None, and a word of it in the journal, while there never was one.
