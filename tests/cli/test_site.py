@@ -98,3 +98,16 @@ def test_a_site_does_not_start_with_a_bad_policy_or_a_broken_log(
     code, _, err = flames(*start)
     assert code == 2
     assert "is broken: line 1" in err
+
+
+def test_what_no_run_needs_is_shown_and_then_deleted(flames, kit):
+    job = kit.path / "00000000-0000-4000-8000-000000000001"
+    job.mkdir()
+    (job / "log.txt").write_text("x" * 1200)
+    shown = "          1,200  00000000-0000-4000-8000-000000000001\n1,200 bytes"
+    code, out, _ = flames("site", "prune", "--kit", kit.path, "--days", 0, "--dry-run")
+    assert (code, out, job.exists()) == (0, f"{shown} would be deleted\n", True)
+    code, out, _ = flames("site", "prune", "--kit", kit.path)
+    assert (code, out, job.exists()) == (0, "0 bytes deleted\n", True)
+    code, out, _ = flames("site", "prune", "--kit", kit.path, "--days", 0)
+    assert (code, out, job.exists()) == (0, f"{shown} deleted\n", False)

@@ -46,3 +46,19 @@ def status(
 
     report = server_report(kit)
     typer.echo(json.dumps(report, indent=2) if json_ else server_words(report))
+
+
+@server.command("prune")
+def prune(
+    kit: Path = typer.Option(..., "--kit", help="The server's kit."),
+    days: int = typer.Option(30, "--days", min=0, help="How long ago it must have ended."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would go; delete nothing."),
+) -> None:
+    """Delete what no run needs any more, while the server is stopped.
+
+    Results stay, and all of runs that are not finished.
+    """
+    from flames.cli.network import prune as prune_kit
+    from flames.federation.network.kits import Kit
+
+    prune_kit(Kit.open(kit, "server"), days=days, dry_run=dry_run)

@@ -63,6 +63,22 @@ def status(
     typer.echo(json.dumps(report, indent=2) if json_ else site_words(report))
 
 
+@site.command("prune")
+def prune(
+    kit: Path = typer.Option(..., "--kit", help="The site's kit."),
+    days: int = typer.Option(30, "--days", min=0, help="How long ago it must have ended."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would go; delete nothing."),
+) -> None:
+    """Delete what no run needs any more, while the site is stopped.
+
+    The log of what left stays, and so do the site's own models.
+    """
+    from flames.cli.network import prune as prune_kit
+    from flames.federation.network.kits import Kit
+
+    prune_kit(Kit.open(kit, "site"), days=days, dry_run=dry_run)
+
+
 @site.command("approve")
 def approve(
     kit: Path = typer.Argument(..., help="The site's kit."),

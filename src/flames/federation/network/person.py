@@ -149,7 +149,8 @@ class Person:
             except Exception as error:
                 raise FlamesError(
                     f"the finished run could not be fetched: {error}",
-                    "try again with 'flames attach'",
+                    "try again with 'flames attach'; where the server was pruned since, its "
+                    "runs/ still holds the results",
                 ) from error
             found = sorted(place.rglob("finished/config.toml"))
             if not found:

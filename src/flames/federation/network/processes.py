@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -80,6 +80,20 @@ def is_running(kit: Kit) -> int | None:
     finally:
         os.close(descriptor)
     return None
+
+
+@contextmanager
+def stopped(kit: Kit) -> Iterator[None]:
+    """Keep a server or site that is stopped from being started meanwhile.
+
+    Raises:
+        FlamesError: It runs.
+    """
+    descriptor = _lock(kit)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def end_tree(process: subprocess.Popen[bytes]) -> None:
