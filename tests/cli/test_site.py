@@ -9,6 +9,7 @@ from flames.federation.network.guard import Guard
 from flames.federation.network.kits import Kit
 from flames.federation.network.outgoing import OutgoingLog
 from flames.federation.network.policy import Policy
+from flames.federation.network.processes import stopped
 from flames.federation.network.settings import SiteSettings, save_site_settings
 
 
@@ -111,3 +112,17 @@ def test_what_no_run_needs_is_shown_and_then_deleted(flames, kit):
     assert (code, out, job.exists()) == (0, "0 bytes deleted\n", True)
     code, out, _ = flames("site", "prune", "--kit", kit.path, "--days", 0)
     assert (code, out, job.exists()) == (0, f"{shown} deleted\n", False)
+
+
+def test_the_log_is_moved_only_while_the_site_is_stopped(flames, kit, tmp_path):
+    entry = OutgoingLog(kit.outgoing).write("ask", b"", run="first", server_round=1, holds=[])
+    dest = tmp_path / "old.jsonl"
+    with stopped(kit):
+        code, _, err = flames("site", "log", kit.path, "--archive", dest)
+    assert (code, dest.exists()) == (2, False)
+    assert "is running already" in err
+    code, out, _ = flames("site", "log", kit.path, "--archive", dest)
+    assert (code, out.startswith("moved: ")) == (0, True)
+    assert entry["hash"] in dest.read_text()
+    code, out, _ = flames("site", "log", kit.path, "--verify")
+    assert (code, out.startswith("whole: 1 entries")) == (0, True)

@@ -126,9 +126,12 @@ def log(
     contains: str | None = typer.Option(
         None, "--contains", help="With --verify: a hash that was the last one at some time."
     ),
+    archive: Path | None = typer.Option(
+        None, "--archive", help="Move the log to this new file, while the site is stopped."
+    ),
     json_: bool = typer.Option(False, "--json", help="Print entries as JSON, a line each."),
 ) -> None:
-    """Show everything that left the site, or check the log."""
+    """Show everything that left the site, check the log, or move it."""
     import json
 
     from flames.errors import FlamesError
@@ -137,6 +140,9 @@ def log(
     from flames.federation.network.outgoing_words import log_words, verdict_words
 
     opened = OutgoingLog(Kit.open(kit, "site").outgoing)
+    if archive is not None:
+        _archive(Kit.open(kit, "site"), archive)
+        return
     if contains is not None and not verify:
         raise FlamesError("--contains says nothing without --verify", "add --verify")
     if verify:
@@ -156,6 +162,16 @@ def log(
     )
     for line in lines:
         typer.echo(line)
+
+
+def _archive(kit: Kit, dest: Path) -> None:
+    from flames.federation.network.outgoing import OutgoingLog
+    from flames.federation.network.processes import stopped
+
+    with stopped(kit):
+        entry = OutgoingLog(kit.outgoing).archive(dest)
+    typer.echo(f"moved: {entry['bytes']:,} bytes of SHA-256 {entry['sha256']}")
+    typer.echo(f"last hash {entry['hash']}")
 
 
 def _mend_log(kit: Kit) -> None:

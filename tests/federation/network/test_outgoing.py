@@ -275,3 +275,37 @@ def test_the_table_folds_signs_of_life(log):
         ["sign", "of", "life"],
     ]
     assert len(list(log_words(log.read(), every=True))) == 5
+
+
+# --- a log that is moved away ---------------------------------------------------------------------
+
+
+def test_a_log_that_is_moved_is_the_first_entry_of_the_next(log, tmp_path):
+    fill(log, 3)
+    before, last = log.path.read_bytes(), log.verify().last
+    dest = tmp_path / "2027.jsonl"
+    entry = log.archive(dest)
+    assert dest.read_bytes() == before
+    assert OutgoingLog(dest).verify(contains=last).broken is None
+    assert (entry["n"], entry["bytes"], entry["sha256"]) == (1, len(before), sha256(before))
+    fill(log, 2)
+    assert [e["purpose"] for e in log.read()] == ["archive", "update", "update"]
+    assert (log.verify().entries, log.verify().broken) == (3, None)
+    assert "the 3 entries before are in 2027.jsonl" in list(log_words(log.read(), every=False))[1]
+    assert [path.stat().st_mode & 0o077 for path in (log.path, dest)] == [0, 0]
+
+
+def test_a_log_that_is_broken_empty_or_has_no_place_to_go_stays(log, tmp_path):
+    with pytest.raises(FlamesError, match="nothing has left yet"):
+        log.archive(tmp_path / "new.jsonl")
+    fill(log, 3)
+    with pytest.raises(FlamesError, match="is there already"):
+        log.archive(log.path)
+    with pytest.raises(FlamesError, match="cannot write"):
+        log.archive(tmp_path / "nowhere" / "new.jsonl")
+    log.path.write_bytes(log.path.read_bytes().replace(b'"round": 2', b'"round": 9'))
+    before = log.path.read_bytes()
+    with pytest.raises(FlamesError, match="is not moved: line 2"):
+        log.archive(tmp_path / "new.jsonl")
+    assert log.path.read_bytes() == before
+    assert not (tmp_path / "new.jsonl").exists()

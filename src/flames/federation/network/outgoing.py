@@ -13,6 +13,8 @@ last hash, so note that down elsewhere from time to time.
 A process that was killed while it wrote leaves half a line. It is kept: the next entry ends the
 line and says how many bytes of which SHA-256 it was. One that was killed while it wrote that leaves
 two, which the entry after them notes together.
+
+A log that was moved away is the first entry of the one after it, with its bytes and its SHA-256.
 """
 
 from __future__ import annotations
@@ -21,19 +23,22 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flames.errors import NotWritten
+from flames.errors import FlamesError, NotWritten
 from flames.federation.network.journal import now
+from flames.files import flush, writing
 
 START = "0" * 64
 SIGNS_OF_LIFE = ("ask", "progress")
 """Purposes of messages that hold nothing of the site's images; hundreds of them a round."""
 REPAIR = "repair"
+ARCHIVE = "archive"
 MOST_TORN = 100
 """Torn lines that one entry notes: so many deaths in a row, each while the last was noted."""
 BEGINNING = b'{"n": '
@@ -89,6 +94,44 @@ class OutgoingLog:
         """
         with self._open() as file:
             return self._mend(file)
+
+    def archive(self, dest: Path) -> Entry:
+        """Move the log to ``dest``, begin a new one with an entry of that, and return it.
+
+        Nobody else may write to it meanwhile.
+
+        Raises:
+            FlamesError: There is no whole log, or ``dest`` is there or cannot be written.
+        """
+        verdict = self.verify()
+        if verdict.broken or not verdict.entries:
+            found = verdict.broken or "nothing has left yet"
+            raise FlamesError(
+                f"{self.path} is not moved: {found}", "see 'flames site log --verify'"
+            )
+        if dest.exists():
+            raise FlamesError(f"{dest} is there already", "name a new file")
+        with writing(dest):
+            shutil.copy(self.path, dest)
+            flush(dest)
+            with dest.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        facts = {
+            "time": now(),
+            "run": "",
+            "round": None,
+            "purpose": ARCHIVE,
+            "holds": [f"nothing left: the {verdict.entries} entries before are in {dest.name}"],
+            "bytes": dest.stat().st_size,
+            "sha256": digest,
+        }
+        begun = self.path.with_name(f".{self.path.name}.partial")
+        begun.unlink(missing_ok=True)
+        with OutgoingLog(begun)._open() as file:
+            entry = _append(file, facts, durable=True)
+        with writing(self.path):
+            begun.replace(self.path)
+        return entry
 
     def read(self) -> Iterator[Entry]:
         """Return all entries, oldest first; lines that are none are left out."""
