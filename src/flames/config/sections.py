@@ -281,7 +281,7 @@ class RunConfig(Section):
 
     @property
     def hands_on(self) -> bool:
-        """Return whether a client may receive the weights of one other alone."""
+        """Return whether a client may receive the weights that another has just trained."""
         chosen = self.strategy
         steps = [self.steps_of(site.name) for site in self.sites]
         short = min(self.training.local_steps, *steps) <= chosen.short_round

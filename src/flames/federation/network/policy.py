@@ -42,7 +42,8 @@ class Policy(Section):
     personal_weights: bool = True
     """Whether the site's personal model leaves after the last round."""
     relay: bool = True
-    """Whether another site may receive this site's weights alone, not only means of several."""
+    """Whether another site may receive this site's weights right after its training. A mean may be
+    of this site alone whatever this says."""
     moments: bool = True
     """Whether the optimiser's moments may go with them."""
     working_hours: str | None = None
