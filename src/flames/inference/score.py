@@ -24,7 +24,7 @@ from flames.metrics.presence import PresenceRule
 from flames.models import make_model
 from flames.models.precision import Precision
 from flames.models.student import tell
-from flames.models.weights import load_metadata, load_weights
+from flames.models.weights import NotFinite, load_metadata, load_weights
 
 THRESHOLD = 0.5
 
@@ -61,10 +61,10 @@ class TrainedModel:
         It is empty where the case's presence score lies below the model's threshold.
 
         Raises:
-            FlamesError: The presence score is not a number.
+            NotFinite: The presence score is not a number.
         """
         if not math.isfinite(presence):
-            raise FlamesError(
+            raise NotFinite(
                 f"model {self.name} gives probabilities that are not numbers",
                 "take the model of an earlier round, or ask who sent its file for another",
             )
@@ -180,7 +180,7 @@ def score_store(
     """Yield each case of the split with its scores, volumes scored as volumes.
 
     Raises:
-        FlamesError: The store's modality is not the model's.
+        FlamesError: The store's modality is not the model's, or its probabilities are no numbers.
     """
     check_suits(model, store)
     tell(model.network, store.modality)

@@ -17,6 +17,7 @@ from flames.moments import FIRST, SECOND, STEPS, check_moments
 
 __all__ = [
     "LazyArrays",
+    "NotFinite",
     "load_arrays",
     "load_metadata",
     "load_weights",
@@ -32,6 +33,10 @@ __all__ = [
 ]
 
 Arrays = Mapping[str, np.ndarray]
+
+
+class NotFinite(FlamesError):
+    """A model's weights, or what it makes of an image, are no numbers."""
 
 
 def model_arrays(model: nn.Module) -> dict[str, np.ndarray]:
@@ -86,11 +91,11 @@ def refuse_not_finite(tensors: Iterable[tuple[str, Tensor]], path: Path) -> None
     """Refuse a file's weights where any is infinite or not a number; whole numbers always pass.
 
     Raises:
-        FlamesError: Naming the file and the first such array.
+        NotFinite: Naming the file and the first such array.
     """
     wrong = [name for name, tensor in tensors if tensor.is_floating_point() and not _finite(tensor)]
     if wrong:
-        raise FlamesError(
+        raise NotFinite(
             f"{path} has weights that are not finite: {_listed(wrong, 'is not', 'are not')}",
             "take the model of an earlier round, or ask who sent the file for another",
         )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flames.federation.network.journal import Journal
 from flames.federation.network.messages import decode, encode
 from flames.federation.network.replies import GRID
+from flames.reports.html import write_report
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -111,3 +113,25 @@ def test_a_site_that_never_stops_to_speak_cannot_fill_the_journals(make_hall, si
     assert hall.told("too-many") == [f"{site} caused 50 lines in round 1: no more are written"]
     assert sum(len(path.read_bytes()) for path in hall.folder.rglob("*.jsonl")) < 100_000
     assert hall.job("us-a", "us-b")[0] == "finished"
+
+
+def huge(facts, sections):
+    """Send weights that are numbers, and of which no network makes any."""
+    for array in sections["weights"].values():
+        if array.dtype == np.float32:
+            array.reshape(-1)[::2] = -3.3e38
+            array.reshape(-1)[1::2] = 3.3e38
+    return facts, sections
+
+
+def test_a_server_model_that_one_site_spoilt_takes_nobody_elses_result(make_hall):
+    hall = make_hall("us-a", "us-b", rounds=2)
+    assert play(hall, huge) == ("finished", "the run is finished")
+    assert {row["model"] for row in hall.run.load_cases()} == {"personal:us-a", "personal:us-b"}
+    assert set(hall.run.personal_models()) == {"us-a", "us-b"}
+    assert sorted(hall.told("scored")) == [
+        f"us-{site} sent its scores, without those of server:US" for site in "ab"
+    ]
+    write_report(hall.run)
+    words = "a server's model is left out of the scores: model server:US gives probabilities that"
+    assert words in Journal(hall.kit("us-a").events).path.read_text()

@@ -223,8 +223,18 @@ class Desk:
         most = seat.facts.cases["test"] if seat.facts is not None else 0
         scorer = Scorer(seat.name, seat.modality, seat.member.organ, group, most)
         self.job.scores.accept(scorer, content, sections.get("kept"), like=like)
-        self.job.tell("scored", f"{seat.name} sent its scores", site=seat.name)
+        missing = self._unscored(seat, content)
+        without = f", without those of {missing}" if missing else ""
+        self.job.tell("scored", f"{seat.name} sent its scores{without}", site=seat.name)
         return encode({"do": "go"})
+
+    def _unscored(self, seat: Seat, content: dict[str, Any]) -> str:
+        """Return the server's models that a site has no score of, though it has test cases."""
+        if seat.facts is None or not seat.facts.cases["test"]:
+            return ""
+        rows = [*content["rows"], *content.get("aggregates", [])]
+        sent = {f"server:{g}" for g in self.job.state.best_models(self.job.server, seat.modality)}
+        return ", ".join(sorted(sent - {row["model"] for row in rows}))
 
     def _failed(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:
         seat.failed_round = self.job.number

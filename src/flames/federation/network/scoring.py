@@ -19,8 +19,10 @@ from flames.federation.summary import Reliability, calibration_rows, model_metad
 from flames.inference.score import ScoreOptions, load_model, score_store
 from flames.metrics.presence import PresenceRule
 from flames.metrics.tables import score_table
+from flames.models.weights import NotFinite
 
 Arrays = Mapping[str, np.ndarray]
+PERSONAL = "personal"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Scored:
     kept: Arrays | None
     """The site's personal weights, where they are its own."""
     seconds: float
+    left_out: tuple[str, ...] = ()
+    """Why server models have no rows, a sentence each."""
 
 
 def score_models(
@@ -52,10 +56,11 @@ def score_models(
         folder: Where the site keeps them as usable files.
         alive: Called after every case; may end it all.
 
-    A client that lost its rounds scores the server's models alone.
+    A client that lost its rounds scores the server's models alone. One that has a model of its own
+    leaves a server's model out that gives no numbers: another site may have spoilt it.
 
     Raises:
-        FlamesError: It lost them, and the server has no model for it either.
+        FlamesError: It lost them, and the server has no model for it either; or its own gives none.
     """
     started = time.perf_counter()
     config, store, name = client.config, client.stores[0], client.name
@@ -75,7 +80,7 @@ def score_models(
         save_arrays(path, models[group], metadata)
         paths.append(path)
     if kept is not None:
-        path = folder / "personal.safetensors"
+        path = folder / f"{PERSONAL}.safetensors"
         trained_on = [fingerprint(store).model_dump(mode="json")]
         rule = client.rounds.kept_rule()
         metadata = model_metadata(config, "personal", name, store.modality, trained_on, rule)
@@ -83,21 +88,41 @@ def score_models(
         paths.append(path)
     rows: list[dict[str, Any]] = []
     tables: Reliability = {}
+    left_out: list[str] = []
     for path in paths:
-        model = load_model(path, client.precision)
-        for case in score_store(
-            model, store, site=name, precision=client.precision, options=options
-        ):
-            rows.append(case.row)
-            place = (model.name, name)
-            tables[place] = tables.get(place, 0.0) + case.reliability
-            alive()
+        try:
+            found, table = _score_one(path, client, options, alive)
+        except NotFinite as error:
+            if kept is None or path.stem == PERSONAL:
+                raise
+            left_out.append(error.found)
+            continue
+        rows += found
+        tables |= table
     if not personal:
         rows += [
             row | {"model": f"personal:{name}", "model_kind": "personal"} for row in list(rows)
         ]
         tables |= {(f"personal:{name}", name): table for table in list(tables.values())}
-    return Scored(rows, calibration_rows(tables), kept, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Scored(rows, calibration_rows(tables), kept, seconds, tuple(left_out))
+
+
+def _score_one(
+    path: Path, client: Client, options: ScoreOptions, alive: Callable[[], None]
+) -> tuple[list[dict[str, Any]], Reliability]:
+    """Return one model's rows, and its reliability where there are some."""
+    model = load_model(path, client.precision)
+    rows: list[dict[str, Any]] = []
+    tables: Reliability = {}
+    place = (model.name, client.name)
+    for case in score_store(
+        model, client.stores[0], site=client.name, precision=client.precision, options=options
+    ):
+        rows.append(case.row)
+        tables[place] = tables.get(place, 0.0) + case.reliability
+        alive()
+    return rows, tables
 
 
 def aggregates(rows: list[dict[str, Any]], config: RunConfig) -> list[dict[str, Any]]:

@@ -220,6 +220,8 @@ class Station:
             self.guard.end()
         if self.client.strategy.personal and scored.kept is None:
             self.journal.write("lost", f"no model of its own is in {self.client.rounds.folder}")
+        for why in scored.left_out:
+            self.journal.write("left-out", f"a server's model is left out of the scores: {why}")
         policy, config = self.guard.policy, self.client.config
         content: dict[str, Any] = {
             "round": facts["round"],
