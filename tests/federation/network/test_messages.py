@@ -76,6 +76,19 @@ def test_a_cut_message_is_refused(cut):
         decode(message()[:cut])
 
 
+def test_what_is_too_large_when_packed_is_not_even_read(monkeypatch):
+    def never(*_):
+        raise AssertionError("it was read")
+
+    noise = np.random.default_rng(0).integers(0, 255, 50_000, dtype=np.uint8)
+    packed = encode({}, {"weights": {"w": noise}})
+    assert len(packed) > noise.nbytes
+    assert decode(packed, most_bytes=noise.nbytes)[1]["weights"]["w"].tolist() == noise.tolist()
+    monkeypatch.setattr("flames.federation.network.messages.unpack", never)
+    with pytest.raises(MessageError, match="larger than 30,000 bytes"):
+        decode(packed, most_bytes=30_000)
+
+
 def forged(change) -> bytes:
     good = message()
     size = int.from_bytes(good[4:8], "little")

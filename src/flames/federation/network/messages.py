@@ -32,6 +32,10 @@ STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY)
 MAX_HEAD = 16_000_000
 MAX_ARRAYS_BYTES = 8_000_000_000
 """Of all arrays of one message together, where whoever reads it knows no smaller limit."""
+PACKED = 1.01
+"""Times the bytes of arrays that they may have packed: what cannot be compressed grows a little."""
+MARKS = 10_000
+"""Bytes for marks of planes, on top of that."""
 
 
 class MessageError(FlamesError):
@@ -91,6 +95,8 @@ def decode(
             size = int(header["bytes"])
             if size < 0 or start + size > len(message):
                 raise MessageError("it ends too early")
+            if size > PACKED * left + MARKS:
+                raise MessageError(f"its arrays are larger than {left:,} bytes")
             found[name] = unpack(header, message[start : start + size], left)
             left -= sum(array.nbytes for array in found[name].values())
             start += size
