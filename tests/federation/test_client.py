@@ -316,7 +316,7 @@ def test_the_server_reads_updates_one_array_at_a_time(finished, make_config):
         [], config=config, strategy=make_strategy(config), start=lambda _: {},
         folder=finished.state / "server",
     )  # fmt: skip
-    updates = server._updates()
+    updates = server.before.updates()
     assert set(updates) == {"us-a", "us-b", "mr-a"}
     assert all(isinstance(one.arrays, LazyArrays) for one in updates.values())
 

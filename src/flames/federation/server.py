@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from flames.array_files import LazyArrays, load_arrays, save_arrays
+from flames.array_files import LazyArrays, save_arrays
 from flames.config import RunConfig
 from flames.federation.beginning import FirstWeights
 from flames.federation.budget import Budget, Member
@@ -38,23 +38,18 @@ from flames.federation.keeping import Keeping, by_group
 from flames.federation.likeness import Likeness
 from flames.federation.parcels import SECTIONS, Parcels, Sections, refuse_moments
 from flames.federation.records import site_record
+from flames.federation.round_before import MEMORY, RoundBefore
 from flames.federation.round_folders import RoundFolders
-from flames.federation.round_updates import (
-    carry_away,
-    known_updates,
-    last_update,
-    open_updates,
-)
+from flames.federation.round_updates import carry_away, open_updates
 from flames.federation.turns import Turns
 from flames.files import save_json, writing
 from flames.metrics.presence import PresenceRule
-from flames.strategies import Download, Strategy, Update
+from flames.strategies import Download, Strategy
 from flames.strategies.base import Chain
 from flames.strategies.relay import SETTLED
 from flames.wire.coding import Coded
 
 Arrays = Mapping[str, np.ndarray]
-MEMORY = "memory.safetensors"
 
 
 class Server:
@@ -79,7 +74,7 @@ class Server:
         self._received: dict[str, Reply] = {}
         self._bytes: dict[str, tuple[int, int]] = {}
         self._sends: dict[str, int] = {}
-        self._last_updates: tuple[int, dict[str, Update]] | None = None
+        self.before = RoundBefore(self.folders, strategy)
         self.turns = Turns(self._chain)
         self._moved: dict[str, dict[str, Any]] = {}
         self.parcels = Parcels(config.wire)
@@ -236,10 +231,7 @@ class Server:
 
     def affinity(self) -> dict[str, dict[str, float]]:
         """Return how much each client weighs each peer, 0 to 1."""
-        return self._likeness().affinity
-
-    def _likeness(self) -> Likeness:
-        return Likeness.read(self.folders.last)
+        return self.before.likeness().affinity
 
     def best_models(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the server's models by group, each from the round that validation preferred."""
@@ -252,18 +244,18 @@ class Server:
     def _download(self, client: str) -> Download:
         if self.finished == 0:
             return Download(self.start(self.members[client].modality), use="replace")
-        updates = self._updates()
+        updates = self.before.updates()
         away = self.away()
         modality = self.members[client].modality
         group = self.strategy.group_of(modality)
         if client in updates or client in away:
             if client in updates:
-                download = self._informed().download(client, updates)
+                download = self.before.informed().download(client, updates)
             else:
-                download = self._returning(client, away[client], updates)
+                download = self.before.returning(away[client], updates)
             if self.finished + 1 < self.last_round and not self.budget.has_short_rounds(client):
                 download = replace(download, own_head=False)
-            guest = self._hosts() and client in self._likeness().guests
+            guest = self._hosts() and client in self.before.likeness().guests
             if guest and download.model is not None:
                 return Download(download.model, use="replace")
             if download.use != "replace" and not self._is_looked_at(self.finished + 1):
@@ -279,7 +271,9 @@ class Server:
             known = self.folders.moments(before, opened=fresh)
             moments = LazyArrays(known) if known.exists() else None
             return replace(download, arrays=handed, own_share=0.0, moments=moments)
-        return Download({**self.start(modality), **self._common(modality, updates)}, use="replace")
+        return Download(
+            {**self.start(modality), **self.before.common(modality, updates)}, use="replace"
+        )
 
     def _wants_moments(self, client: str) -> bool:
         """Return whether somebody may go on from a client's weights of the open round."""
@@ -287,51 +281,17 @@ class Server:
             return False
         return all(map(self.budget.hands_moments_on, self.turns.together(client)))
 
-    def _common(self, modality: str, updates: Mapping[str, Update]) -> Arrays:
-        """Return what a client begins with that was never there: what all are sent, or its group's
-        model where each is sent something of its own; nothing where neither is known."""
-        strategy, group = self._informed(), self.strategy.group_of(modality)
-        there = [n for n, u in updates.items() if self._sent_alike(u.modality, modality)]
-        sent = strategy.download(min(there), updates) if there else None
-        if sent is not None and sent.use == "replace":
-            return sent.arrays or {}
-        return {} if group is None else strategy.models(updates).get(group, {})
-
     def _is_looked_at(self, server_round: int) -> bool:
         """Return whether clients with weights of their own look at their group's model in a round:
         they judge it, or may begin with it because they no longer share."""
         shares = self.strategy.shares_first and server_round <= self.budget.shared_rounds
         return self.budget.judges(server_round) or not shares
 
-    def _returning(self, client: str, reply: Reply, updates: Mapping[str, Update]) -> Download:
-        """Return what a client receives that was away in the last round, while others were there.
-
-        What it is sent of its own is mixed with its last update; what all are sent is what the
-        others get: an old update has no part in it.
-        """
-        strategy = self._informed()
-        own = last_update(self.folders, reply, "away", updates, self.affinity())
-        download = strategy.download(client, {**updates, client: own})
-        group = self.strategy.group_of(reply.modality)
-        there = [n for n, u in updates.items() if self._sent_alike(u.modality, reply.modality)]
-        if download.use == "replace" and there:
-            return strategy.download(min(there), updates)
-        if download.model is None or not there:
-            return download
-        return replace(download, model=strategy.models(updates)[str(group)])
-
-    def _sent_alike(self, one: str, other: str) -> bool:
-        """Return whether clients of two modalities are sent one model."""
-        if one == other:
-            return True
-        groups = {self.strategy.group_of(modality) for modality in (one, other)}
-        return len(groups) == 1 and not self.strategy.name.startswith("modality-")
-
     def _chain(self, client: str) -> Chain | None:
         """Return with whom a client trains in turn in the open round."""
         if self.strategy.chain is None or not SETTLED <= self.finished < self.budget.shared_rounds:
             return None
-        updates = self._updates()
+        updates = self.before.updates()
         if client not in updates:
             return None
         chain = self.strategy.chain(client, updates, self.finished - SETTLED)
@@ -340,13 +300,6 @@ class Server:
     def _hosts(self) -> bool:
         """Return whether guests begin the open round with a circle's model: they share another."""
         return self.finished + 2 <= self.budget.shared_rounds
-
-    def _updates(self) -> dict[str, Update]:
-        """Return the last finished round's updates, and the last ones of groups that were away."""
-        if self._last_updates is None or self._last_updates[0] != self.finished:
-            found = known_updates(self.folders, self.strategy.group_of, self.affinity())
-            self._last_updates = (self.finished, found)
-        return dict(self._last_updates[1])
 
     def _judge(self, previous: Path, partial: Path) -> None:
         """Write down whom each client should learn from, as this round and those before show."""
@@ -376,7 +329,7 @@ class Server:
             return {}
         found: dict[str, list[str]] = {}
         for group, members in by_group(self.strategy, self._received).items():
-            circle = self.strategy.circle(group, self._updates()) or []
+            circle = self.strategy.circle(group, self.before.updates()) or []
             found |= scores.of(members).guests(known, group, circle)
         return found
 
@@ -397,24 +350,18 @@ class Server:
 
     def _keep_best(self, server_round: int) -> list[dict[str, Any]]:
         """Keep the better ones of the models that clients received this round."""
-        updates = self._updates() if self.finished else {}
+        updates = self.before.updates() if self.finished else {}
         return Keeping(self.strategy, self.folders, self.last_round).keep(
             self._received,
             updates,
-            lambda: self._informed().models(updates),
+            lambda: self.before.informed().models(updates),
             judged=self.budget.judges(server_round),
         )
-
-    def _informed(self) -> Strategy:
-        """Return the strategy with what it remembers of the finished rounds."""
-        if self.strategy.recall is None or self.finished == 0:
-            return self.strategy
-        return self.strategy.recall(load_arrays(self.folders.last / MEMORY))
 
     def _remember(self, partial: Path) -> None:
         if self.strategy.advance is None:
             return
-        memory = load_arrays(self.folders.last / MEMORY) if self.finished else {}
+        memory = self.before.memory()
         updates = open_updates(self.folders, self._received)
         # Strategies with a memory have one network for all modalities.
         start = self.start(next(iter(updates.values())).modality) if updates else {}

@@ -115,7 +115,7 @@ def test_a_new_site_begins_with_its_modalitys_model(make_hall):
     desk = hall.desk(["us-a", "us-b"])
     first = desk.job.server.task("us-b").download
     assert first.use == "replace"
-    weights = desk.job.server.strategy.models(desk.job.server._updates())["US"]
+    weights = desk.job.server.strategy.models(desk.job.server.before.updates())["US"]
     assert all(np.array_equal(first.arrays[name], weights[name]) for name in weights)
     for _ in range(4):
         if hall.job("us-a", "us-b")[0] == "finished":
