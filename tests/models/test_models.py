@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flames.config import ModelConfig
+from flames.config import MODALITIES, ModelConfig
 from flames.errors import FlamesError
 from flames.models import MODELS, densenet_unet, efficientnet_unet, make_model, unet
 from flames.models.any_size import AnySize
 from flames.models.efficientnet_unet import FrozenBatchNorm
-from flames.models.student import tell
+from flames.models.student import tell, with_modality
 
 
 def parameters(network: nn.Module) -> int:
@@ -65,6 +65,17 @@ def test_deep_supervision_gives_levels_in_training_only():
     levels = network.train()(torch.randn(2, 1, 64, 96))
     assert [tuple(level.shape) for level in levels] == [(2, 1, 64, 96)] * 3
     assert network.eval()(torch.randn(1, 1, 64, 96)).shape == (1, 1, 64, 96)
+
+
+def test_a_told_student_hears_the_modalities_that_there_are(networks):
+    """Its weights lie in this order, and so do the channels of one that is exported."""
+    assert MODALITIES[:3] == ("US", "MR", "CT")
+    arrays = networks["told-student"].state_dict()
+    assert {len(a) for name, a in arrays.items() if name.endswith("scales")} == {len(MODALITIES)}
+    for number, name in enumerate(MODALITIES):
+        planes = with_modality(torch.zeros(1, 1, 2, 2), name)[0, 1:, 0, 0]
+        assert planes.argmax() == number
+        assert len(planes) == len(MODALITIES)
 
 
 def test_padding_is_cut_off_where_it_was_added():

@@ -33,7 +33,7 @@ def export(
     """
     import torch
 
-    from flames.data.store import MODALITIES
+    from flames.config import MODALITIES
     from flames.errors import FlamesError, nearest
     from flames.inference.choose import choose_model
     from flames.inference.export.check import find_images

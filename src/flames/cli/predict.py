@@ -50,9 +50,9 @@ def predict(
 
     Ends with 2 when an image could not be read; the others are done all the same.
     """
+    from flames.config import MODALITIES
     from flames.data.archives import unpacked
     from flames.data.inputs import find_inputs
-    from flames.data.store import MODALITIES
     from flames.errors import FlamesError, nearest
     from flames.inference.choose import choose_model
     from flames.inference.load import load_any

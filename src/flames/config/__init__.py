@@ -10,9 +10,11 @@ from flames.config.files import (
     parse_config,
 )
 from flames.config.sections import (
+    MODALITIES,
     STRATEGY_NAMES,
     DataConfig,
     EvaluationConfig,
+    Modality,
     ModelConfig,
     ModelName,
     PlanConfig,
@@ -25,10 +27,12 @@ from flames.config.sections import (
 )
 
 __all__ = [
+    "MODALITIES",
     "PROFILES",
     "STRATEGY_NAMES",
     "DataConfig",
     "EvaluationConfig",
+    "Modality",
     "ModelConfig",
     "ModelName",
     "PlanConfig",

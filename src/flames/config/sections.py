@@ -18,7 +18,11 @@ StrategyName = Literal[
 ]  # fmt: skip
 ModelName = Literal["unet", "densenet-unet", "efficientnet-unet", "student", "told-student"]
 LossName = Literal["dice-bce", "dice-focal", "paper"]
+Modality = Literal["US", "MR", "CT"]
+"""As DICOM codes it."""
 STRATEGY_NAMES: tuple[str, ...] = get_args(StrategyName)
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+"""In the order of the told student's weights: a new one comes last."""
 
 
 Triple = tuple[
@@ -268,7 +272,7 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     network: NetworkConfig = NetworkConfig()
     wire: WireConfig = WireConfig()
-    plans: dict[Literal["US", "MR", "CT"], PlanConfig] = {}
+    plans: dict[Modality, PlanConfig] = {}
     """By modality; `flames plan` writes them, and a simulation makes those that are missing."""
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import flames
+from flames.config import MODALITIES
 from flames.data.archives import unpacked
 from flames.data.case_folder import CaseJob, Outcome, clear_partials, is_partial, prepare_all
 from flames.data.datasets import check_modality, dataset_options
@@ -26,7 +27,6 @@ from flames.data.normalise import CT_WINDOW
 from flames.data.sources import Source, SourceOptions, check_folder, select
 from flames.data.splits import FRACTIONS, check_fractions, split_cases
 from flames.data.store import (
-    MODALITIES,
     STORE_SCHEMA,
     CaseRecord,
     Modality,

@@ -24,13 +24,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from flames.config import Modality
 from flames.data.mapped import map_array
 from flames.errors import FlamesError
 
-Modality = Literal["US", "MR", "CT"]
 Split = Literal["train", "val", "test"]
 ModelT = TypeVar("ModelT", bound=BaseModel)
-MODALITIES: tuple[Modality, ...] = ("US", "MR", "CT")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 STORE_SCHEMA = 1
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import tomli_w
 from pydantic import ValidationError
 
-from flames.config import PlanConfig, RunConfig
+from flames.config import MODALITIES, PlanConfig, RunConfig
 from flames.data.fingerprint import Fingerprint, fingerprint
 from flames.data.plan import make_plan
-from flames.data.store import MODALITIES, SiteStore
+from flames.data.store import SiteStore
 from flames.errors import FlamesError
 
 

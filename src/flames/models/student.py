@@ -8,12 +8,12 @@ from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flames.config import MODALITIES
 from flames.models.any_size import AnySize
 from flames.models.norm import QUICK_INSTANCE, QuickInstanceNorm2d
 from flames.models.unet import RARE
 
 FILTERS = (16, 32, 64, 96)
-MODALITIES = ("US", "MR", "CT")
 TOLD_INSTANCE = "FLAMES_TOLD_INSTANCE"
 """Name of `ToldInstanceNorm2d` among MONAI's norms."""
 

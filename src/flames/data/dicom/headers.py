@@ -12,12 +12,12 @@ from typing import Any
 import pydicom
 from pydicom.dataset import Dataset
 
+from flames.config import MODALITIES
 from flames.data.dicom.profile import header_tags
 from flames.data.pictures import reading
 from flames.data.walking import files_below
 from flames.errors import FlamesError
 
-IMAGE_MODALITIES = ("CT", "MR", "US")
 LABEL_MODALITIES = ("RTSTRUCT", "SEG")
 MAGIC = 128
 
@@ -147,7 +147,7 @@ def read_header(path: Path) -> Header | Dataset | None:
         modality = str(data.get("Modality", ""))
         if modality in LABEL_MODALITIES:
             return read_dataset(path)
-        if modality not in IMAGE_MODALITIES or "Rows" not in data:
+        if modality not in MODALITIES or "Rows" not in data:
             return None
         return _image(path, data, modality)
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from flames.config import Section
+from flames.config import Modality, Section
 from flames.errors import FlamesError, nearest
 from flames.files import save_json
 
@@ -31,7 +31,7 @@ class SiteEntry(Section):
     """A hospital that takes part."""
 
     name: str = Field(pattern=NAME)
-    modality: Literal["US", "MR", "CT"]
+    modality: Modality
     organ: str = Field(min_length=1)
     request: Path | None = None
     """The site's own certificate request; its private key then never leaves the site."""
@@ -151,7 +151,7 @@ class Identity(Section):
 class Member(Identity):
     """What the record says of one site."""
 
-    modality: Literal["US", "MR", "CT"]
+    modality: Modality
     organ: str
 
 
