@@ -11,7 +11,7 @@ import pytest
 
 from flames.data.folds import in_fold
 from flames.data.prior import spatial_prior
-from flames.data.store import SPLITS
+from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
 from flames.federation.batch import run_missing
 from flames.federation.comparison import comparison_jobs, kept_priors, score_priors
@@ -120,6 +120,13 @@ def test_a_site_without_its_images_is_scored_in_every_fold(
     one.unlink()
     assert kept_priors(config, out=tmp_path, runs=runs) == []
     assert score_priors(config, out=tmp_path) == rows
+
+
+def test_the_files_of_a_store_are_read_over_once_for_all_folds(make_config, tmp_path, monkeypatch):
+    read: list[str] = []
+    monkeypatch.setattr(SiteStore, "verify", lambda store: read.append(store.site))
+    score_priors(make_config("us-a", "us-b", data={"folds": 3}), out=tmp_path)
+    assert sorted(read) == ["us-a", "us-b"]
 
 
 def test_a_site_without_its_images_is_scored_anew_where_masks_or_size_are_others(

@@ -82,7 +82,7 @@ def score_priors(
     precision = choose_precision(config.training.precision)
     options = ScoreOptions.of(config.evaluation)
     for number, one in enumerate(_in_folds(config)):
-        stores = open_stores(one)
+        stores = open_stores(one, verify=number == 0)
         for done, (site, store) in enumerate(stores.items(), start=number * len(stores)):
             on_progress(f"{site} without its images", done, len(stores) * max(1, one.data.folds))
             kept = _kept(out, site, one)

@@ -121,8 +121,12 @@ def _run(
     )
 
 
-def open_stores(config: RunConfig) -> dict[str, SiteStore]:
+def open_stores(config: RunConfig, *, verify: bool = True) -> dict[str, SiteStore]:
     """Return every site's store by name, verified.
+
+    Args:
+        config: The run.
+        verify: Whether to read every array, which takes long, and compare it with its checksum.
 
     Raises:
         FlamesError: A store is missing or changed or has too few patients for the run's folds, or a
@@ -131,7 +135,8 @@ def open_stores(config: RunConfig) -> dict[str, SiteStore]:
     stores = {site.name: _open_store(site, config.data) for site in config.sites}
     sides: dict[str, tuple[str, str]] = {}
     for name, store in stores.items():
-        store.verify()
+        if verify:
+            store.verify()
         for side in SPLITS:
             for case in store.split(side):
                 other, other_side = sides.setdefault(case.arrays_sha256, (name, side))
