@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from source_folders import save, save_nifti
+from source_folders import save, save_nifti, speckle
 
 from flames.data.cases import read_case
 from flames.data.pairs import find_pairs
@@ -154,6 +154,28 @@ def test_pairs_of_every_kind_become_cases(tmp_path: Path) -> None:
         case = read_case(source, options)
         assert case.label.sum() == 8
         assert sorted(case.spacing) == pytest.approx([0.8, 0.9, 3.0], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "cases"),
+    [
+        ("visit [2]/i/*.png", "visit [2]/m/*_seg.png", ["a1", "b2"]),
+        ("visit [[]2]/i/*.png", "visit [[]2]/m/*_seg.png", ["a1", "b2"]),
+        ("visit [2]/i/[ac]*.png", "visit [2]/m/[ac]*_seg.png", ["a1"]),
+        ("visit [2]/i/[!b]*.png", "visit [2]/n/*_seg.png", ["a1"]),
+        ("visit [2]/scan[*].png", "visit [2]/mask[*].png", ["7"]),
+    ],
+)
+def test_brackets_are_a_names_own_or_a_set_of_characters(
+    tmp_path: Path, images: str, masks: str, cases: list[str]
+) -> None:
+    written = ["i/a1", "i/b2", "m/a1_seg", "m/b2_seg", "n/a1_seg", "scan[7]", "mask[7]"]
+    for name in written:
+        save(tmp_path / "visit [2]" / f"{name}.png", speckle(1))
+    save(tmp_path / "visit 2" / "i" / "a1.png", speckle(1))
+    found = find_pairs(tmp_path, SourceOptions(images=images, masks=masks))
+    assert [source.case_id for source in found] == cases
+    assert all("visit [2]" in str(source.images[0]) for source in found)
 
 
 def stack(path: Path, pages: np.ndarray) -> Path:

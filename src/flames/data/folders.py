@@ -33,7 +33,8 @@ def matches(folder: Path, pattern: str) -> list[Path]:
     """Return what the glob ``pattern`` finds below ``folder``, in natural order.
 
     ``**`` is any number of visible folders, see `folders_below`. Names that begin with a dot are
-    found by a pattern that does so too, as in a shell.
+    found by a pattern that does so too, as in a shell. Brackets stand for themselves where a name
+    has them; elsewhere ``[ab]`` is one of these characters.
 
     Raises:
         FlamesError: A folder cannot be read, or a link leads nowhere.
@@ -61,10 +62,15 @@ def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
         if there:
             yield from _matching(folder / first, rest)
     elif _leads_to_folder(folder):
-        for path in _inside(folder):
-            hidden = path.name.startswith(".") and not first.startswith(".")
-            if not hidden and fnmatch.fnmatch(path.name, first):
-                yield from _matching(path, rest)
+        for path in _fitting(folder, first):
+            yield from _matching(path, rest)
+
+
+def _fitting(folder: Path, part: str) -> list[Path]:
+    """Return what in ``folder`` one part of a pattern names."""
+    paths = [p for p in _inside(folder) if part.startswith(".") or not p.name.startswith(".")]
+    as_they_are = [p for p in paths if fnmatch.fnmatch(p.name, part.replace("[", "[[]"))]
+    return as_they_are or [p for p in paths if fnmatch.fnmatch(p.name, part)]
 
 
 def _leads_to_folder(path: Path) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import count
 from pathlib import Path
 
 from flames.data.folders import matches
@@ -23,6 +24,9 @@ from flames.data.volumes import VOLUME_SUFFIXES
 from flames.errors import FlamesError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *VOLUME_SUFFIXES)
+WILDCARDS = {"**/": "((?:.*/)?)", "*": "([^/]*)", "?": "([^/])"}
+PIECES = re.compile(r"(\*\*/|\*|\?|\[!?\]?[^]/]*\])")
+"""Wildcards, and what stands in brackets."""
 UNREAD = (".bmp", ".gif", ".webp", ".jp2", ".dcm", ".mgz")
 """Images of other kinds: beside those that are read they would be left out without a word."""
 
@@ -60,13 +64,18 @@ def wildcard_part(pattern: str, name: str) -> str:
 
     >>> wildcard_part("gt/*_seg.png", "gt/7_seg.png")
     '7'
+    >>> wildcard_part("gt/[ab]*.png", "gt/a7.png"), wildcard_part("gt[2]/*.png", "gt[2]/7.png")
+    ('a7', '7')
     """
-    pieces = re.split(r"(\*\*/|\*|\?)", pattern)
-    regex = {"**/": "((?:.*/)?)", "*": "([^/]*)", "?": "([^/])"}
-    match = re.fullmatch("".join(regex.get(p, re.escape(p)) for p in pieces), name)
-    parts = match.groups() if match else ()
-    found = "_".join(part.strip("/") for part in parts if part) or Path(name).stem
-    return unicodedata.normalize("NFC", found)
+    match = re.fullmatch(_regex(pattern), name)
+    found, joined = "", True
+    for number, part in enumerate(match.groups("") if match else (), start=1):
+        # A character of a set is one name with what stands beside it: "[ab]*" is a part of "*".
+        of_set = match is not None and number in match.re.groupindex.values()
+        if part:
+            found += part.strip("/") if joined or of_set else f"_{part.strip('/')}"
+            joined = of_set
+    return unicodedata.normalize("NFC", found or Path(name).stem)
 
 
 def _matches(
@@ -102,6 +111,22 @@ def _matches(
             f"quote the pattern; known endings: {', '.join(SUFFIXES)}",
         )
     return found
+
+
+def _regex(pattern: str) -> str:
+    """Return what matches a path, with a group for what each wildcard matches."""
+    numbers = count()
+
+    def translated(piece: str) -> str:
+        inside = piece[1:-1]
+        if piece in WILDCARDS or not (inside and PIECES.fullmatch(piece)):
+            return WILDCARDS.get(piece, re.escape(piece))
+        # Brackets of a name, or a set of characters; one of a single character is no wildcard.
+        themselves = "".join(translated(part) for part in PIECES.split(inside))
+        single = re.escape(inside) if len(inside) == 1 else f"(?P<set{next(numbers)}>[^/])"
+        return rf"(?:\[{themselves}\]|{single})"
+
+    return "".join(translated(piece) for piece in PIECES.split(pattern))
 
 
 def _source(key: str, image: Path, mask: Path, channel: int | None) -> Source:
