@@ -61,6 +61,10 @@ READ: dict[str, tuple[Callable[[], Image.Image], int]] = {
     "red on transparent white": (lambda: rgba((255, 0, 0, 255), (255, 255, 255, 0)), 100),
     "white on opaque black": (lambda: rgba((255, 255, 255, 255), (0, 0, 0, 255)), 100),
     "all of it transparent": (lambda: rgba((255, 255, 255, 0), (0, 0, 0, 0)), 100),
+    "white everywhere, nothing of it shown": (
+        lambda: rgba((255,) * 3 + (0,), (255,) * 3 + (0,)),
+        0,
+    ),
     "grey with transparency": (lambda: rgba((9, 9, 9, 255), (9, 9, 9, 0)).convert("LA"), 100),
 }
 
@@ -134,6 +138,59 @@ def test_labels_that_are_named_come_from_the_index_or_the_opacity(tmp_path: Path
     np.testing.assert_array_equal(read_values(tmp_path / "m.png"), TWO)
     rgba((0, 0, 0, 255), (0, 0, 0, 0)).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_values(tmp_path / "a.png"), SHAPE * 255)
+
+
+FAR = np.hypot(*(np.mgrid[:40, :48] - 20)) - 10.2
+
+
+def smooth(height: int) -> Image.Image:
+    """Return a disc whose outline is smeared."""
+    return Image.fromarray((height / (1 + np.exp(4 * FAR))).round().astype(np.uint8))
+
+
+INK, NO_INK = (255, 255, 255, 255), (255, 255, 255, 0)
+STACKS: dict[str, tuple[list[Image.Image], list[int]]] = {
+    "palette of dark labels": (
+        [palette(one, BLACK, (0, 0, 3), DARK) for one in (SHAPE * 2, SHAPE * 0, TWO)],
+        [100, 0, 100],
+    ),
+    "palette that begins with white": (
+        [palette(one, WHITE, BLACK) for one in (1 - SHAPE, 1 - SHAPE * 0)],
+        [100, 0],
+    ),
+    "dark blue": (
+        [Image.fromarray(np.array([BLACK, (0, 0, 2)], np.uint8)[SHAPE * 1])] * 2,
+        [100] * 2,
+    ),
+    "shown in part": ([rgba(INK, NO_INK), rgba(NO_INK, NO_INK), rgba(INK, INK)], [100, 0, 1920]),
+    "smeared outlines": ([smooth(255), *[smooth(0)] * 4], [int((FAR < 0).sum()), 0, 0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_pages_are_masks_as_single_pictures_are(tmp_path: Path, name: str) -> None:
+    (first, *rest), expected = STACKS[name]
+    first.save(tmp_path / "m.tif", save_all=True, append_images=rest)
+    save(tmp_path / "i.tif", speckle(0))
+    Image.fromarray(speckle(0)).save(
+        tmp_path / "i.tif", save_all=True, append_images=[Image.fromarray(speckle(1))] * len(rest)
+    )
+    source = Source("a", (tmp_path / "i.tif",), (tmp_path / "m.tif",), "picture")
+    assert read_case(source, SourceOptions()).label.sum(axis=(1, 2)).tolist() == expected
+
+
+def test_labels_of_pages_come_from_the_index_and_photographs_are_refused(tmp_path: Path) -> None:
+    pages = [palette(one, BLACK, GREEN, (0, 0, 3)) for one in (TWO, TWO * 0)]
+    pages[0].save(tmp_path / "m.tif", save_all=True, append_images=pages[1:])
+    np.testing.assert_array_equal(read_values(tmp_path / "m.tif", frames=True), [TWO, TWO * 0])
+    shots = [Image.fromarray(speckle(seed)) for seed in (1, 2)]
+    shots[0].save(tmp_path / "p.tif", save_all=True, append_images=shots[1:])
+    with pytest.raises(FlamesError, match="of it is grey"):
+        read_mask(tmp_path / "p.tif", frames=True)
+    odd = [Image.fromarray(square()), Image.fromarray(square((30, 48)))]
+    odd[0].save(tmp_path / "o.tif", save_all=True, append_images=odd[1:])
+    with pytest.raises(FlamesError, match="several sizes"):
+        read_mask(tmp_path / "o.tif", frames=True)
 
 
 TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {

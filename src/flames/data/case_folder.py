@@ -19,6 +19,7 @@ from flames.data.cases import Case, read_case
 from flames.data.companions import companions
 from flames.data.mapped import map_array
 from flames.data.normalise import intensity_window, looks_like_hu
+from flames.data.pictures import frame_count
 from flames.data.sources import Source, SourceOptions
 from flames.data.store import CaseRecord, Modality, arrays_digest
 from flames.errors import FlamesError
@@ -26,6 +27,8 @@ from flames.processes import Workers
 
 PREPARE_VERSION = 2
 """Raised when the same bytes and settings give other arrays or records."""
+STACKS_VERSION = 1
+"""The same of masks with many pages, whose cases alone it changes."""
 PROCESSES_FROM = 8
 """DICOM series; starting a process takes as long as reading two or three."""
 NOT_HU = (
@@ -140,6 +143,8 @@ def source_digest(job: CaseJob) -> str:
         "ct_window": job.ct_window if job.modality == "CT" else None,
         "version": PREPARE_VERSION,
     }
+    if job.source.reader == "picture" and frame_count(job.source.images[0]) > 1:
+        facts["stacks"] = STACKS_VERSION
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     files = (*job.source.images, *job.source.masks)
     beside = files if job.source.reader == "volume" else ()

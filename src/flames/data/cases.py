@@ -113,13 +113,7 @@ def _read_stack(source: Source, options: SourceOptions) -> Case:
     images = read_frames(source.images[0], source.channel)
     label = np.zeros(images.shape, np.uint8)
     for path in source.masks:
-        values = read_frames(path)
-        if values.shape != images.shape:
-            raise FlamesError(
-                f"{path} is {_size(values)}, its image {_size(images)} (pages x rows x columns)",
-                "give a mask of the image's size",
-            )
-        label |= tumour_where(values, options, path)
+        label |= _mask(path, images, source, options)
     images = np.stack([_blanked(one, options) for one in kept_dtype(images)])
     return Case(images, label, (1.0, 1.0, 1.0), None, 0, spacing_known=False)
 
@@ -220,13 +214,15 @@ def _unplaced(volume: np.ndarray, label: np.ndarray, spacing: tuple[float, float
 
 
 def _mask(path: Path, image: np.ndarray, source: Source, options: SourceOptions) -> np.ndarray:
+    frames = image.ndim == 3
     if options.tumour_labels or options.other_labels:
-        mask = tumour_where(read_values(path), options, path)
+        mask = tumour_where(read_values(path, frames=frames), options, path)
     else:
-        mask = read_mask(path, any_colour=source.any_colour)
+        mask = read_mask(path, any_colour=source.any_colour, frames=frames)
     if mask.shape != image.shape:
         raise FlamesError(
-            f"{path} is {_size(mask)}, its image {_size(image)} (rows x columns)",
+            f"{path} is {_size(mask)}, its image {_size(image)} "
+            f"({'pages x ' if frames else ''}rows x columns)",
             "give a mask of the image's size",
         )
     return mask

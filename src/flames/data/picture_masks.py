@@ -6,6 +6,7 @@ smooth outlines, is it the brighter half.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +30,14 @@ LOSSY_COMPRESSIONS = ("jpeg", "tiff_jpeg", "webp")
 
 @dataclass(frozen=True, eq=False)
 class MaskPixels:
-    """A mask as its file holds it; all arrays ``(H, W)``."""
+    """A mask as its file holds it; all arrays ``(H, W)``, of several pages one below the other."""
 
     labels: np.ndarray
     """Label values: of a palette its index, unless only the colours tell what is outside."""
     bright: np.ndarray
     """Values as a viewer shows them: of a colour, its brightest channel."""
     opacity: np.ndarray | None
-    """Where it is not the same everywhere."""
+    """None where there is no transparency."""
     lossy: bool
     """True where the file keeps values only nearly."""
     unclear: bool
@@ -44,7 +45,7 @@ class MaskPixels:
 
 
 def mask_pixels(picture: Image.Image) -> MaskPixels:
-    """Return what an open mask holds."""
+    """Return what a page of an open mask holds, as it is; see `whole_mask`."""
     compression = picture.info.get("compression")
     lossy = picture.format in LOSSY_FORMATS or compression in LOSSY_COMPRESSIONS
     picture = upright(picture)
@@ -57,6 +58,24 @@ def mask_pixels(picture: Image.Image) -> MaskPixels:
     return MaskPixels(values, values, opacity, lossy, unclear=False)
 
 
+def whole_mask(pages: Sequence[MaskPixels]) -> MaskPixels:
+    """Return the mask of which these are all pages, of one width.
+
+    What is the same everywhere, in all pages, tells nothing: neither one transparency, nor one
+    colour where nothing of it can be seen.
+    """
+    labels, bright = (np.concatenate([getattr(p, n) for p in pages]) for n in ("labels", "bright"))
+    opacity = None
+    if any(page.opacity is not None for page in pages):
+        each = [p.opacity if p.opacity is not None else np.full_like(p.bright, 255) for p in pages]
+        opacity = np.concatenate(each)
+        if not opacity.any() and np.ptp(labels) == 0:
+            labels, bright = np.zeros_like(labels), np.zeros_like(bright)
+        opacity = None if np.ptp(opacity) == 0 else opacity
+    lossy, unclear = (any(getattr(page, n) for page in pages) for n in ("lossy", "unclear"))
+    return MaskPixels(labels, bright, opacity, lossy, unclear)
+
+
 def label_values(mask: MaskPixels) -> np.ndarray:
     """Return the values that a user can name; of one colour everywhere, the opacity."""
     if mask.opacity is not None and np.ptp(mask.labels) == 0:
@@ -65,7 +84,7 @@ def label_values(mask: MaskPixels) -> np.ndarray:
 
 
 def inside_of(path: Path, mask: MaskPixels, *, any_colour: bool = False) -> np.ndarray:
-    """Return a mask as ``(H, W)`` uint8, 1 inside.
+    """Return a mask as uint8, 1 inside, in the shape of its arrays.
 
     Args:
         path: What an error names.
@@ -142,8 +161,7 @@ def _with_opacity(path: Path, by_colour: np.ndarray, mask: MaskPixels) -> np.nda
 def _opacity(picture: Image.Image) -> np.ndarray | None:
     if picture.mode.startswith(("I", "F")) or not picture.has_transparency_data:
         return None
-    opacity = np.asarray(picture.convert("RGBA"))[..., 3]
-    return None if np.ptp(opacity) == 0 else opacity
+    return np.asarray(picture.convert("RGBA"))[..., 3]
 
 
 def _of_palette(picture: Image.Image) -> tuple[np.ndarray, np.ndarray, bool]:

@@ -8,13 +8,14 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
-from flames.data.picture_masks import MaskPixels, inside_of, label_values, mask_pixels
+from flames.data.picture_masks import MaskPixels, inside_of, label_values, mask_pixels, whole_mask
 from flames.data.picture_pixels import pixels, upright
 from flames.errors import FlamesError
 
@@ -84,31 +85,46 @@ def read_frames(path: Path, channel: int | None = None) -> np.ndarray:
         FlamesError: The file is damaged, or its pages differ in size.
     """
     pages = [_one_picture(path, p, channel) for p in _pages(path, _page)]
-    if any(page.shape != pages[0].shape for page in pages):
-        raise FlamesError(f"{path} has pages of several sizes", "save its pages as separate files")
+    _check_one_size(path, pages)
     return np.stack(pages)
 
 
-def read_mask(path: Path, *, any_colour: bool = False) -> np.ndarray:
+def _check_one_size(path: Path, pages: list[np.ndarray]) -> None:
+    if any(page.shape != pages[0].shape for page in pages):
+        raise FlamesError(f"{path} has pages of several sizes", "save its pages as separate files")
+
+
+def read_mask(path: Path, *, any_colour: bool = False, frames: bool = False) -> np.ndarray:
     """Return a mask as ``(H, W)``, 1 inside; see `flames.data.picture_masks`.
+
+    Args:
+        path: The file.
+        any_colour: Whether every colour but black is inside, however many there are.
+        frames: Whether it is ``(N, H, W)``, of all pages of the file.
 
     Raises:
         FlamesError: The file is damaged, is a photograph rather than a mask, or does not tell what
             is outside.
     """
-    return inside_of(path, _mask(path), any_colour=any_colour)
+    return _mask(path, partial(inside_of, path, any_colour=any_colour), frames)
 
 
-def read_values(path: Path) -> np.ndarray:
-    """Return a mask's values as ``(H, W)``: of a palette its index, of a colour its brightest."""
-    return label_values(_mask(path))
+def read_values(path: Path, *, frames: bool = False) -> np.ndarray:
+    """Return a mask's values: of a palette its index, of a colour its brightest.
+
+    They are ``(H, W)``, or with ``frames`` ``(N, H, W)`` of all pages.
+    """
+    return _mask(path, label_values, frames)
 
 
-def _mask(path: Path) -> MaskPixels:
-    (mask,) = _pages(path, mask_pixels, most=1)
-    if mask.labels.size == 0:
+def _mask(path: Path, read: Callable[[MaskPixels], np.ndarray], frames: bool) -> np.ndarray:
+    pages = _pages(path, mask_pixels, most=None if frames else 1)
+    shape = pages[0].labels.shape
+    _check_one_size(path, [page.labels for page in pages])
+    if 0 in shape:
         raise FlamesError(f"{path} has no pixel", "take it away")
-    return mask
+    values = read(whole_mask(pages))
+    return values.reshape(len(pages), *shape) if frames else values
 
 
 def _pixels(path: Path) -> np.ndarray:
