@@ -173,6 +173,21 @@ def changed(path: Path, change: Callable[[Dataset], object]) -> Path:
     return write(path, data)
 
 
+def bare(path: Path, how: str) -> Path:
+    """Write a file again without its preamble and without an ending, as older programs do."""
+    data, out = pydicom.dcmread(path), path.with_suffix("")
+    if how == "with meta group":
+        out.write_bytes(path.read_bytes()[132:])
+    else:
+        if how == "big" and "PixelData" in data:
+            data["PixelData"].value = np.frombuffer(data.PixelData, "<i2").byteswap().tobytes()
+        plain = {"implicit_vr": how == "implicit", "little_endian": how != "big"}
+        del data.file_meta
+        pydicom.dcmwrite(out, Dataset(data), **plain)
+    path.unlink()
+    return out
+
+
 def segmentation(path: Path, images: list[Path], planes: dict[int, np.ndarray]) -> Path:
     """Write a SEG with one segment: ``(rows, columns)`` of 0 and 1 by image."""
     headers = [pydicom.dcmread(images[at]) for at in planes]

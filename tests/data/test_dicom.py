@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from dicom_files import (
     OBLIQUE,
     STRAIGHT,
+    bare,
     changed,
     contours,
     dataset,
@@ -26,6 +28,8 @@ from pydicom.dataset import Dataset
 from flames.data.cases import Case, read_case
 from flames.data.dicom.contours import inside
 from flames.data.dicom.find import find_dicom
+from flames.data.dicom.headers import begins_bare
+from flames.data.inputs import find_inputs
 from flames.data.prepare import StoreRequest, add_store
 from flames.data.sources import SourceOptions
 from flames.errors import FlamesError
@@ -217,6 +221,26 @@ def test_a_folder_that_lacks_something_is_explained(tmp_path: Path, keep, words)
     with pytest.raises(FlamesError, match=words) as caught:
         find_dicom(source, GTV)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("how", ["with meta group", "implicit", "explicit", "big"])
+def test_files_without_preamble_and_ending_are_read_too(tmp_path: Path, how: str):
+    contours(tmp_path / "a" / "rs.dcm", series(tmp_path / "a"), RINGS)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for path in sorted((tmp_path / "b").iterdir()):
+        bare(path, how)
+    expected, found = one_case(tmp_path / "a"), one_case(tmp_path / "b")
+    np.testing.assert_array_equal(found.image, expected.image)
+    np.testing.assert_array_equal(found.label, expected.label)
+    (one, *_) = find_inputs([tmp_path / "b"])
+    assert len(one.paths) == len(volume())
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"\0" * 200, b"\x08\0", b"\x08\0\x05\0\x0a\0\0\0", b"\x93NUMPY\x01\0", b"notes"]
+)
+def test_other_files_are_no_dicom_without_preamble(start: bytes):
+    assert not begins_bare(start)
 
 
 def test_truncated_files_are_named(tmp_path: Path):

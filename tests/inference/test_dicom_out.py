@@ -11,7 +11,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import OBLIQUE, STRAIGHT, dataset, pixels, series, uid, write
+from dicom_files import OBLIQUE, STRAIGHT, bare, dataset, pixels, series, uid, write
 from pydicom.dataset import Dataset
 from torch import nn
 
@@ -170,6 +170,18 @@ def test_what_is_written_is_read_back_as_the_same_mask(tmp_path: Path, name: str
     np.testing.assert_array_equal(case.label > 0, finding.mask)
     np.testing.assert_array_equal(case.image, finding.scan.image)
     assert finding.mask.sum() == (scan() > 1500).sum()
+
+
+@pytest.mark.parametrize("name", ["seg", "rtstruct"])
+def test_a_source_without_preamble_is_referred_to(tmp_path: Path, name: str):
+    for path in series(tmp_path / "i", scan()):
+        bare(path, "implicit")
+    (one,) = find_inputs([tmp_path / "i"])
+    finding = predict_file(model(), one, precision=FLOAT32, options=PredictOptions())
+    WRITERS[name](finding, tmp_path / "i", MadeBy("m", "1"))
+    options = SourceOptions(roi="tumour", key=b"k" * 32)
+    (source,) = find_dicom(tmp_path / "i", options)
+    np.testing.assert_array_equal(read_case(source, options).label > 0, finding.mask)
 
 
 def test_probabilities_come_back_as_a_mask_at_one_half(tmp_path: Path):

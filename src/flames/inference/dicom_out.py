@@ -12,7 +12,6 @@ from typing import Any
 import contourpy
 import highdicom as hd
 import numpy as np
-import pydicom
 from highdicom.sr.coding import CodedConcept
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
@@ -20,7 +19,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 import flames
-from flames.data.dicom.headers import quiet
+from flames.data.dicom.headers import open_dataset, quiet
 from flames.data.dicom.stacks import Stack
 from flames.errors import FlamesError
 from flames.inference.outputs import Finding, MadeBy, check_place
@@ -150,7 +149,7 @@ def _stack(finding: Finding, name: str) -> Stack:
 
 def _source(stack: Stack, path: Any) -> Dataset:
     with quiet():
-        data = pydicom.dcmread(path, stop_before_pixels=True)
+        data = open_dataset(path, stop_before_pixels=True)
     # Attributes that must be there and may be empty; scanners and exports leave them out.
     for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID"):
         if keyword not in data:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.valuerep import VR
 
 from flames.config import MODALITIES
 from flames.data.dicom.profile import header_tags
@@ -20,6 +23,16 @@ from flames.errors import FlamesError
 
 LABEL_MODALITIES = ("RTSTRUCT", "SEG")
 MAGIC = 128
+START = 512
+"""Bytes that are looked at to tell what a file is."""
+CLASS_ELEMENT = 0x16
+KINDS = {kind.value.encode() for kind in VR}
+PLAIN_SYNTAXES = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
+"""By whether elements do not say their kinds, and whether the least byte comes first."""
 
 
 @dataclass(frozen=True)
@@ -80,19 +93,60 @@ def read_dataset(path: Path, *, header: bool = False) -> Dataset:
     """
     with reading(path), quiet():
         tags: Any = header_tags() if header else None
-        return pydicom.dcmread(path, stop_before_pixels=header, specific_tags=tags)
+        return open_dataset(path, stop_before_pixels=header, specific_tags=tags)
+
+
+def open_dataset(path: Path, **how: Any) -> Dataset:
+    """Return what `pydicom.dcmread` does, of a file without preamble too."""
+    try:
+        return pydicom.dcmread(path, **how)
+    except InvalidDicomError:
+        if not begins_bare(_start(path)):
+            raise
+    data = pydicom.dcmread(path, force=True, **how)
+    implicit, little = data.original_encoding
+    if "TransferSyntaxUID" not in data.file_meta:
+        data.file_meta.TransferSyntaxUID = PLAIN_SYNTAXES[implicit is True, little is True]
+    return data
 
 
 def looks_like_dicom(path: Path) -> bool:
     """Return whether a file begins as DICOM does, or is named ``.dcm``."""
+    start = _start(path)
+    named = path.suffix.lower() in (".dcm", ".dicom")
+    return start[MAGIC : MAGIC + 4] == b"DICM" or named or begins_bare(start)
+
+
+def begins_bare(start: bytes) -> bool:
+    """Return whether bytes are the first elements of DICOM without its 128 bytes of preamble.
+
+    Older programs write such files. The first element is of group 2 or 8, and the class of the
+    object, which every file has, is (0008,0016).
+
+    >>> begins_bare(bytes.fromhex("0800050043530a00")), begins_bare(b"a text")
+    (True, False)
+    """
+    for order in ("little", "big"):
+        group, element = (int.from_bytes(start[at : at + 2], order) for at in (0, 2))
+        if group not in (2, 8) or element > CLASS_ELEMENT:
+            continue
+        if start[4:6] in KINDS:
+            return True
+        # Where an element does not say its kind, it says only its length: the next one lies there.
+        after = start[8 + int.from_bytes(start[4:8], "little") :][:4]
+        if order == "little" and after[:2] == start[:2] and after[2:4] > start[2:4]:
+            return True
+    return False
+
+
+def _start(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            start = file.read(MAGIC + 4)
+            return file.read(START)
     except OSError as error:
         raise FlamesError(
             f"cannot read {path}: {error.strerror}", "check that the file is there and readable"
         ) from error
-    return start[MAGIC:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")
 
 
 def dicom_files(folder: Path) -> list[Path]:
