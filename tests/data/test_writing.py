@@ -83,6 +83,22 @@ def test_the_check_of_a_store_warns_and_blanking_helps(tmp_path: Path):
     assert blanked.info.settings["blank_text"] is True
 
 
+def test_the_check_looks_at_every_page(tmp_path: Path):
+    for number in range(4):
+        at = {1: 3, 2: 0}.get(number)
+        pages = [
+            Image.fromarray(scan(9 * number + k, "MUSTER" if k == at else "")) for k in range(4)
+        ]
+        masks = [Image.fromarray(square((200, 240), 80, 30 * (k == 1))) for k in range(4)]
+        for name, (first, *rest) in {f"i{number}": pages, f"m{number}": masks}.items():
+            first.save(tmp_path / f"{name}.tif", save_all=True, append_images=rest)
+    options = SourceOptions(images="i*.tif", masks="m*.tif")
+    request = StoreRequest("pairs", "s", "US", "breast", options=options)
+    made = add_store(tmp_path, tmp_path / "store", request).store
+    found = [f.cases for f in check_store(made).findings if f.kind == "writing"]
+    assert found == [("1", "2")]
+
+
 ORIENTATIONS = {
     "axial": STRAIGHT,
     "sagittal": (0.0, 1, 0, 0, 0, -1),
@@ -114,6 +130,25 @@ def test_writing_goes_from_ultrasound_with_a_place_in_the_patient(tmp_path: Path
         assert [shows_writing(one, upright=False) for one in slices] == [not blank] * 2
         found = [f.cases for f in check_store(made).findings if f.kind == "writing"]
         assert [len(cases) for cases in found] == ([] if blank else [3])
+
+
+@pytest.mark.parametrize("at", [0, 39])
+def test_the_check_looks_at_ultrasound_whichever_way_its_slices_lie(tmp_path: Path, at: int):
+    """Slices that lie closer than their pixels are not across the axis that is taken for theirs."""
+    for number in range(3):
+        patient, folder = f"P{number}", tmp_path / "source" / str(number)
+        array = np.stack([scan(number)[30:150]] * 40)
+        if number == 1:
+            array[at] = scan(1, "MUSTER MARIA", at=(8, 36))[30:150]
+        images = series(folder, array, patient=patient, modality="US",
+                        orientation=ORIENTATIONS["sagittal"], spacing=(0.5, 0.5, 0.4))  # fmt: skip
+        contours(
+            folder / "rs.dcm", images, {"GTV": [(9, rectangle(90, 70, 120, 90))]}, patient=patient
+        )
+    request = StoreRequest("dicom", "s", "US", "breast", options=SourceOptions(key=b"k" * 32))
+    made = add_store(tmp_path / "source", tmp_path / "store", request).store
+    found = [f.cases for f in check_store(made).findings if f.kind == "writing"]
+    assert [len(cases) for cases in found] == [1]
 
 
 def test_blanking_is_refused_where_it_would_do_nothing(tmp_path: Path):

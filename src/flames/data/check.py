@@ -15,7 +15,7 @@ from flames.data.mask_place import REACH, SIDE, best_place, step_map
 from flames.data.normalise import normalise
 from flames.data.prior import best_mask, mask_dice, tumour_share
 from flames.data.store import SPLITS, CaseRecord, SiteStore, Split, arrays_digest
-from flames.data.writing import shows_writing
+from flames.data.writing import LETTER, shows_writing
 
 BINS = 64
 INVERTED_SHARE = 0.8
@@ -155,8 +155,7 @@ class _Measured:
             signature(image if record.slice_axis is None else middle),
             step_map(picture, mask) if record.has_tumour else None,
             _looks_inverted(label),
-            (record.affine is None or store.modality == "US")
-            and shows_writing(np.asarray(picture), upright=record.affine is None),
+            _shows_writing(store, record, np.asarray(values)),
             arrays_digest(image, label) != record.arrays_sha256,
         )
 
@@ -171,6 +170,25 @@ def shown_slice(
     sums = label.sum(axis=tuple(a for a in range(label.ndim) if a != axis), dtype=np.int64)
     index = int(sums.argmax()) if sums.any() else label.shape[axis] // 2
     return image.take(index, axis=axis), label.take(index, axis=axis)
+
+
+def _shows_writing(store: SiteStore, record: CaseRecord, values: np.ndarray) -> bool:
+    """Return whether a picture, or any picture of a run or of ultrasound, shows writing."""
+    upright = record.affine is None
+    if record.slice_axis is None:
+        return shows_writing(values, upright=upright)
+    if not upright and store.modality != "US":
+        return False
+    # Of a volume nobody knows any more along which axis its pictures were taken; a plane of few
+    # slices is none of them.
+    axes = [record.slice_axis] + [
+        axis
+        for axis in range(values.ndim)
+        if not upright and axis != record.slice_axis and values.shape[record.slice_axis] > LETTER[1]
+    ]
+    return any(
+        shows_writing(one, upright=upright) for axis in axes for one in np.moveaxis(values, axis, 0)
+    )
 
 
 def _looks_inverted(label: np.ndarray) -> bool:
