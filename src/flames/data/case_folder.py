@@ -58,7 +58,7 @@ class Outcome:
     source_sha256: str = ""
     record: CaseRecord | None = None
     kept: bool = False
-    note: str | None = None
+    notes: tuple[str, ...] = ()
     error: tuple[str, str] | None = None
     """What was found, and the remedy."""
     fatal: bool = False
@@ -96,7 +96,7 @@ def prepare_case(job: CaseJob) -> Outcome:
         digest = source_digest(job)
         record = _kept(target, digest)
         if record is not None:
-            return Outcome(case_id, digest, record, kept=True, note=_note(job, record))
+            return Outcome(case_id, digest, record, kept=True, notes=_notes(job, record))
         case = read_case(job.source, job.options)
         record = _record(job, case, digest)
     except FlamesError as error:
@@ -116,7 +116,7 @@ def prepare_case(job: CaseJob) -> Outcome:
             ),
             fatal=True,
         )
-    return Outcome(case_id, digest, record, note=_note(job, record))
+    return Outcome(case_id, digest, record, notes=_notes(job, record))
 
 
 def digest_case(job: CaseJob) -> Outcome:
@@ -226,6 +226,7 @@ def _record(job: CaseJob, case: Case, digest: str) -> CaseRecord:
         sources=() if source.private_names else tuple(_names(job, (*source.images, *source.masks))),
         source_sha256=digest,
         arrays_sha256=arrays_digest(case.image, case.label),
+        doubt=case.doubt,
     )
 
 
@@ -262,11 +263,16 @@ def _has_arrays(target: Path, record: CaseRecord) -> bool:
     return shapes == {tuple(record.shape)}
 
 
-def _note(job: CaseJob, record: CaseRecord) -> str | None:
-    if job.modality != "CT":
-        return None
-    image = map_array(job.cases / record.case_id / "image.npy")
-    return None if looks_like_hu(image) else NOT_HU
+def _notes(job: CaseJob, record: CaseRecord) -> tuple[str, ...]:
+    found: tuple[str, ...] = ()
+    if record.doubt is not None:
+        # The folder is told here only: a store keeps no name of DICOM.
+        series = job.source.images[0].parent.relative_to(job.folder)
+        found = (f"{series}: {record.doubt}: slices may be missing, or were never made",)
+    if job.modality == "CT":
+        image = map_array(job.cases / record.case_id / "image.npy")
+        found += () if looks_like_hu(image) else (NOT_HU,)
+    return found
 
 
 def _partial(target: Path) -> Path:

@@ -39,6 +39,8 @@ class Case:
     """Array index to RAS, for volumes."""
     slice_axis: int | None
     spacing_known: bool
+    doubt: str | None = None
+    """What speaks for slices that are missing."""
 
 
 def read_case(source: Source, options: SourceOptions) -> Case:
@@ -201,7 +203,8 @@ def _read_dicom(source: Source, options: SourceOptions) -> Case:
     label, _ = to_ras(found.label, affine)
     known = not options.unknown_spacing
     spacing = voxel_sizes(ras) if known else (1.0, 1.0, 1.0)
-    return Case(kept_dtype(volume), label, spacing, ras, slice_axis(spacing), spacing_known=known)
+    axis = slice_axis(spacing)
+    return Case(kept_dtype(volume), label, spacing, ras, axis, known, found.stack.doubt)
 
 
 def _unplaced(volume: np.ndarray, label: np.ndarray, spacing: tuple[float, float] | None) -> Case:

@@ -41,8 +41,8 @@ class Finding:
     """One thing that a person should know."""
 
     kind: str
-    """``changed``, ``leak``, ``inverted``, ``writing``, ``shifted``, ``edge-elsewhere`` or
-    ``placed``."""
+    """``changed``, ``leak``, ``inverted``, ``writing``, ``slices``, ``shifted``,
+    ``edge-elsewhere`` or ``placed``."""
     text: str
     cases: tuple[str, ...]
     """Empty where it is said of the store as a whole."""
@@ -258,6 +258,13 @@ def _findings(
             "the store again with --blank-text"
         )
         found.append(Finding("writing", text, writing, problem=False))
+    for doubt in dict.fromkeys(m.record.doubt for m in measured if m.record.doubt):
+        names = tuple(m.record.case_id for m in measured if m.record.doubt == doubt)
+        text = (
+            f"{doubt}: slices are missing, or the scan was made with gaps; compare the series with "
+            "the archive"
+        )
+        found.append(Finding("slices", text, names, problem=False))
     return found + _shift_findings(measured)
 
 

@@ -143,7 +143,7 @@ def _add(
     save_text(dest / "store.json", info.model_dump_json(indent=2) + "\n")
     save_text(dest / "splits.json", splits.model_dump_json(indent=2) + "\n")
     kept = sum(o.kept for o in outcomes)
-    notes = tuple(dict.fromkeys(o.note for o in outcomes if o.note))
+    notes = tuple(dict.fromkeys(note for o in outcomes for note in o.notes))
     if not splits.train:
         notes += ("fewer than three patients or groups: every case is a test case",)
     return Added(SiteStore.open(dest), len(records) - kept, kept, notes)

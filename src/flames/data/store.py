@@ -22,7 +22,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from flames.config import Modality
 from flames.data.mapped import map_array
@@ -69,6 +75,16 @@ class CaseRecord(BaseModel):
     """Digest of the source files' bytes and the settings that prepared them."""
     arrays_sha256: str = ""
     """Digest of both arrays in the store."""
+    doubt: str | None = None
+    """What speaks for slices that are missing from a DICOM series; left out where nothing does."""
+
+    @model_serializer(mode="wrap")
+    def _without_doubt(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the record; one without doubt is as records always were, and so is its digest."""
+        said: dict[str, Any] = write(self)
+        if self.doubt is None:
+            del said["doubt"]
+        return said
 
     @property
     def has_tumour(self) -> bool:

@@ -53,7 +53,11 @@ class Frame:
     spacing: tuple[float, float] | None
     """Between rows, between columns, mm."""
     thickness: float | None
+    """Of the slice, mm."""
+    between: float | None = None
     """Distance to the next slice as the file says it, mm."""
+    number: int | None = None
+    """InstanceNumber of a file with one frame."""
 
 
 @dataclass(frozen=True)
@@ -224,8 +228,9 @@ def _image(path: Path, data: Dataset, modality: str) -> Header:
                 position=_floats(where.get("ImagePositionPatient"), 3),
                 orientation=_floats(where.get("ImageOrientationPatient"), 6),
                 spacing=_spacing(where, data),
-                thickness=_number(where.get("SpacingBetweenSlices"))
-                or _number(where.get("SliceThickness")),
+                thickness=_length(where.get("SliceThickness")),
+                between=_length(where.get("SpacingBetweenSlices")),
+                number=None if several else _instance_number(data),
             )
         )
     reference = data.get("FrameOfReferenceUID")
@@ -293,5 +298,12 @@ def _floats(value: Any, count: int) -> tuple[float, ...] | None:
     return tuple(float(v) for v in value)
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if value not in (None, "") else None
+def _length(value: Any) -> float | None:
+    return abs(float(value)) if value not in (None, "") else None
+
+
+def _instance_number(data: Dataset) -> int | None:
+    try:
+        return int(data.InstanceNumber)
+    except (AttributeError, TypeError, ValueError):
+        return None  # it decides nothing, so a file may do without

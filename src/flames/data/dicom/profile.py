@@ -24,13 +24,15 @@ GEOMETRY = (
     "ImageOrientationPatient",
     "SliceThickness",
     "SpacingBetweenSlices",
+    "InstanceNumber",
     "RescaleSlope",
     "RescaleIntercept",
     "SequenceOfUltrasoundRegions",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
-"""What decides arrays and their place; of the sequences only positions, spacings and scales."""
+"""What decides arrays and their place, or says that slices are missing; of the sequences only
+positions, spacings and scales."""
 IDENTIFIERS = (
     "SOPClassUID",
     "SOPInstanceUID",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flames.data.dicom.gaps import doubt
 from flames.data.dicom.headers import Frame, Header
 from flames.errors import FlamesError
 
@@ -44,6 +45,11 @@ class Stack:
         """Return columns, rows, slices: the axes of the volume."""
         first = self.frames[0]
         return first.columns, first.rows, len(self.frames)
+
+    @property
+    def doubt(self) -> str | None:
+        """Return what speaks for slices that are missing, or None."""
+        return None if self.step is None else doubt(self.frames, float(np.linalg.norm(self.step)))
 
     @property
     def affine(self) -> np.ndarray | None:
@@ -142,7 +148,7 @@ def _placed(stack: Stack, frames: Sequence[Frame]) -> Stack:
     order = np.argsort(heights, kind="stable")
     ordered = tuple(frames[i] for i in order)
     if len(ordered) == 1:
-        thick = ordered[0].thickness or 1.0
+        thick = ordered[0].between or ordered[0].thickness or 1.0
         x, y, z = (float(v) for v in normal * thick)
         return replace(stack, frames=ordered, step=(x, y, z))
     _check_even(ordered, heights[order])
