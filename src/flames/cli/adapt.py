@@ -48,11 +48,12 @@ def adapt(
     from flames.cli.progress import print_rows, steps_bar
     from flames.config import TrainingConfig
     from flames.data.store import SiteStore
-    from flames.federation.adaptation import AdaptOptions
+    from flames.federation.adaptation import AdaptOptions, find_model, run_of
     from flames.federation.adaptation import adapt as run_adapt
+    from flames.federation.evaluation import sites_not_compared
     from flames.reports.adaptation import curve_rows, took_part, write_adaptation
     from flames.reports.numbers import decimal
-    from flames.reports.words import TOOK_PART
+    from flames.reports.words import NOT_COMPARED, TOOK_PART
 
     console = Console(markup=False)
     if threads:
@@ -72,6 +73,9 @@ def adapt(
     path = write_adaptation(out, made_up=store.info.made_up)
     if took_part(rows):
         typer.echo(f"warning: {TOOK_PART}", err=True)
+    origin = run_of(find_model(model, store))
+    if origin is not None and (lost := sites_not_compared(origin.path, [site])):
+        typer.echo(f"warning: {NOT_COMPARED}: {', '.join(lost)}", err=True)
     lines = [
         [str(row["cases"]), decimal(row["model_dice"]), decimal(row["nothing_dice"])]
         for row in curve_rows(rows)

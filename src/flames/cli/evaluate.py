@@ -36,6 +36,7 @@ def evaluate(
         _shifts(run, site, out, model or None, split, as_json=json_)
         return
     summary = evaluate_run(run, site, out, model=model or None, split=split)
+    _warn(run, site)
     if json_:
         import json
 
@@ -48,6 +49,14 @@ def evaluate(
     console = Console(markup=False)
     print_scores(summary, console)
     console.print(f"scores: {out / 'cases.csv'}", soft_wrap=True, highlight=False)
+
+
+def _warn(run: Path, sites: list[Path]) -> None:
+    from flames.federation.evaluation import sites_not_compared
+    from flames.reports.words import NOT_COMPARED
+
+    if lost := sites_not_compared(run, sites):
+        typer.echo(f"warning: {NOT_COMPARED}: {', '.join(lost)}", err=True)
 
 
 def _shifts(
@@ -63,6 +72,7 @@ def _shifts(
     console = Console(markup=False)
     with steps_bar(console, quiet=as_json) as show:
         evaluate_shifts(run, sites, out, model=model, split=split, on_progress=show)
+    _warn(run, sites)
     config = open_run(run)[1]
     path = write_robustness(
         out, name=run.name, seed=config.seed, resamples=config.evaluation.resamples

@@ -19,7 +19,7 @@ from flames.data.slices import Slices, load_slices
 from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
-from flames.federation.evaluation import as_in_run, names_in_run
+from flames.federation.evaluation import as_in_run, check_new, names_in_run
 from flames.federation.study import claim, load_scores
 from flames.inference.predict import validate
 from flames.inference.predict_volumes import validate_blocks
@@ -122,12 +122,14 @@ def adapt(
 
     Raises:
         FlamesError: The model does not suit the store, the store changed since the model's run
-            was made from it, or ``out`` holds another study.
+            was made from it or has a test case that the run was trained on, or ``out`` holds
+            another study.
     """
     path = find_model(model, store)
     run = run_of(path)
     if run is not None:
         store = as_in_run(store, run, load_config(run.config))
+        check_new([store], run, load_config(run.config), ["test"])
     took_part = run is not None and bool(names_in_run(store, run))
     _check(path, store, options)
     _claim(out, path, store, options)

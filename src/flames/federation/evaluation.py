@@ -8,9 +8,9 @@ from typing import Any
 
 from flames.config import RunConfig, load_config
 from flames.data.folds import in_fold
-from flames.data.store import SPLITS, SiteStore
+from flames.data.store import SPLITS, CaseRecord, SiteStore, Split
 from flames.errors import FlamesError, nearest
-from flames.federation.environment import check_unchanged
+from flames.federation.environment import check_unchanged, sides_of
 from flames.files import save_json, writing
 from flames.inference.score import (
     ScoreOptions,
@@ -91,10 +91,12 @@ def open_stores(
     cases may have been trained on.
 
     Raises:
-        FlamesError: There is no such store, one changed since the run was made from it or has no
-            case on this side of the split, or two have one site name.
+        FlamesError: There is no such store, one changed since the run was made from it, has no
+            case on this side of the split or one that the run was trained on under another name,
+            or two have one site name.
     """
     found: dict[str, SiteStore] = {}
+    sides = SPLITS if split == "all" else (split,)
     for store in map(SiteStore.open, sites):
         if other := found.get(store.site):
             raise FlamesError(
@@ -107,7 +109,70 @@ def open_stores(
             raise FlamesError(
                 f"{store.path} has no {split} case", "name another --split, or leave the store out"
             )
+    check_new(found.values(), run, config, sides)  # type: ignore[arg-type]
     return list(found.values())
+
+
+def check_new(
+    stores: Iterable[SiteStore], run: RunFolder, config: RunConfig, sides: Sequence[Split]
+) -> None:
+    """Refuse cases to be scored that a run was trained on at another site, under whatever name.
+
+    Only stores of sites that took no part are looked at: those of the run have its own split. Image
+    and mask must be the same; `sites_not_compared` says whose nobody can look at.
+
+    Raises:
+        FlamesError: There is one.
+    """
+    strangers = [store for store in stores if not names_in_run(store, run)]
+    known = {
+        case.arrays_sha256: f"case {case.case_id!r} of site {name!r}"
+        for name, cases in (_trained_on(run, config) if strangers else {}).items()
+        for case in cases
+    }
+    for store in strangers:
+        again = [c for side in sides for c in store.split(side) if c.arrays_sha256 in known]
+        if again:
+            raise FlamesError(
+                f"{len(again)} of the cases of {store.path} to be scored are among those that "
+                f"{run.path} was trained on: {again[0].case_id!r} is image and mask of "
+                f"{known[again[0].arrays_sha256]}",
+                "prepare the store without them",
+            )
+
+
+def sites_not_compared(path: Path, sites: Sequence[Path]) -> list[str]:
+    """Return the sites of a run of which nobody can say whether their images are in these stores.
+
+    Their own stores are not where the run had them, or changed since. There are none where all
+    these stores took part.
+    """
+    run, config = open_run(path)
+    if all(names_in_run(SiteStore.open(site), run) for site in sites):
+        return []
+    known = _trained_on(run, config)
+    return [site.name for site in config.sites if site.name not in known]
+
+
+def _trained_on(run: RunFolder, config: RunConfig) -> dict[str, list[CaseRecord]]:
+    """Return the training and validation cases of those sites whose stores are as the run saw them.
+
+    A run keeps no digests of images: who has one can test whether an image took part.
+    """
+    digests, splits = run.store_digests(), run.load_splits()
+    found: dict[str, list[CaseRecord]] = {}
+    for site in config.sites:
+        try:
+            store = None if site.store is None else SiteStore.open(site.store)
+        except FlamesError:
+            continue
+        if store is None or digests.get(site.name) != store.splits.cases_digest:
+            continue
+        store = in_fold(store, config.data.folds, config.data.fold)
+        sides = splits.get(site.name) or sides_of(store)
+        names = (name for side in ("train", "val") for name in sides.get(side, ()))
+        found[site.name] = [store.cases[name] for name in names]
+    return found
 
 
 def as_in_run(store: SiteStore, run: RunFolder, config: RunConfig) -> SiteStore:

@@ -14,6 +14,10 @@ TOOK_PART = (
     "The site took part in the run that the model is from, which was trained on its training "
     "cases: this says nothing of a hospital that joins."
 )
+NOT_COMPARED = (
+    "Nobody compared the images scored with those that the run was trained on, of sites whose "
+    "stores are not here as the run had them"
+)
 STRATEGIES = {
     "flames": (
         "Hospitals that use the same imaging modality share what their models learned, across "
