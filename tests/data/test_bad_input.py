@@ -12,7 +12,7 @@ from source_folders import save, save_nifti, speckle, square
 
 from flames.data.formats import find_sources
 from flames.data.prepare import StoreRequest, add_store
-from flames.data.sources import SourceOptions
+from flames.data.sources import SourceOptions, safe_case_id
 from flames.errors import FlamesError
 
 Spoil = Callable[[Path], Path]
@@ -246,6 +246,19 @@ def test_pairs_left_over(tmp_path: Path) -> None:
     _refused(root, tmp_path / "store", "pairs", "US", extra, "has no mask", options)
     with pytest.raises(FlamesError, match="--images"):
         add_store(root, tmp_path / "store", StoreRequest("pairs", "a", "US", "b"))
+
+
+def test_names_that_are_too_long_for_a_folder_are_cut_and_stay_apart(tmp_path: Path) -> None:
+    inner = Path("a" * 150, "b" * 150)
+    for number in range(3):
+        save(tmp_path / "s" / "i" / inner / f"{number}.png", speckle(number))
+        save(tmp_path / "s" / "m" / inner / f"{number}.png", square())
+    options = SourceOptions(images="i/**/*.png", masks="m/**/*.png")
+    request = StoreRequest("pairs", "a", "US", "b", options=options)
+    store = add_store(tmp_path / "s", tmp_path / "store", request).store
+    assert len(store.cases) == 3
+    assert {len(name) for name in store.cases} == {246}
+    assert safe_case_id("x" * 246) == "x" * 246
 
 
 def test_pairs_of_a_kind_that_is_not_read(tmp_path: Path) -> None:

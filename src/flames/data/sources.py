@@ -17,6 +17,8 @@ from flames.errors import FlamesError, nearest
 Key = TypeVar("Key", str, int | None)
 Reader = Literal["picture", "slices", "volume", "dicom"]
 WHERE_KEYS = ("hospital", "category", "patient")
+MOST_CHARACTERS = 246
+"""Of a case id: disks allow 255 of a name, and a folder that is not yet whole has nine more."""
 _TCGA = re.compile(r"TCGA[_-]([A-Z0-9]{2})[_-]")
 
 
@@ -75,7 +77,8 @@ class Source:
 def safe_case_id(name: str) -> str:
     """Return ``name`` with only the characters that a case folder may have.
 
-    A name with others than ASCII characters, or of which nothing is left, ends in a hash of it.
+    A name with others than ASCII characters, or of which nothing is left, ends in a hash of it, and
+    so does one that is too long for a folder: what the wildcards of a pattern match can be a path.
 
     >>> safe_case_id("benign (4)"), safe_case_id("Müller"), safe_case_id("肿瘤")
     ('benign-4', 'M-ller-a7842989', 'b8b64660')
@@ -83,8 +86,9 @@ def safe_case_id(name: str) -> str:
     # One name, whether a disk keeps an umlaut as one character or as two.
     name = unicodedata.normalize("NFC", name)
     kept = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")
-    if kept and name.isascii():
+    if kept and name.isascii() and len(kept) <= MOST_CHARACTERS:
         return kept
+    kept = kept[: MOST_CHARACTERS - 9]
     short = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return f"{kept}-{short}" if kept else short
 
