@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -211,6 +213,21 @@ def test_an_image_and_its_mask_may_spell_an_umlaut_in_two_ways(
     options = SourceOptions(**(globs if source_format == "pairs" else {}))
     (found,) = find_sources(tmp_path, source_format, options)
     assert (found.images, found.masks) == ((image,), (mask,))
+
+
+@pytest.mark.parametrize("typed", ["NFC", "NFD"])
+@pytest.mark.parametrize("kept", ["NFC", "NFD"])
+def test_a_pattern_may_spell_an_umlaut_otherwise_than_a_disk(
+    tmp_path: Path, typed: Literal["NFC", "NFD"], kept: Literal["NFC", "NFD"]
+) -> None:
+    for name in ("M\u00fcller/\u00fcber 7.png", "M\u00fcller/m\u00fc 7.png"):
+        save(tmp_path / unicodedata.normalize(kept, name), square())
+    images, masks = (
+        unicodedata.normalize(typed, pattern)
+        for pattern in ("M\u00fcller/\u00fcber *.png", "M\u00fcller/m\u00fc *.png")
+    )
+    (found,) = find_sources(tmp_path, "pairs", SourceOptions(images=images, masks=masks))
+    assert found.case_id == "7"
 
 
 def test_what_a_mac_writes_beside_a_file_is_no_image(tmp_path: Path) -> None:

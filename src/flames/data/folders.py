@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
@@ -34,7 +35,8 @@ def matches(folder: Path, pattern: str) -> list[Path]:
 
     ``**`` is any number of visible folders, see `folders_below`. Names that begin with a dot are
     found by a pattern that does so too, as in a shell. Brackets stand for themselves where a name
-    has them; elsewhere ``[ab]`` is one of these characters.
+    has them; elsewhere ``[ab]`` is one of these characters. An umlaut is one character, whether a
+    disk or who typed the pattern keeps it as one or as two.
 
     Raises:
         FlamesError: A folder cannot be read, or a link leads nowhere.
@@ -56,11 +58,8 @@ def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
     if first == "**":
         for below in folders_below(folder):
             yield from _matching(below, rest or ("*",))
-    elif not glob.has_magic(first):
-        with listing(folder):
-            there = (folder / first).exists()
-        if there:
-            yield from _matching(folder / first, rest)
+    elif not glob.has_magic(first) and _is_there(folder / first):
+        yield from _matching(folder / first, rest)
     elif _leads_to_folder(folder):
         for path in _fitting(folder, first):
             yield from _matching(path, rest)
@@ -68,9 +67,16 @@ def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
 
 def _fitting(folder: Path, part: str) -> list[Path]:
     """Return what in ``folder`` one part of a pattern names."""
-    paths = [p for p in _inside(folder) if part.startswith(".") or not p.name.startswith(".")]
-    as_they_are = [p for p in paths if fnmatch.fnmatch(p.name, part.replace("[", "[[]"))]
-    return as_they_are or [p for p in paths if fnmatch.fnmatch(p.name, part)]
+    part = unicodedata.normalize("NFC", part)
+    names = {path: unicodedata.normalize("NFC", path.name) for path in _inside(folder)}
+    shown = {p: n for p, n in names.items() if part.startswith(".") or not n.startswith(".")}
+    as_they_are = [p for p, n in shown.items() if fnmatch.fnmatch(n, part.replace("[", "[[]"))]
+    return as_they_are or [p for p, n in shown.items() if fnmatch.fnmatch(n, part)]
+
+
+def _is_there(path: Path) -> bool:
+    with listing(path.parent):
+        return path.exists()
 
 
 def _leads_to_folder(path: Path) -> bool:

@@ -67,6 +67,7 @@ def wildcard_part(pattern: str, name: str) -> str:
     >>> wildcard_part("gt/[ab]*.png", "gt/a7.png"), wildcard_part("gt[2]/*.png", "gt[2]/7.png")
     ('a7', '7')
     """
+    pattern, name = (unicodedata.normalize("NFC", text) for text in (pattern, name))
     match = re.fullmatch(_regex(pattern), name)
     found, joined = "", True
     for number, part in enumerate(match.groups("") if match else (), start=1):
@@ -75,7 +76,7 @@ def wildcard_part(pattern: str, name: str) -> str:
         if part:
             found += part.strip("/") if joined or of_set else f"_{part.strip('/')}"
             joined = of_set
-    return unicodedata.normalize("NFC", found or Path(name).stem)
+    return found or Path(name).stem
 
 
 def _matches(
