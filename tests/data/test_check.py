@@ -109,6 +109,18 @@ def test_an_inverted_mask_is_seen(tmp_path: Path) -> None:
     assert kinds(check)["inverted"] == ("3",)
 
 
+def test_a_store_without_tumour_and_images_without_anything_are_seen(tmp_path: Path) -> None:
+    for number in range(6):
+        image = np.full(SIZE, 9, np.uint8) if number == 4 else lesion(number)[0]
+        save(tmp_path / "s" / f"i{number}.png", image)
+        save(tmp_path / "s" / f"m{number}.png", np.zeros(SIZE, np.uint8))
+    options = SourceOptions(images="i*.png", masks="m*.png")
+    request = StoreRequest("pairs", "x", "US", "breast", options=options)
+    found = check_store(add_store(tmp_path / "s", tmp_path / "store", request).store)
+    assert kinds(found) == {"no-tumour": (), "blank": ("4",)}
+    assert found.sound
+
+
 def test_changed_arrays_are_a_problem(tmp_path: Path) -> None:
     store = made(tmp_path)
     path = store.path / "cases" / "2" / "image.npy"

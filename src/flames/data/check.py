@@ -41,8 +41,8 @@ class Finding:
     """One thing that a person should know."""
 
     kind: str
-    """``changed``, ``leak``, ``inverted``, ``writing``, ``slices``, ``shifted``,
-    ``edge-elsewhere`` or ``placed``."""
+    """``changed``, ``leak``, ``no-tumour``, ``blank``, ``inverted``, ``writing``, ``slices``,
+    ``shifted``, ``edge-elsewhere`` or ``placed``."""
     text: str
     cases: tuple[str, ...]
     """Empty where it is said of the store as a whole."""
@@ -135,6 +135,7 @@ class _Measured:
     histogram: np.ndarray
     signature: np.ndarray
     scores: np.ndarray | None
+    blank: bool
     inverted: bool
     writing: bool
     changed: bool
@@ -154,6 +155,7 @@ class _Measured:
             # Of the very pictures that groups were made of, so that a new store has no pair apart.
             signature(image if record.slice_axis is None else middle),
             step_map(picture, mask) if record.has_tumour else None,
+            bool((image == image.flat[0]).all()),
             _looks_inverted(label),
             _shows_writing(store, record, np.asarray(values)),
             arrays_digest(image, label) != record.arrays_sha256,
@@ -247,6 +249,13 @@ def _findings(
     if across:
         text = "near-duplicates are on two sides of the split, so scores would be too good"
         found.append(Finding("leak", text, tuple(across), problem=True))
+    if not any(m.record.has_tumour for m in measured):
+        text = "no case shows a tumour; the masks, or the label values, may be the wrong ones"
+        found.append(Finding("no-tumour", text, (), problem=False))
+    blank = tuple(m.record.case_id for m in measured if m.blank)
+    if blank:
+        text = "the image has one value everywhere; it may not have been exported whole"
+        found.append(Finding("blank", text, blank, problem=False))
     inverted = tuple(m.record.case_id for m in measured if m.inverted)
     if inverted:
         text = "masks cover most of the image or of its frame; they may be inverted"
