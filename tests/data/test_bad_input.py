@@ -276,6 +276,21 @@ def test_pairs_of_a_kind_that_is_not_read(tmp_path: Path) -> None:
     assert found.case_id == "1.png"
 
 
+@pytest.mark.parametrize("name", ["imagesTr/B.nrrd", "labelsTr/B.MHA"])
+def test_volumes_of_another_kind_are_not_left_out(msd: Path, tmp_path: Path, name: str) -> None:
+    other = msd / name
+    other.write_bytes(b"NRRD0005")
+    _refused(msd, tmp_path / "store", "msd", "MR", other, "an image of another kind")
+    other.rename(other.with_suffix(".txt"))
+    assert len(find_sources(msd, "msd", SourceOptions())) == 4
+
+
+def test_pictures_of_another_kind_are_not_left_out(busi: Path, tmp_path: Path) -> None:
+    other = save(busi / "Dataset_BUSI_with_GT" / "benign" / "benign (9).jpg", speckle(1))
+    save(other.with_name("benign (9)_mask.jpg"), square())
+    _refused(busi, tmp_path / "store", "busi", "US", other, "an image of another kind")
+
+
 def _brats(root: Path) -> Path:
     for name in ("BraTS_1", "BraTS_2"):
         for ending in ("flair", "seg"):

@@ -23,6 +23,7 @@ from flames.data.sources import (
 from flames.errors import FlamesError
 
 CATEGORIES = ("benign", "malignant", "normal")
+NOT_READ = (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 _MASK = re.compile(r"^(?P<stem>.+)_mask(_\d+)?$")
 
 
@@ -49,7 +50,7 @@ def find_busi(folder: Path, options: SourceOptions) -> list[Source]:
 def _category(folder: Path, options: SourceOptions) -> list[Source]:
     images: dict[str, Path] = {}
     masks: dict[str, list[Path]] = {}
-    for path in files_with(folder, (".png",)):
+    for path in files_with(folder, (".png",), not_read=NOT_READ):
         match = _MASK.match(path.stem)
         if match:
             masks.setdefault(match["stem"], []).append(path)

@@ -25,6 +25,7 @@ from flames.data.sources import (
 from flames.errors import FlamesError
 
 NIFTI = (".nii", ".nii.gz")
+NOT_READ = (".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".mgz", ".dcm")
 _CHANNEL = re.compile(r"^(?P<stem>.+)_(?P<channel>000\d)$")
 
 
@@ -37,14 +38,14 @@ def find_msd(folder: Path, options: SourceOptions) -> list[Source]:
     """
     check_folder(folder)
     folder = msd_folder(folder) or folder
-    images = files_with(folder / "imagesTr", NIFTI)
+    images = files_with(folder / "imagesTr", NIFTI, not_read=NOT_READ)
     if not images:
         raise FlamesError(
             f"{folder / 'imagesTr'} has no NIfTI file",
             "give the folder that holds imagesTr and labelsTr",
         )
     labels: dict[str, Path] = {}
-    for path in files_with(folder / "labelsTr", NIFTI):
+    for path in files_with(folder / "labelsTr", NIFTI, not_read=NOT_READ):
         put_once(labels, nifti_stem(path), path)
     cases: dict[str, dict[int | None, Path]] = {}
     for path in images:

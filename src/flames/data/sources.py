@@ -103,20 +103,31 @@ def tcga_hospital(name: str) -> str | None:
     return match.group(1) if match else None
 
 
-def files_with(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+def files_with(
+    folder: Path, suffixes: Iterable[str], *, not_read: Iterable[str] = ()
+) -> list[Path]:
     """Return the visible files of ``folder`` with one of the suffixes, in natural order.
 
+    Args:
+        folder: Where to look.
+        suffixes: Endings of the files, in small letters.
+        not_read: Endings of images of other kinds, which would be left out without a word.
+
     Raises:
-        FlamesError: ``folder`` is missing, is not a folder, or cannot be read.
+        FlamesError: ``folder`` is missing, is not a folder, cannot be read, or holds an image of
+            another kind.
     """
     check_folder(folder)
-    endings = tuple(suffixes)
+    endings, others = tuple(suffixes), tuple(not_read)
     with listing(folder):
-        found = [
-            path
-            for path in folder.iterdir()
-            if path.name.lower().endswith(endings) and not path.name.startswith(".")
-        ]
+        visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    found = [path for path in visible if path.name.lower().endswith(endings)]
+    for path in sorted(set(visible) - set(found), key=natural):
+        if path.name.lower().endswith(others):
+            raise FlamesError(
+                f"{path} is an image of another kind: only {' and '.join(endings)} are read here",
+                "convert it, or take it away; the format pairs reads several kinds",
+            )
     return sorted(found, key=natural)
 
 
