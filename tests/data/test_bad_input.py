@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from source_folders import save, save_nifti, speckle, square
 
+from flames.data.cases import read_case
 from flames.data.formats import find_sources
 from flames.data.prepare import StoreRequest, add_store
 from flames.data.sources import SourceOptions, safe_case_id
@@ -274,6 +275,17 @@ def test_pairs_of_a_kind_that_is_not_read(tmp_path: Path) -> None:
     other.unlink()
     (found,) = find_sources(root, "pairs", options)
     assert found.case_id == "1.png"
+
+
+def test_labels_below_zero_are_tumour_only_where_that_is_said(msd: Path, tmp_path: Path) -> None:
+    """Programs mark with -1 what nobody looked at."""
+    label = np.zeros((12, 10, 6), np.int16)
+    label[2:5, 3:6, 1:3], label[0] = 1, -1
+    path = save_nifti(msd / "labelsTr" / "TCGA_CS_1.nii.gz", label)
+    _refused(msd, tmp_path / "store", "msd", "MR", path, "holds label -1")
+    for said, count in (({"other_labels": (-1,)}, 18), ({"tumour_labels": (1, -1)}, 78)):
+        options = SourceOptions(**said)
+        assert read_case(find_sources(msd, "msd", options)[0], options).label.sum() == count
 
 
 @pytest.mark.parametrize("name", ["imagesTr/B.nrrd", "labelsTr/B.MHA"])

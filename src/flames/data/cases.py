@@ -75,10 +75,10 @@ def kept_dtype(image: np.ndarray) -> np.ndarray:
 
 
 def tumour_where(values: np.ndarray, options: SourceOptions, path: Path) -> np.ndarray:
-    """Return 1 where ``values`` is tumour: one of the labels said, else all but 0 and the others.
+    """Return 1 where ``values`` is tumour: one of the labels said, else all above 0 but the others.
 
     Raises:
-        FlamesError: A value is not a whole number, or was not said.
+        FlamesError: A value is not a whole number, or was not said; below 0 each must be.
     """
     if values.dtype.kind == "f" and not (
         np.isfinite(values).all() and np.array_equal(values, np.rint(values))
@@ -88,6 +88,8 @@ def tumour_where(values: np.ndarray, options: SourceOptions, path: Path) -> np.n
             "give a label map, not probabilities",
         )
     if not options.tumour_labels:
+        if values.min(initial=0) < 0:
+            _refuse_below_zero(values, options, path)
         return (~_any_of(values, (0, *options.other_labels))).astype(np.uint8)
     tumour = _any_of(values, options.tumour_labels)
     strange = ~(tumour | _any_of(values, (0, *options.other_labels)))
@@ -100,6 +102,16 @@ def tumour_where(values: np.ndarray, options: SourceOptions, path: Path) -> np.n
             "add it to --tumour-labels, or to --other-labels when it is not tumour",
         )
     return tumour.astype(np.uint8)
+
+
+def _refuse_below_zero(values: np.ndarray, options: SourceOptions, path: Path) -> None:
+    below = {int(value) for value in np.unique(values[values < 0])} - set(options.other_labels)
+    if below:
+        raise FlamesError(
+            f"{path} holds label {', '.join(map(str, sorted(below)[:10]))}, which may be tumour or "
+            "say that nobody looked",
+            "say which labels are tumour with --tumour-labels, or add it to --other-labels",
+        )
 
 
 def _any_of(values: np.ndarray, labels: tuple[int, ...]) -> np.ndarray:
