@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from source_folders import save, speckle, square
+from source_folders import save, save_nifti, speckle, square
 
 from flames.data import case_folder
 from flames.data.case_folder import NOT_HU
@@ -226,12 +226,25 @@ def test_near_duplicates_share_a_group(busi: Path, tmp_path: Path) -> None:
 
 
 def test_ct_that_is_not_in_hounsfield_units_is_said_once(msd: Path, tmp_path: Path) -> None:
-    added = add_store(msd, tmp_path / "store", replace(MSD, modality="CT"))
-    assert added.notes == (NOT_HU,)
+    hu = np.random.default_rng(1).integers(-900, 900, (12, 10, 6), dtype=np.int16)
+    save_nifti(msd / "imagesTr" / "TCGA_DU_1.nii.gz", hu)
+    options = SourceOptions(tumour_labels=(1, 2))
+    added = add_store(msd, tmp_path / "store", replace(MSD, modality="CT", options=options))
+    assert added.notes == (f"{NOT_HU}: TCGA_CS_1, TCGA_CS_2, TCGA_CS_3",)
     assert added.store.cases["TCGA_CS_1"].intensity != (-200, 300)
     assert json.loads((tmp_path / "store" / "store.json").read_text())["settings"] == {
-        "ct_window": [-200.0, 300.0]
+        "ct_window": [-200.0, 300.0],
+        "tumour_labels": [1, 2],
     }
+
+
+def test_several_label_values_that_nobody_named_are_said(msd: Path, tmp_path: Path) -> None:
+    """An organ and the tumour in it are often in one map."""
+    (note,) = add_store(msd, tmp_path / "store", MSD).notes
+    assert note.startswith("label values 1, 2 are all taken for tumour")
+    for number, said in enumerate(({"tumour_labels": (1, 2)}, {"other_labels": (1,)})):
+        request = replace(MSD, options=SourceOptions(**said))
+        assert add_store(msd, tmp_path / str(number), request).notes == ()
 
 
 @pytest.mark.parametrize("inside", [False, True])

@@ -59,6 +59,9 @@ class Outcome:
     record: CaseRecord | None = None
     kept: bool = False
     notes: tuple[str, ...] = ()
+    """What a person should know of the case."""
+    label_values: tuple[int, ...] = ()
+    """As `Case.label_values`; none of a case that was kept."""
     error: tuple[str, str] | None = None
     """What was found, and the remedy."""
     fatal: bool = False
@@ -116,7 +119,8 @@ def prepare_case(job: CaseJob) -> Outcome:
             ),
             fatal=True,
         )
-    return Outcome(case_id, digest, record, notes=_notes(job, record))
+    values = case.label_values
+    return Outcome(case_id, digest, record, notes=_notes(job, record), label_values=values)
 
 
 def digest_case(job: CaseJob) -> Outcome:

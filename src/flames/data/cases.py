@@ -41,6 +41,8 @@ class Case:
     spacing_known: bool
     doubt: str | None = None
     """What speaks for slices that are missing."""
+    label_values: tuple[int, ...] = ()
+    """Of a volume's label, those taken for tumour where nobody said which are."""
 
 
 def read_case(source: Source, options: SourceOptions) -> Case:
@@ -176,13 +178,16 @@ def _read_volume(source: Source, options: SourceOptions) -> Case:
     check_same_place((image_path, image, affine), (label_path, values, label_affine))
     known = not options.unknown_spacing
     spacing = voxel_sizes(affine) if known else (1.0, 1.0, 1.0)
+    label = tumour_where(values, options, label_path)
+    said = options.tumour_labels or options.other_labels
     return Case(
         kept_dtype(image),
-        tumour_where(values, options, label_path),
+        label,
         spacing,
         affine,
         slice_axis(spacing),
         spacing_known=known,
+        label_values=() if said else tuple(int(v) for v in np.unique(values[label > 0])),
     )
 
 

@@ -36,6 +36,9 @@ from flames.data.store import (
 from flames.errors import FlamesError, nearest
 from flames.files import save_text
 
+NAMED = 5
+"""Cases that a note names."""
+
 
 @dataclass(frozen=True)
 class StoreRequest:
@@ -143,7 +146,7 @@ def _add(
     save_text(dest / "store.json", info.model_dump_json(indent=2) + "\n")
     save_text(dest / "splits.json", splits.model_dump_json(indent=2) + "\n")
     kept = sum(o.kept for o in outcomes)
-    notes = tuple(dict.fromkeys(note for o in outcomes for note in o.notes))
+    notes = _notes(outcomes)
     if not splits.train:
         notes += ("fewer than three patients or groups: every case is a test case",)
     return Added(SiteStore.open(dest), len(records) - kept, kept, notes)
@@ -274,6 +277,25 @@ def _refuse_errors(outcomes: list[Outcome], total: int) -> None:
         found = f"{len(errors)} of {total} cases cannot be prepared:\n  {found}\n  {others}"
         found += f"\n  and {len(errors) - 10} more" if len(errors) > 10 else ""
     raise FlamesError(found, f"{remedy}; then give the same command again, it goes on from here")
+
+
+def _notes(outcomes: list[Outcome]) -> tuple[str, ...]:
+    """Return what is to be known of cases, each thing once with the cases that it is of."""
+    cases: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        for note in outcome.notes:
+            cases.setdefault(note, []).append(outcome.case_id)
+    found = []
+    for note, names in cases.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        found.append(f"{note}: {', '.join(names[:NAMED])}{more}")
+    values = sorted({value for outcome in outcomes for value in outcome.label_values})
+    if len(values) > 1:
+        found.append(
+            f"label values {', '.join(map(str, values))} are all taken for tumour; where one is "
+            "not, name them with --tumour-labels and --other-labels, and choose a new DEST"
+        )
+    return tuple(found)
 
 
 def _grouped(records: list[CaseRecord], dest: Path) -> list[CaseRecord]:
