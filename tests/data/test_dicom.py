@@ -32,6 +32,7 @@ from flames.data.dicom.headers import begins_bare
 from flames.data.inputs import find_inputs
 from flames.data.prepare import StoreRequest, add_store
 from flames.data.sources import SourceOptions
+from flames.data.store import SiteStore
 from flames.errors import FlamesError
 
 KEY = b"k" * 32
@@ -107,6 +108,19 @@ def test_spaces_around_a_patient_are_no_other_patient(tmp_path: Path):
     one, two, other = find_dicom(tmp_path, GTV)
     assert one.patient_id == two.patient_id != other.patient_id
     assert one.case_id != two.case_id
+
+
+def test_series_that_name_no_patient_are_said(tmp_path: Path):
+    patients(tmp_path / "source", 3)
+    request = StoreRequest("dicom", "s", "CT", "limb", options=GTV)
+    assert add_store(tmp_path / "source", tmp_path / "a", request).notes == ()
+    for path in (tmp_path / "source" / "MUSTER-1").rglob("*.dcm"):
+        changed(path, lambda data: data.update({"PatientID": "", "PatientName": None}))
+    added = add_store(tmp_path / "source", tmp_path / "b", request)
+    (name,) = added.store.cases.keys() - SiteStore.open(tmp_path / "a").cases.keys()
+    (note,) = added.notes
+    assert note.startswith("the files name no patient")
+    assert note.endswith(f": {name}")
 
 
 def test_a_circle_has_the_area_of_a_circle():

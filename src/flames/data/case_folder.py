@@ -36,6 +36,11 @@ NOT_HU = (
     "its window comes from its own voxels, not from the CT window"
 )
 
+NO_PATIENT = (
+    "the files name no patient, so a study counts as one: several of one patient may lie on two "
+    "sides of the split"
+)
+
 
 @dataclass(frozen=True)
 class CaseJob:
@@ -119,8 +124,8 @@ def prepare_case(job: CaseJob) -> Outcome:
             ),
             fatal=True,
         )
-    values = case.label_values
-    return Outcome(case_id, digest, record, notes=_notes(job, record), label_values=values)
+    notes = _notes(job, record) + (() if case.patient_known else (NO_PATIENT,))
+    return Outcome(case_id, digest, record, notes=notes, label_values=case.label_values)
 
 
 def digest_case(job: CaseJob) -> Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,8 @@ class Case:
     """What speaks for slices that are missing."""
     label_values: tuple[int, ...] = ()
     """Of a volume's label, those taken for tumour where nobody said which are."""
+    patient_known: bool = True
+    """False of DICOM that names no patient, whose studies count as patients."""
 
 
 def read_case(source: Source, options: SourceOptions) -> Case:
@@ -215,13 +217,22 @@ def _read_dicom(source: Source, options: SourceOptions) -> Case:
         # Rows down and columns across, as somebody reads it, whatever the place in the patient.
         pixels = np.stack([_blanked(one, options) for one in pixels.T]).T
     if affine is None:
-        return _unplaced(pixels, found.label, found.stack.frames[0].spacing)
+        case = _unplaced(pixels, found.label, found.stack.frames[0].spacing)
+        return replace(case, patient_known=bool(found.stack.patient))
     volume, ras = to_ras(pixels, affine)
     label, _ = to_ras(found.label, affine)
     known = not options.unknown_spacing
     spacing = voxel_sizes(ras) if known else (1.0, 1.0, 1.0)
-    axis = slice_axis(spacing)
-    return Case(kept_dtype(volume), label, spacing, ras, axis, known, found.stack.doubt)
+    return Case(
+        kept_dtype(volume),
+        label,
+        spacing,
+        ras,
+        slice_axis(spacing),
+        spacing_known=known,
+        doubt=found.stack.doubt,
+        patient_known=bool(found.stack.patient),
+    )
 
 
 def _unplaced(volume: np.ndarray, label: np.ndarray, spacing: tuple[float, float] | None) -> Case:
