@@ -238,6 +238,14 @@ def test_ct_that_is_not_in_hounsfield_units_is_said_once(msd: Path, tmp_path: Pa
     }
 
 
+def test_a_ct_among_mr_is_said(msd: Path, tmp_path: Path) -> None:
+    hu = np.random.default_rng(1).integers(-1000, 900, (12, 10, 6), dtype=np.int16)
+    save_nifti(msd / "imagesTr" / "TCGA_CS_2.nii.gz", hu)
+    request = replace(MSD, options=SourceOptions(tumour_labels=(1, 2)))
+    (note,) = add_store(msd, tmp_path / "store", request).notes
+    assert note.endswith("may be no MR: TCGA_CS_2")
+
+
 def test_several_label_values_that_nobody_named_are_said(msd: Path, tmp_path: Path) -> None:
     """An organ and the tumour in it are often in one map."""
     (note,) = add_store(msd, tmp_path / "store", MSD).notes

@@ -36,6 +36,7 @@ NOT_HU = (
     "its window comes from its own voxels, not from the CT window"
 )
 
+LIKE_CT = "an image with values at or below -200, as air has in a CT, may be no {}"
 NO_PATIENT = (
     "the files name no patient, so a study counts as one: several of one patient may lie on two "
     "sides of the split"
@@ -278,9 +279,9 @@ def _notes(job: CaseJob, record: CaseRecord) -> tuple[str, ...]:
         # The folder is told here only: a store keeps no name of DICOM.
         series = job.source.images[0].parent.relative_to(job.folder)
         found = (f"{series}: {record.doubt}: slices may be missing, or were never made",)
-    if job.modality == "CT":
-        image = map_array(job.cases / record.case_id / "image.npy")
-        found += () if looks_like_hu(image) else (NOT_HU,)
+    as_ct = looks_like_hu(map_array(job.cases / record.case_id / "image.npy"))
+    if as_ct != (job.modality == "CT"):
+        found += (LIKE_CT.format(job.modality) if as_ct else NOT_HU,)
     return found
 
 
