@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import changed, contours, rectangle, series
+from dicom_files import changed, contours, rectangle, segmentation, series
 from pydicom.dataset import Dataset
 
+from flames.data.cases import read_case
 from flames.data.check import check_store
-from flames.data.dicom.find import read_files
+from flames.data.dicom.find import find_dicom, read_files
 from flames.data.dicom.stacks import stack_headers
 from flames.data.prepare import StoreRequest, add_store
 from flames.data.sources import SourceOptions
 from flames.data.store import SiteStore
+from flames.errors import FlamesError
 
 
 def written(
@@ -90,6 +92,19 @@ def test_missing_slices_are_told_by_what_a_series_says(tmp_path: Path, name: str
 @pytest.mark.parametrize("name", SOUND)
 def test_whole_series_and_gaps_that_are_stated_are_no_doubt(tmp_path: Path, name: str):
     assert doubt(written(tmp_path, **SOUND[name])) is None
+
+
+def test_a_segmentation_of_a_slice_that_is_missing_says_so(tmp_path: Path):
+    files = written(tmp_path)
+    segmentation(tmp_path / "seg.dcm", files, {3: np.ones((10, 12), np.uint8)})
+    (tmp_path / "rs.dcm").unlink()
+    for file in files[1::2]:
+        file.unlink()
+    options = SourceOptions(key=b"k" * 32)
+    (source,) = find_dicom(tmp_path, options)
+    with pytest.raises(FlamesError, match="a plane that is not one of its image's") as caught:
+        read_case(source, options)
+    assert "slices are missing" in caught.value.remedy
 
 
 def test_a_store_tells_which_series_and_its_check_repeats_it(tmp_path: Path):

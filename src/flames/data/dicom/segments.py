@@ -116,7 +116,8 @@ def _slice(where: Groups, found: np.ndarray, stack: Stack, path: Path) -> int:
         raise FlamesError(
             f"{path} has a plane that is not one of its image's: it lies up to "
             f"{np.abs(index - expected).max():.2f} voxels off",
-            "resample the segmentation to its image and save it again",
+            "copy its slice from the archive where slices are missing; else resample the "
+            "segmentation to its image and save it again",
         )
     return at
 
