@@ -108,6 +108,21 @@ def test_a_nifti_may_count_in_another_unit(tmp_path: Path, unit: str, size: floa
     assert read_scan(tmp_path / "a.nii.gz").spacing == pytest.approx((0.5, 0.5, 2.0))
 
 
+def test_a_wrong_ending_is_named(tmp_path: Path) -> None:
+    whole = save_nifti(tmp_path / "a.nii", np.ones((4, 5, 6), np.int16)).read_bytes()
+    (tmp_path / "b.nii").write_bytes(gzip.compress(whole))
+    (tmp_path / "c.nii.gz").write_bytes(whole)
+    for name, said, better in (
+        ("b.nii", "is zipped", "b.nii.gz"),
+        ("c.nii.gz", "not zipped", "c.nii"),
+    ):
+        with pytest.raises(FlamesError, match=said) as caught:
+            load_volume(tmp_path / name)
+        assert caught.value.remedy == f"rename it to {better}"
+        (tmp_path / name).rename(tmp_path / better)
+        assert load_volume(tmp_path / better)[0].sum() == 120
+
+
 def test_a_unit_that_there_is_not_is_no_unit(tmp_path: Path) -> None:
     image = nib.Nifti1Image(array(), np.eye(4))
     image.header["xyzt_units"] = 5

@@ -28,6 +28,9 @@ PLACE_TOLERANCE = 0.1
 """Share of a voxel by which the corners of image and label may lie apart."""
 MILLIMETRES = {1: 1000.0, 3: 0.001}
 """Of the other units of a NIfTI by their codes: metre and micrometre."""
+GZIP = b"\x1f\x8b"
+NIFTI_STARTS = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))
+"""The length of its header, with which a NIfTI begins."""
 CLEARLY_THICKER = 1.2
 SLICES_AT_ONCE = 8
 UNZIPPED_AT_ONCE = 1 << 29
@@ -74,6 +77,7 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
         volume, affine = _load_itk(path)
     else:
         with reading(path):
+            _check_ending(path)
             image: Any = nib.load(path)
             volume = np.asanyarray(_unzipped(path, image).dataobj)
             affine = _in_millimetres(image)
@@ -87,6 +91,20 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{path} has an affine that cannot be inverted", "mend the header's sform or qform"
         )
     return volume, affine
+
+
+def _check_ending(path: Path) -> None:
+    """Refuse a whole NIfTI that is zipped and not named so, or the other way round.
+
+    Copied again it would be just as unreadable.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    name = path.name
+    if name.lower().endswith(".nii") and start[:2] == GZIP:
+        raise FlamesError(f"{path} is zipped and not named so", f"rename it to {name}.gz")
+    if name.lower().endswith(".gz") and start in NIFTI_STARTS:
+        raise FlamesError(f"{path} is not zipped and named so", f"rename it to {name[:-3]}")
 
 
 def _in_millimetres(image: Any) -> np.ndarray:
