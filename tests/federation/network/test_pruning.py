@@ -81,13 +81,17 @@ def test_a_server_keeps_results_and_journals_of_what_is_finished_and_all_of_what
 def test_a_site_keeps_its_models_its_decisions_and_the_log_of_what_left(tmp_path):
     kit = Kit(tmp_path / "us-a", "site", "us-a", "tests", "localhost:8102")
     kit.save()
-    own = ("order.json", "decision.json", "spent.json")
+    own = ("order.json", "decision.json", "spent.json", "scored.json")
     for run, days in (("old", 40), ("new", 5)):
         write(kit, *(f"state/{run}/{name}" for name in own), days=days)
         write(kit, f"state/{run}/finished/personal.safetensors", days=days)
         write(kit, f"state/{run}/client/round-0003/weights.safetensors", days=days)
         os.utime(kit.state / run, (time.time() - days * DAY,) * 2)
     write(kit, "state/open/client/round-0003/weights.safetensors", days=40)
+    # Its models are there before they are scored, and who scores them again needs its own.
+    write(kit, "state/begun/finished/personal.safetensors", days=40)
+    write(kit, "state/begun/client/round-0003/weights.safetensors", days=40)
+    os.utime(kit.state / "begun", (time.time() - 40 * DAY,) * 2)
     write(kit, "outgoing.jsonl", "events.jsonl", "audit.log", "startup/client.key", days=400)
     write(kit, f"{job(1)}/log.txt", days=40)
     before = left(kit)
@@ -98,6 +102,31 @@ def test_a_site_keeps_its_models_its_decisions_and_the_log_of_what_left(tmp_path
         f"{job(1)}/log.txt",
         "state/old/client/round-0003/weights.safetensors",
     }
+
+
+@pytest.mark.usefixtures("small_network")
+def test_a_site_whose_scores_did_not_arrive_keeps_what_it_scores_again(make_hall):
+    hall = make_hall("us-a", "us-b", rounds=1, network={"silence": 3.0})
+
+    def line(site, send):
+        def call(topic, message):
+            if (site, topic) == ("us-b", "scores"):
+                hall.dead.add(site)
+                hall.late = True
+                return None
+            return send(topic, message)
+
+        return call
+
+    hall.line = line
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    kits = [hall.kit(site) for site in ("us-a", "us-b")]
+    then = time.time() - 40 * DAY
+    for path in (path for kit in kits for path in kit.path.rglob("*")):
+        os.utime(path, (then, then))
+    assert (kits[1].state / "hall" / "finished" / "personal.safetensors").exists()
+    found = [[one.path for one in prune(kit, days=30)] for kit in kits]
+    assert found == [[kits[0].state / "hall" / "client"], []]
 
 
 def test_what_runs_is_not_pruned(server):

@@ -11,6 +11,8 @@ from flames.errors import FlamesError
 from flames.files import save_json
 
 Kind = Literal["server", "site", "person"]
+SCORED_FILE = "scored.json"
+"""In a site's folder of a run, once the server has its scores and asks for nothing more."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from flames.federation.network.kits import Kit
+from flames.federation.network.kits import SCORED_FILE, Kit
 from flames.federation.network.processes import stopped
 from flames.federation.network.run_book import RunBook
 from flames.files import writing
@@ -75,7 +75,8 @@ def _of_server(kit: Kit, before: float) -> Iterator[Path]:
 def _of_site(kit: Kit, before: float) -> Iterator[Path]:
     yield from _job_folders(kit, before)
     for run in kit.state.glob("*"):
-        scored = (run / "finished").exists() and (run / "client").exists()
+        # Models lie in "finished" before they are scored, and its own is scored from "client".
+        scored = (run / SCORED_FILE).exists() and (run / "client").exists()
         if scored and _newest(run) < before:
             yield run / "client"
 

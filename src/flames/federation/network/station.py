@@ -27,11 +27,13 @@ from flames.federation.exchange import Task
 from flames.federation.network.facts import facts_of
 from flames.federation.network.gate import Gate
 from flames.federation.network.guard import Guard, Refusal
-from flames.federation.network.journal import Journal
+from flames.federation.network.journal import Journal, now
+from flames.federation.network.kits import SCORED_FILE
 from flames.federation.network.messages import decode, encode, peek
 from flames.federation.network.said import plain
 from flames.federation.network.scoring import aggregates, score_models
 from flames.federation.network.tasks import as_task, encode_update
+from flames.files import save_json
 from flames.models import make_model
 from flames.models.weights import model_arrays
 
@@ -232,7 +234,9 @@ class Station:
         if policy.scores == "aggregates":
             content |= {"rows": [], "aggregates": aggregates(scored.rows, config)}
         message = encode(content, {"kept": scored.kept if policy.personal_weights else None})
-        self._deliver("scores", message, "scores")
+        answer = self._deliver("scores", message, "scores")
+        if answer["do"] == "go":
+            save_json(self.folder / SCORED_FILE, {"time": now(), "bytes": len(message)})
 
     def _deliver(self, topic: str, message: bytes, what: str) -> dict[str, Any]:
         """Send until the server has it, or wants it no more; return what it said.
