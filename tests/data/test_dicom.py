@@ -116,7 +116,10 @@ def test_series_that_name_no_patient_are_said(tmp_path: Path):
     assert add_store(tmp_path / "source", tmp_path / "a", request).notes == ()
     for path in (tmp_path / "source" / "MUSTER-1").rglob("*.dcm"):
         changed(path, lambda data: data.update({"PatientID": "", "PatientName": None}))
+    first = add_store(tmp_path / "source", tmp_path / "b", request)
+    (tmp_path / "b" / "splits.json").unlink()  # as if it had been stopped
     added = add_store(tmp_path / "source", tmp_path / "b", request)
+    assert (added.kept, added.notes) == (3, first.notes)
     (name,) = added.store.cases.keys() - SiteStore.open(tmp_path / "a").cases.keys()
     (note,) = added.notes
     assert note.startswith("the files name no patient")

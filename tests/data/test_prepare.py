@@ -250,6 +250,15 @@ def test_several_label_values_that_nobody_named_are_said(msd: Path, tmp_path: Pa
     """An organ and the tumour in it are often in one map."""
     (note,) = add_store(msd, tmp_path / "store", MSD).notes
     assert note.startswith("label values 1, 2 are all taken for tumour")
+    # Nothing is said before every case can be read; then it is said of those from before, too.
+    damaged = msd / "imagesTr" / "TCGA_CS_3.nii.gz"
+    content = damaged.read_bytes()
+    damaged.write_bytes(b"")
+    with pytest.raises(FlamesError, match="TCGA_CS_3"):
+        add_store(msd, tmp_path / "begun", MSD)
+    damaged.write_bytes(content)
+    added = add_store(msd, tmp_path / "begun", MSD)
+    assert (added.kept, added.notes) == (3, (note,))
     for number, said in enumerate(({"tumour_labels": (1, 2)}, {"other_labels": (1,)})):
         request = replace(MSD, options=SourceOptions(**said))
         assert add_store(msd, tmp_path / str(number), request).notes == ()

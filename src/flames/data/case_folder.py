@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,8 @@ NOT_HU = (
     "its window comes from its own voxels, not from the CT window"
 )
 
+SAID = "said"
+"""Key of ``case.json`` that no record has."""
 LIKE_CT = "an image with values at or below -200, as air has in a CT, may be no {}"
 NO_PATIENT = (
     "the files name no patient, so a study counts as one: several of one patient may lie on two "
@@ -67,7 +70,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     """What a person should know of the case."""
     label_values: tuple[int, ...] = ()
-    """As `Case.label_values`; none of a case that was kept."""
+    """As `Case.label_values`."""
     error: tuple[str, str] | None = None
     """What was found, and the remedy."""
     fatal: bool = False
@@ -103,9 +106,9 @@ def prepare_case(job: CaseJob) -> Outcome:
     target = job.cases / case_id
     try:
         digest = source_digest(job)
-        record = _kept(target, digest)
-        if record is not None:
-            return Outcome(case_id, digest, record, kept=True, notes=_notes(job, record))
+        known = _kept(target, digest)
+        if known is not None:
+            return _outcome(job, *known, kept=True)
         case = read_case(job.source, job.options)
         record = _record(job, case, digest)
     except FlamesError as error:
@@ -125,8 +128,7 @@ def prepare_case(job: CaseJob) -> Outcome:
             ),
             fatal=True,
         )
-    notes = _notes(job, record) + (() if case.patient_known else (NO_PATIENT,))
-    return Outcome(case_id, digest, record, notes=notes, label_values=case.label_values)
+    return _outcome(job, record, _to_say(case), kept=False)
 
 
 def digest_case(job: CaseJob) -> Outcome:
@@ -250,18 +252,28 @@ def _write(target: Path, case: Case, record: CaseRecord) -> None:
     folder.mkdir(parents=True)
     np.save(folder / "image.npy", case.image, allow_pickle=False)
     np.save(folder / "label.npy", case.label, allow_pickle=False)
-    (folder / "case.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    content = record.model_dump(mode="json") | {SAID: _to_say(case)}
+    (folder / "case.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if target.exists():
         shutil.rmtree(target)
     folder.replace(target)
 
 
-def _kept(target: Path, digest: str) -> CaseRecord | None:
+def _to_say(case: Case) -> dict[str, Any]:
+    """Return what neither record nor arrays tell of a case and a note may: kept beside them, since
+    notes are first told when all cases are there."""
+    return {"label_values": list(case.label_values), "patient_known": case.patient_known}
+
+
+def _kept(target: Path, digest: str) -> tuple[CaseRecord, dict[str, Any]] | None:
     try:
-        record = CaseRecord.model_validate_json((target / "case.json").read_bytes())
-    except (OSError, ValueError):
+        content = json.loads((target / "case.json").read_bytes())
+        said = dict(content.pop(SAID, {}))
+        record = CaseRecord.model_validate(content)
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
-    return record if record.source_sha256 == digest and _has_arrays(target, record) else None
+    whole = record.source_sha256 == digest and _has_arrays(target, record)
+    return (record, said) if whole else None
 
 
 def _has_arrays(target: Path, record: CaseRecord) -> bool:
@@ -271,6 +283,14 @@ def _has_arrays(target: Path, record: CaseRecord) -> bool:
     except (OSError, ValueError):
         return False
     return shapes == {tuple(record.shape)}
+
+
+def _outcome(job: CaseJob, record: CaseRecord, said: dict[str, Any], *, kept: bool) -> Outcome:
+    notes = _notes(job, record) + (() if said.get("patient_known", True) else (NO_PATIENT,))
+    values = tuple(int(value) for value in said.get("label_values", ()))
+    return Outcome(
+        record.case_id, record.source_sha256, record, kept=kept, notes=notes, label_values=values
+    )
 
 
 def _notes(job: CaseJob, record: CaseRecord) -> tuple[str, ...]:
