@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -44,8 +45,10 @@ def find_pairs(folder: Path, options: SourceOptions) -> list[Source]:
             "the format pairs needs to know where images and masks are",
             "add --images 'images/*.png' --masks 'masks/*.png', relative to SOURCE",
         )
-    masks = _matches(folder, options.masks, "--masks")
-    images = _matches(folder, options.images, "--images", leave_out=set(masks.values()))
+    mask_files = _matches(folder, options.masks, "--masks")
+    image_files = _matches(folder, options.images, "--images", leave_out=set(mask_files))
+    patterns = {"--images": options.images, "--masks": options.masks}
+    images, masks = _by_key(folder, patterns, image_files, mask_files)
     for key, path in images.items():
         if key not in masks:
             raise missing_mask(path, f"{options.masks} with {key!r}")
@@ -57,10 +60,11 @@ def find_pairs(folder: Path, options: SourceOptions) -> list[Source]:
     return [_source(key, images[key], masks[key], options.channel) for key in images]
 
 
-def wildcard_part(pattern: str, name: str) -> str:
+def wildcard_part(pattern: str, name: str, *, sets: bool = True) -> str:
     """Return what the wildcards of ``pattern`` match in ``name``.
 
-    An umlaut is one character, whether a disk keeps it as one or as two.
+    An umlaut is one character, whether a disk keeps it as one or as two. Without ``sets`` a name
+    that a set of characters is a part of counts whole, without its ending.
 
     >>> wildcard_part("gt/*_seg.png", "gt/7_seg.png")
     '7'
@@ -68,7 +72,7 @@ def wildcard_part(pattern: str, name: str) -> str:
     ('a7', '7')
     """
     pattern, name = (unicodedata.normalize("NFC", text) for text in (pattern, name))
-    match = re.fullmatch(_regex(pattern), name)
+    match = re.fullmatch(_regex(pattern, sets), name)
     found, joined = "", True
     for number, part in enumerate(match.groups("") if match else (), start=1):
         # A character of a set is one name with what stands beside it: "[ab]*" is a part of "*".
@@ -79,16 +83,49 @@ def wildcard_part(pattern: str, name: str) -> str:
     return found or Path(name).stem
 
 
+def _by_key(
+    folder: Path, patterns: dict[str, str], images: list[Path], masks: list[Path]
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return images and masks by what pairs them.
+
+    Of a pattern with a set of characters that is the whole name where it pairs them all: so a case
+    keeps its name, of which a set such as ``[0-9]`` is the end only.
+    """
+    found = zip(patterns.items(), (images, masks), strict=True)
+    files = [(option, pattern, paths) for (option, pattern), paths in found]
+    with suppress(FlamesError):
+        by_image, by_mask = (_keyed(folder, *one, sets=False) for one in files)
+        if by_image.keys() == by_mask.keys():
+            return by_image, by_mask
+    by_image, by_mask = (_keyed(folder, *one, sets=True) for one in files)
+    return by_image, by_mask
+
+
+def _keyed(
+    folder: Path, option: str, pattern: str, paths: list[Path], *, sets: bool
+) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        key = wildcard_part(pattern, path.relative_to(folder).as_posix(), sets=sets)
+        if key in found:
+            raise FlamesError(
+                f"{option} {pattern!r} finds both {found[key]} and {path} for {key!r}",
+                "make the pattern tell them apart",
+            )
+        found[key] = path
+    return found
+
+
 def _matches(
     folder: Path, pattern: str, option: str, leave_out: set[Path] | None = None
-) -> dict[str, Path]:
+) -> list[Path]:
     try:
         paths = matches(folder, pattern)
     except ValueError as error:
         raise FlamesError(
             f"{option} {pattern!r} cannot be searched: {error}", "give it relative to SOURCE"
         ) from error
-    found: dict[str, Path] = {}
+    found: list[Path] = []
     for path in paths:
         if path in (leave_out or set()):
             continue
@@ -97,15 +134,8 @@ def _matches(
                 f"{option} {pattern!r} finds {path}, which is no image that flames reads",
                 "convert it to PNG, a volume to NIfTI, or make the pattern leave it out",
             )
-        if not path.name.lower().endswith(SUFFIXES):
-            continue
-        key = wildcard_part(pattern, path.relative_to(folder).as_posix())
-        if key in found:
-            raise FlamesError(
-                f"{option} {pattern!r} finds both {found[key]} and {path} for {key!r}",
-                "make the pattern tell them apart",
-            )
-        found[key] = path
+        if path.name.lower().endswith(SUFFIXES):
+            found.append(path)
     if not found:
         raise FlamesError(
             f"{option} {pattern!r} finds no image in {folder}",
@@ -114,7 +144,7 @@ def _matches(
     return found
 
 
-def _regex(pattern: str) -> str:
+def _regex(pattern: str, sets: bool) -> str:
     """Return what matches a path, with a group for what each wildcard matches."""
     numbers = count()
 
@@ -124,6 +154,8 @@ def _regex(pattern: str) -> str:
             return WILDCARDS.get(piece, re.escape(piece))
         # Brackets of a name, or a set of characters; one of a single character is no wildcard.
         themselves = "".join(translated(part) for part in PIECES.split(inside))
+        if not sets:
+            return rf"\[{themselves}\]"
         single = re.escape(inside) if len(inside) == 1 else f"(?P<set{next(numbers)}>[^/])"
         return rf"(?:\[{themselves}\]|{single})"
 
