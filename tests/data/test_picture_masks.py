@@ -183,6 +183,10 @@ def test_labels_of_pages_come_from_the_index_and_photographs_are_refused(tmp_pat
     pages = [palette(one, BLACK, GREEN, (0, 0, 3)) for one in (TWO, TWO * 0)]
     pages[0].save(tmp_path / "m.tif", save_all=True, append_images=pages[1:])
     np.testing.assert_array_equal(read_values(tmp_path / "m.tif", frames=True), [TWO, TWO * 0])
+    # Twenty tumours, numbered on from page to page.
+    many = [Image.fromarray(np.where(square() > 0, n, 0).astype(np.uint8)) for n in range(1, 21)]
+    many[0].save(tmp_path / "n.tif", save_all=True, append_images=many[1:])
+    assert (read_mask(tmp_path / "n.tif", frames=True) == (square() > 0)).all()
     shots = [Image.fromarray(speckle(seed)) for seed in (1, 2)]
     shots[0].save(tmp_path / "p.tif", save_all=True, append_images=shots[1:])
     with pytest.raises(FlamesError, match="of it is grey"):

@@ -42,6 +42,13 @@ class MaskPixels:
     """True where the file keeps values only nearly."""
     unclear: bool
     """True where a palette does not tell what is outside."""
+    pages: int = 1
+    """How many lie one below the other."""
+
+    @property
+    def most_values(self) -> int:
+        """Return how many label values a page has at most: pages may number what is in them on."""
+        return max(len(np.unique(page)) for page in np.split(self.labels, self.pages))
 
 
 def mask_pixels(picture: Image.Image) -> MaskPixels:
@@ -73,7 +80,7 @@ def whole_mask(pages: Sequence[MaskPixels]) -> MaskPixels:
             labels, bright = np.zeros_like(labels), np.zeros_like(bright)
         opacity = None if np.ptp(opacity) == 0 else opacity
     lossy, unclear = (any(getattr(page, n) for page in pages) for n in ("lossy", "unclear"))
-    return MaskPixels(labels, bright, opacity, lossy, unclear)
+    return MaskPixels(labels, bright, opacity, lossy, unclear, len(pages))
 
 
 def label_values(mask: MaskPixels) -> np.ndarray:
@@ -111,7 +118,7 @@ def inside_of(path: Path, mask: MaskPixels, *, any_colour: bool = False) -> np.n
 def _by_colour(path: Path, mask: MaskPixels, any_colour: bool) -> np.ndarray:
     if any_colour and not mask.lossy:
         return (mask.bright > 0).astype(np.uint8)
-    if not mask.lossy and len(np.unique(mask.labels)) <= FEW_VALUES:
+    if not mask.lossy and mask.most_values <= FEW_VALUES:
         return (mask.labels != 0).astype(np.uint8)
     if mask.lossy and 0 < mask.bright.max() < FAINT:
         raise FlamesError(
@@ -145,7 +152,8 @@ def _with_opacity(path: Path, by_colour: np.ndarray, mask: MaskPixels) -> np.nda
     """Return the opaque part where colours tell nothing, and refuse what they contradict."""
     opacity = mask.opacity
     assert opacity is not None
-    opaque = _by_colour(path, MaskPixels(opacity, opacity, None, mask.lossy, unclear=False), False)
+    shape = MaskPixels(opacity, opacity, None, mask.lossy, unclear=False, pages=mask.pages)
+    opaque = _by_colour(path, shape, False)
     if mask.unclear or np.ptp(by_colour) == 0:
         return opaque
     against = ((opaque == 1) & (by_colour == 0)) | ((opacity == 0) & (by_colour == 1))
