@@ -295,6 +295,13 @@ def test_a_log_that_is_moved_is_the_first_entry_of_the_next(log, tmp_path):
     assert [path.stat().st_mode & 0o077 for path in (log.path, dest)] == [0, 0]
 
 
+def test_the_next_log_has_the_rights_of_the_one_before(log, tmp_path):
+    fill(log, 1)
+    log.path.chmod(0o640)
+    log.archive(tmp_path / "before.jsonl")
+    assert log.path.stat().st_mode & 0o777 == 0o640
+
+
 def test_a_log_that_is_broken_empty_or_has_no_place_to_go_stays(log, tmp_path):
     with pytest.raises(FlamesError, match="nothing has left yet"):
         log.archive(tmp_path / "new.jsonl")

@@ -24,6 +24,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,6 +131,9 @@ class OutgoingLog:
         with OutgoingLog(begun)._open() as file:
             entry = _append(file, facts, durable=True)
         with writing(self.path):
+            owned = self.path.stat()  # the site's, whoever moves its log
+            os.chown(begun, owned.st_uid, owned.st_gid)
+            begun.chmod(stat.S_IMODE(owned.st_mode))
             begun.replace(self.path)
         return entry
 
