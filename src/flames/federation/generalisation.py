@@ -22,7 +22,7 @@ from flames.federation.batch import Job
 from flames.federation.simulation import make_strategy
 from flames.federation.study import MADE_OF, digest_of, load_scores
 from flames.files import save_json
-from flames.inference.corners import CORNERS
+from flames.inference.corners import CORNER_SHARE
 from flames.inference.prior import score_prior
 from flames.inference.score import ScoreOptions, load_model, score_store
 from flames.models.precision import choose_precision
@@ -197,7 +197,7 @@ class Asked:
         else:
             return ""
         if self.view == OFF_CENTRE:
-            how.append(CORNERS)
+            how.append(CORNER_SHARE)
         return digest_of(self.needed(stores).values(), model, *how)
 
     def load(
@@ -225,7 +225,7 @@ class Asked:
         for side in self.sides:
             options = ScoreOptions.of(config.evaluation, side)
             if self.view == OFF_CENTRE:
-                options = replace(options, corners=CORNERS)
+                options = replace(options, corners=CORNER_SHARE)
             scored = score(store, site=self.site, precision=precision, options=options)
             rows += [{"split": side} | case.row for case in scored]
         said = self.made_of(stores, config)

@@ -1,7 +1,7 @@
 """Slices seen from their corners: what lies in the middle is never in the middle of what is read.
 
 Where images are cropped around their tumours, a model can score well by place alone. Read as four
-overlapping crops, one at each corner, an image holds the same tumour, and place says nothing of it.
+overlapping crops, one at each corner, an image holds the same tumour, and place says little of it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-CORNERS = 0.7
-"""Share of each side that a crop has, unless a caller says otherwise: the strong crop's of
-`flames.inference.shifts`. The middle of the image is in all four crops, about 70 % of the way to
-their inner corners."""
+CORNER_SHARE = 0.7
+"""Share of each side that a crop of an image seen off-centre has. The middle of the image is in all
+four crops, about 70 % of the way from their outer to their inner corners."""
 
 
 def corner_boxes(height: int, width: int, share: float) -> list[tuple[slice, slice]]:

@@ -18,7 +18,7 @@ from flames.data.augment import mirror_axis
 from flames.data.blocks import case_spacing
 from flames.data.normalise import CT_WINDOW, intensity_window, normalise
 from flames.data.store import CaseRecord, SiteStore
-from flames.inference.corners import predict_corners
+from flames.inference.corners import CORNER_SHARE, predict_corners
 from flames.inference.predict import predict_slices
 from flames.inference.score import ScoreOptions, TrainedModel
 from flames.metrics.cases import dice
@@ -94,7 +94,7 @@ SHIFTS: dict[str, tuple[Shift, tuple[float, float]]] = {
     "resolution": (_resolution, (2.0, 4.0)),
     "bias field": (_bias_field, (0.3, 0.8)),
     "crop": (_unchanged, (0.85, 0.7)),
-    CORNERS: (_unchanged, (0.85, 0.7)),
+    CORNERS: (_unchanged, (0.85, CORNER_SHARE)),
 }
 """Shifts by name, each with its mild and its strong amount: factor, power, share of the window,
 pixels, pixels a block, share, and share of each side that is left, in the middle or at a corner."""

@@ -152,7 +152,7 @@ def _kind(rows: Sequence[Row], resamples: int) -> tuple[list[dict[str, Any]], li
     ]
     paired = []
     for view, reference in product(("all", "off-centre"), REFERENCES):
-        claims = [c for c in NAMES if c in ("server", reference) or c not in REFERENCES]
+        claims = [c for c in NAMES if c != "prior" or c == reference]
         mine = {c: found for c in claims if (found := _values(_on(rows, view), c))}
         differences = paired_rows(mine, groups, reference=reference, seed=seed, resamples=resamples)
         for row in differences:
@@ -168,7 +168,8 @@ def _scored(on: str) -> list[str]:
 
 def _on(rows: Sequence[Row], on: str) -> list[Row]:
     view = "off-centre" if on == "off-centre" else "whole"
-    return [row for row in rows if row["view"] == view if on != "test" or row["split"] == "test"]
+    seen = [row for row in rows if row["view"] == view]
+    return [row for row in seen if row["split"] == "test"] if on == "test" else seen
 
 
 def _values(rows: Sequence[Row], claim: str) -> Values:

@@ -16,7 +16,7 @@ TOOK_PART = (
 )
 NOT_COMPARED = (
     "Nobody compared the images scored with those that the run was trained on, of sites whose "
-    "stores are not here as the run had them"
+    "stores are not here as the run had them (make sure yourself that none is among them)"
 )
 STRATEGIES = {
     "flames": (
