@@ -13,7 +13,6 @@ shift
 jobs=${JOBS:-2}
 stores=$here/../stores
 sites="us-breast us-ovary mr-brain-cs mr-brain-du mr-brain-fg mr-brain-ht mr-limb ct-limb ct-lung"
-long="--set rounds=12 --set training.local-steps=10"
 seeds="0 1 2"
 
 each() { # each OPTION: OPTION STORE of every site
@@ -29,8 +28,7 @@ folds() {
 }
 
 quick() {
-    # shellcheck disable=SC2086
-    flames compare "$here/quick.toml" --strategies flames,modality $long --seeds 3 --jobs "$jobs" \
+    flames compare "$here/quick.toml" --strategies flames,modality --seeds 3 --jobs "$jobs" \
         --keep-state --out "$runs/quick"
 }
 
@@ -54,7 +52,7 @@ students() {
     for seed in $seeds; do
         for teachers in flames modality; do
             # shellcheck disable=SC2046
-            flames distill "$runs/quick/$teachers-$seed" $(each --store) --labels yes \
+            flames distill "$runs/quick/$teachers-$seed" $(each --store) \
                 --seed "$seed" --threads 1 --out "$runs/students/$teachers-$seed"
         done
     done
@@ -83,8 +81,7 @@ wire() {
 coded() { # coded SETTING OPTION...: three runs, under the names that wire_cost.py reads
     name=$1
     shift
-    # shellcheck disable=SC2086
-    flames compare "$here/quick.toml" --strategies flames $long "$@" --seeds 3 --jobs "$jobs" \
+    flames compare "$here/quick.toml" --strategies flames "$@" --seeds 3 --jobs "$jobs" \
         --out "$runs/wire-$name"
     for seed in $seeds; do
         ln -sfn "../wire-$name/flames-$seed" "$runs/wire/$name-$seed"

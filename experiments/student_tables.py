@@ -12,9 +12,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from flames.metrics.comparison import by_repetition, paired_rows, site_scores
+from flames.metrics.comparison import by_repetition, site_scores
 from flames.metrics.tables import groups_by_site, number
 from flames.reports.compare.tables import rounded
+from flames.reports.distillation import student_pairs
 from flames.runs import load_csv, save_csv
 
 Row = dict[str, Any]
@@ -67,7 +68,7 @@ def over_seeds(studies: list[Path]) -> tuple[list[Row], list[Row]]:
         for name, found in values.items()
         for row in site_scores(found, groups, seed=0)
     ]
-    return scores, paired_rows(values, groups, reference="teacher", seed=0)
+    return scores, student_pairs(values, groups)
 
 
 def dice_of(rows: list[dict[str, str]], name: str) -> dict[str, dict[str, float | None]]:

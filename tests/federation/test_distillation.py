@@ -24,6 +24,7 @@ from flames.models.precision import choose_precision
 from flames.models.student import Told, tell, with_modality
 from flames.models.weights import load_arrays, model_arrays
 from flames.reports.distillation import overview_lines, write_distillation
+from flames.runs import load_csv
 from flames.strategies.mixture import CHANCE
 
 SMALL = TrainingConfig(batch_size=2, learning_rate=0.01, precision="float32")
@@ -138,6 +139,28 @@ def test_draws_are_those_of_the_run(finished, tmp_path, monkeypatch):
     assert asked["resamples"] == 100
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ([], "told-labels told-nolabels told-alone untold-labels untold-nolabels untold-alone"),
+        (["--told", "yes", "--labels", "yes"], "told-labels told-alone"),
+        (["--told", "no", "--labels", "no"], "untold-nolabels"),
+        (["--no-alone", "--labels", "yes"], "told-labels untold-labels"),
+        (["--modality", "US"], "untold-labels untold-nolabels untold-alone"),
+    ],
+)
+def test_students_that_are_asked_for(finished, tmp_path, monkeypatch, words, names):
+    asked = []
+    monkeypatch.setattr(distillation, "distil", lambda *given, **_: asked.append(given[3]))
+    monkeypatch.setattr("flames.reports.distillation.write_distillation", lambda *_, **__: "page")
+    monkeypatch.setattr("flames.reports.distillation.overview_lines", lambda _: [])
+    told = CliRunner().invoke(
+        app, ["distill", str(finished.path), "--out", str(tmp_path / "out"), *words]
+    )
+    assert told.exit_code == 0, told.output
+    assert [variant.name for variant in asked[0].variants] == names.split()
+
+
 def test_without_labels_labels_change_nothing(finished, write_store, tmp_path):
     def stores(name, change=None):
         shapes = {"US": ((24, 36), None), "MR": ((20, 26, 4), 2)}
@@ -159,6 +182,43 @@ def test_without_labels_labels_change_nothing(finished, write_store, tmp_path):
     )  # fmt: skip
     np.testing.assert_equal(one["untold-nolabels"], other["untold-nolabels"])
     assert any((one["told-labels"][n] != other["told-labels"][n]).any() for n in one["told-labels"])
+
+
+def test_a_student_alone_hears_no_teacher(finished, site_stores, make_config, tmp_path):
+    """Other teachers change nothing for it, and its loss is that of the labels."""
+    other = simulate(make_config("us-b", stores=site_stores, seed=5), tmp_path / "run")
+    stores = [site_stores["us-b"].path]
+    alone, beside = Variant(False, True, teacher=False), Variant(False, True)
+    options = replace(OPTIONS, variants=(alone, beside), modality="US")
+    for out, run in (("a", finished.path), ("b", other.path)):
+        distil(run, stores, tmp_path / out, options)
+    one, two = (
+        {n: load_arrays(tmp_path / out / "models" / f"{n}.safetensors")
+         for n in ("untold-alone", "untold-labels")}
+        for out in "ab"
+    )  # fmt: skip
+    np.testing.assert_equal(one["untold-alone"], two["untold-alone"])
+    assert any((one["untold-labels"][n] != a).any() for n, a in two["untold-labels"].items())
+    distil(finished.path, stores, tmp_path / "c", replace(options, variants=(beside,), share=0.0))
+    none = load_arrays(tmp_path / "c" / "models" / "untold-labels.safetensors")
+    np.testing.assert_equal(none, one["untold-alone"])
+
+    page = write_distillation(tmp_path / "a", name="test").read_text(encoding="utf-8")
+    assert "What the teachers gave" in page
+    page = write_distillation(tmp_path / "c", name="test").read_text(encoding="utf-8")
+    assert "What the teachers gave" not in page
+    gave = {
+        r["site"]: r for r in load_csv(tmp_path / "a" / "tables" / "paired.csv")
+        if r["reference"] == "untold-alone"
+    }  # fmt: skip
+    assert {r["strategy"] for r in gave.values()} == {"untold-labels"}
+    dice = {
+        (r["model"], r["site"]): float(r["mean"])
+        for r in load_csv(tmp_path / "a" / "tables" / "scores.csv")
+    }
+    site = "mean over sites"
+    apart = dice["untold-labels", site] - dice["untold-alone", site]
+    assert float(gave[site]["mean"]) == pytest.approx(apart, abs=2e-6)
 
 
 def test_a_site_prepared_again_is_refused(write_store, make_config, tmp_path):

@@ -23,6 +23,11 @@ def distill(
     labels: str = typer.Option(
         "both", "--labels", help="Students that see the stores' labels: yes, no or both."
     ),
+    alone: bool = typer.Option(
+        True,
+        "--alone/--no-alone",
+        help="Also students of the stores' labels alone, to see what the teachers add.",
+    ),
     steps: int = typer.Option(2400, "--steps", min=8, help="Optimiser steps of each student."),
     share: float = typer.Option(0.5, "--lambda", help="The teacher's part of the loss, 0 to 1."),
     temperature: float = typer.Option(
@@ -76,9 +81,10 @@ def distill(
     if threads:
         torch.set_num_threads(threads)
     telling = (False,) if one else CHOICES[told]
-    variants = tuple(
-        Variant(told=tell, labels=seen) for tell in telling for seen in CHOICES[labels]
-    )
+    learns = [{"labels": seen} for seen in CHOICES[labels]]
+    if alone and True in CHOICES[labels]:
+        learns.append({"labels": True, "teacher": False})
+    variants = tuple(Variant(told=tell, **kind) for tell in telling for kind in learns)
     options = DistilOptions(
         variants=variants,
         modality=modality,

@@ -51,15 +51,24 @@ LOOKS = 8
 
 @dataclass(frozen=True)
 class Variant:
-    """One student: whether it is told the modality, and whether it sees labels."""
+    """One student: whether it is told the modality, and what it learns from."""
 
     told: bool
     labels: bool
+    teacher: bool = True
+    """Without one it learns from labels alone: what the teachers' part is measured against."""
 
     @property
     def name(self) -> str:
-        """Return such as ``told-labels``."""
-        return f"{'told' if self.told else 'untold'}-{'labels' if self.labels else 'nolabels'}"
+        """Return such as ``told-labels``, or ``told-alone`` without a teacher."""
+        learns = ("labels" if self.labels else "nolabels") if self.teacher else "alone"
+        return f"{'told' if self.told else 'untold'}-{learns}"
+
+    def share(self, wanted: float) -> float:
+        """Return λ, the teacher's part of the loss, where ``wanted`` is that beside labels."""
+        if not self.teacher:
+            return 0.0
+        return wanted if self.labels else 1.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class DistilOptions:
     student: ModelName = "student"
     steps: int = 2400
     share: float = 0.5
-    """λ, the teacher's part of the loss where there are labels; without it is 1."""
+    """λ, the teacher's part of the loss beside labels; without labels it is 1."""
     temperature: float = 2.0
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(learning_rate=0.003))
     seed: int = 0
@@ -226,7 +235,11 @@ def _teach(
     torch.manual_seed(derive_seed(options.seed, "student"))
     student = room.precision.place(make_model(config))
     lessons = [
-        Lesson(group, model.network, _tables(room, group, "train", labels=variant.labels))
+        Lesson(
+            group,
+            model.network if variant.teacher else None,
+            _tables(room, group, "train", labels=variant.labels),
+        )
         for group, model in sorted(room.teachers.items())
     ]
     judges = {g: _tables(room, g, "val", labels=variant.labels) for g in room.teachers}
@@ -242,7 +255,7 @@ def _teach(
     )
     loss = distillation(
         LOSSES[options.training.loss],
-        share=options.share if variant.labels else 1.0,
+        share=variant.share(options.share),
         temperature=options.temperature,
     )
     torch.manual_seed(derive_seed(options.seed, "steps"))

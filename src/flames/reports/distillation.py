@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flames.files import save_text
-from flames.metrics.comparison import MEAN, paired_rows, site_scores
+from flames.metrics.comparison import MEAN, Groups, Values, paired_rows, site_scores
 from flames.metrics.statistics import RESAMPLES
 from flames.metrics.tables import groups_by_site, number
 from flames.reports.compare.latex import latex_table
@@ -38,7 +38,7 @@ def write_distillation(out: Path, *, name: str, resamples: int = RESAMPLES) -> P
         n: {r["site"]: r for r in site_scores(v, groups, seed=0, resamples=resamples)}
         for n, v in values.items()
     }
-    paired = paired_rows(values, groups, reference=TEACHER, seed=0, resamples=resamples)
+    paired = student_pairs(values, groups, resamples=resamples)
     save_csv(
         out / "tables" / "scores.csv",
         [rounded({"model": n} | row) for n, found in scores.items() for row in found.values()],
@@ -67,7 +67,12 @@ def write_distillation(out: Path, *, name: str, resamples: int = RESAMPLES) -> P
         ],
         sections=[
             PageSection("Sites", "Dice on test cases.", [PageTable(head, cells, last_apart=True)]),
-            PageSection("Student minus teacher", "Paired by patient.", [_differences(paired)]),
+            PageSection(
+                "Student minus teacher",
+                "Paired by patient.",
+                [_differences([r for r in paired if r["reference"] == TEACHER])],
+            ),
+            *_what_teachers_gave([r for r in paired if r["reference"] != TEACHER]),
             PageSection(
                 "What it costs",
                 "Milliseconds are processor time in float32, alone and in a batch of 16. "
@@ -78,7 +83,8 @@ def write_distillation(out: Path, *, name: str, resamples: int = RESAMPLES) -> P
         limits=[
             FEW,
             "“told”: the student gets the modality of an image as input. “nolabels”: it learned "
-            "from its teachers alone, and validation compared it with them.",
+            "from its teachers alone, and validation compared it with them. “alone”: it learned "
+            "from labels alone.",
             *(
                 ["The server owned no images: it taught with made-up ones, which cost Dice."]
                 if study["made_up"]
@@ -101,8 +107,8 @@ def write_distillation(out: Path, *, name: str, resamples: int = RESAMPLES) -> P
 def overview_lines(out: Path) -> list[list[str]]:
     """Return a line a model as text: Dice over sites, change, parameters, ms an image."""
     scores = [r for r in load_csv(out / "tables" / "scores.csv") if r["site"] == MEAN]
-    rows = load_csv(out / "tables" / "paired.csv")
-    paired = {row["strategy"]: row for row in rows if row["site"] == MEAN}
+    rows = [r for r in load_csv(out / "tables" / "paired.csv") if r["site"] == MEAN]
+    paired = {row["strategy"]: row for row in rows if row["reference"] == TEACHER}
     costs = {row["model"]: row for row in load_csv(out / "costs.csv")}
     return [
         [
@@ -115,6 +121,39 @@ def overview_lines(out: Path) -> list[list[str]]:
         ]
         for row in scores
     ]
+
+
+def student_pairs(
+    values: Mapping[str, Values], groups: Groups, *, resamples: int = RESAMPLES
+) -> list[dict[str, Any]]:
+    """Return students minus the teachers, then those taught with labels minus labels alone.
+
+    Each ``reference`` has a Holm correction of its own.
+    """
+    pairs = [(TEACHER, list(values))]
+    pairs += [
+        (f"{told}-alone", [f"{told}-labels", f"{told}-alone"])
+        for told in ("told", "untold")
+        if {f"{told}-labels", f"{told}-alone"} <= set(values)
+    ]
+    return [
+        {"reference": reference} | row
+        for reference, names in pairs
+        for row in paired_rows(
+            {name: values[name] for name in names},
+            groups,
+            reference=reference,
+            seed=0,
+            resamples=resamples,
+        )
+    ]
+
+
+def _what_teachers_gave(paired: list[dict[str, Any]]) -> list[PageSection]:
+    if not paired:
+        return []
+    told = "Students of labels and teachers minus students of the same labels alone, by patient."
+    return [PageSection("What the teachers gave", told, [_differences(paired)])]
 
 
 def _lead(modalities: Sequence[str]) -> str:

@@ -21,7 +21,8 @@ class Lesson:
     """One modality: its teacher, and the images that the server has of it."""
 
     modality: str
-    teacher: nn.Module
+    teacher: nn.Module | None
+    """None where the labels alone teach."""
     tables: Sequence[Slices]
     """Their labels are part of the targets, and decide which slices are drawn."""
 
@@ -38,8 +39,8 @@ def teaching_batches(
     """Yield images and targets ``(B, 2, S, S)``, label and teacher's logits, for ever.
 
     The modalities take turns, a batch each. A teacher is in evaluation mode and sees the very image
-    that the student sees, augmentation included; it never sees another modality. A student that is
-    told the modality gets it as channels of the image.
+    that the student sees, augmentation included; it never sees another modality. Where there is no
+    teacher its logits are 0. A student that is told the modality gets it as channels of the image.
     """
     streams = {
         lesson.modality: training_batches(
@@ -55,12 +56,22 @@ def teaching_batches(
     while True:
         for lesson in lessons:
             images, labels = next(streams[lesson.modality])
-            lesson.teacher.eval()
-            with torch.inference_mode(), precision.autocast():
-                said = lesson.teacher(precision.move(images)).float().cpu()
-            targets = torch.cat([labels, said.clone()], dim=1)
+            said = _said(lesson.teacher, images, precision)
             told = isinstance(student, Told)
-            yield (with_modality(images, lesson.modality) if told else images), targets
+            yield (
+                with_modality(images, lesson.modality) if told else images,
+                torch.cat([labels, said], dim=1),
+            )
+
+
+def _said(teacher: nn.Module | None, images: Tensor, precision: Precision) -> Tensor:
+    """Return a teacher's logits of images, zeros for none."""
+    if teacher is None:
+        return torch.zeros_like(images)
+    teacher.eval()
+    with torch.inference_mode(), precision.autocast():
+        said = teacher(precision.move(images)).float().cpu()
+    return said.clone()
 
 
 def as_the_teacher_sees(
