@@ -52,11 +52,15 @@ students() {
     for seed in $seeds; do
         for teachers in flames modality; do
             # shellcheck disable=SC2046
-            flames distill "$runs/quick/$teachers-$seed" $(each --store) \
+            flames distill "$runs/quick/$teachers-$seed" $(each --store) --labels yes \
                 --seed "$seed" --threads 1 --out "$runs/students/$teachers-$seed"
         done
+        flames distill "$runs/quick/flames-$seed" --store "$stores/us-ovary" \
+            --store "$stores/mr-brain-ht" --store "$stores/ct-limb" --told yes \
+            --seed "$seed" --threads 1 --out "$runs/students-few/flames-$seed"
     done
-    python "$here/student_tables.py" "$runs/students" --out "$here"
+    python "$here/student_tables.py" "$runs/students" --name student-owned --out "$here"
+    python "$here/student_tables.py" "$runs/students-few" --name student-few --out "$here"
 }
 
 shifts() {

@@ -1,6 +1,6 @@
 """Students of several runs in three tables: Dice, differences to their teachers, and costs.
 
-usage: python experiments/student_tables.py STUDIES [--out experiments]
+usage: python experiments/student_tables.py STUDIES --name NAME [--out experiments]
 
 STUDIES holds folders of `flames distill` called TEACHERS-SEED. Rows of seed "all" are the means
 over seeds, with the same patients in each.
@@ -24,6 +24,7 @@ Row = dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("studies", type=Path)
+    parser.add_argument("--name", required=True, help="what the tables' files begin with")
     parser.add_argument("--out", type=Path, default=Path("experiments"))
     given = parser.parse_args()
     dice: list[Row] = []
@@ -39,9 +40,9 @@ def main() -> None:
         scores, differences = over_seeds(list(studies.values()))
         dice += [about | rounded(row) for row in scores]
         paired += [about | rounded(row) for row in differences]
-    save_csv(given.out / "student-owned-dice.csv", dice)
-    save_csv(given.out / "student-owned-paired.csv", paired)
-    save_csv(given.out / "student-owned-costs.csv", costs)
+    save_csv(given.out / f"{given.name}-dice.csv", dice)
+    save_csv(given.out / f"{given.name}-paired.csv", paired)
+    save_csv(given.out / f"{given.name}-costs.csv", costs)
     for row in [*dice, *paired]:
         if row["site"] == "mean over sites":
             print(row)
