@@ -29,7 +29,8 @@ def init(
     typer.echo(f"{record.name}: kits are in {out}")
     typer.echo(f"  server: {out / 'server'}")
     for name, site in record.sites.items():
-        typer.echo(f"  {name} ({site.modality} of {site.organ}): {out / 'sites' / name}")
+        agreed = f", at most {site.cases} training cases" if site.cases else ""
+        typer.echo(f"  {name} ({site.modality} of {site.organ}{agreed}): {out / 'sites' / name}")
     for name, person in record.people.items():
         typer.echo(f"  {name} ({person.role}): {out / 'people' / name}")
     typer.echo(f"keep {out / 'authority'} offline: its key can make new identities")
@@ -41,6 +42,9 @@ def add_site(
     name: str = typer.Argument(..., help="Name of the new site."),
     modality: str = typer.Option(..., "--modality", help="US, MR or CT."),
     organ: str = typer.Option(..., "--organ", help="Organ, as the site's store says."),
+    cases: int = typer.Option(
+        None, "--cases", help="Training cases that it may have at most. [default: any number]"
+    ),
     request: Path = typer.Option(
         None, "--request", help="The site's own certificate request, of 'flames site request'."
     ),
@@ -54,9 +58,37 @@ def add_site(
     need_network()
     from flames.federation.network.membership import add_site
 
-    kit = add_site(folder, name, modality=modality, organ=organ, request=request, days=days)
+    kit = add_site(
+        folder, name, modality=modality, organ=organ, cases=cases, request=request, days=days
+    )
     key = "it holds no private key: the site has it" if request else "it holds a private key"
     typer.echo(f"{name} ({modality} of {organ}): {kit}; {key}")
+    _say_record(folder)
+
+
+@consortium.command("cases")
+def cases(
+    folder: Path = typer.Argument(..., metavar="CONSORTIUM", help="The consortium's folder."),
+    name: str = typer.Argument(..., help="Name of a site."),
+    most: int = typer.Option(
+        None, "--most", min=1, help="Training cases that it may have at most, as agreed with it."
+    ),
+    any_: bool = typer.Option(False, "--any", help="As many as it says: take a number back."),
+) -> None:
+    """Note how many training cases were agreed with a site.
+
+    With more it does not take part.
+    """
+    from flames.cli.network import need_network
+    from flames.errors import FlamesError
+
+    need_network()
+    from flames.federation.network.membership import agree_on
+
+    if (most is None) == (not any_):
+        raise FlamesError("one of --most and --any is needed", "write --most NUMBER, or --any")
+    agree_on(folder, name, most)
+    typer.echo(f"{name} may have {'any number of' if any_ else f'at most {most}'} training cases")
     _say_record(folder)
 
 

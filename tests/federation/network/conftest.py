@@ -56,6 +56,8 @@ class Hall:
     client_of: Callable[[Client], Client] = lambda client: client
     dead: set[str] = field(default_factory=set)
     policies: dict[str, Policy] = field(default_factory=dict)
+    agreed: dict[str, int] = field(default_factory=dict)
+    """Training cases of a site, at most."""
     clock: Callable[[], datetime] = datetime.now
     seconds: Callable[[], float] = time.time
     """The server's clock."""
@@ -76,7 +78,12 @@ class Hall:
         return Record(
             name="hall",
             sites={
-                name: Member(modality=store.modality, organ=store.organ, certificate="-")
+                name: Member(
+                    modality=store.modality,
+                    organ=store.organ,
+                    cases=self.agreed.get(name),
+                    certificate="-",
+                )
                 for name, store in self.stores.items()
             },
             people={},

@@ -22,6 +22,32 @@ def test_a_run_over_messages_is_a_simulation_bit_for_bit(make_hall, three_sites,
     assert as_simulated(hall.run) == as_simulated(three_sites)
 
 
+def test_a_site_with_more_training_cases_than_agreed_does_not_take_part(make_hall):
+    hall = make_hall("us-a", "us-b")
+    hall.agreed = {"us-a": 3, "us-b": 2}  # they have 4 and 2
+    assert hall.job("us-a", "us-b") == ("finished", "the run is finished")
+    found = "it says it has 4 training cases, the consortium's record says 3 at most: agree on"
+    (told,) = hall.told("refused")
+    assert told.startswith(f"us-a does not take part: {found}")
+    assert "flames consortium cases" in told
+    house = Journal(hall.folder / "server.jsonl").read()
+    assert [e["text"] for e in house if e["event"] == "refused"] == [told]
+    assert any(e["text"].startswith(f"the server refuses: {found}") for e in said(hall, "us-a"))
+    assert {e["purpose"] for e in hall.log("us-a").read()} == {"ask", "hello"}
+    assert {r["site"] for r in hall.run.load_rounds() if r["kind"] == "site"} == {"us-b"}
+
+
+def said(hall, site):
+    return Journal(hall.kit(site).events).read()
+
+
+def test_agreed_numbers_that_are_kept_change_nothing(make_hall, three_sites, as_simulated):
+    hall = make_hall()
+    hall.agreed = {"us-a": 4, "us-b": 100}
+    assert hall.job("us-a", "us-b", "mr-a")[0] == "finished"
+    assert as_simulated(hall.run) == as_simulated(three_sites)
+
+
 def test_a_bad_line_changes_nothing(make_hall, three_sites, as_simulated):
     chance = random.Random(7)
 

@@ -8,15 +8,17 @@ import pytest
 
 pytest.importorskip("nvflare", reason="needs the extra 'network'")
 
-from consortium_kits import PERSON, comes, contents, crt, words
+from consortium_kits import PERSON, TOML, comes, contents, crt, words
 from cryptography import x509
+from typer.testing import CliRunner
 
+from flames.cli.main import app
 from flames.errors import FlamesError
 from flames.federation.network.commands import refusals, server_status
 from flames.federation.network.consortium import load_consortium, load_record
 from flames.federation.network.identity import check_identity, join_kit, make_request
 from flames.federation.network.kits import Kit
-from flames.federation.network.membership import add_site, renew, revoke
+from flames.federation.network.membership import add_site, found_consortium, renew, revoke
 from flames.federation.network.status import server_words
 
 
@@ -40,6 +42,46 @@ def test_one_more_site_changes_no_other_kit(kits, porter):
         add_site(kits, "MR-A", modality="MR", organ="brain")
     with pytest.raises(FlamesError, match="modality"):
         add_site(kits, "xx", modality="XX", organ="brain")
+
+
+def cases(kits, *words):
+    return CliRunner().invoke(app, ["consortium", "cases", str(kits), *map(str, words)])
+
+
+def test_an_agreed_number_of_cases_is_in_the_record_and_the_status(kits):
+    path, kit = kits / "server" / "local" / "record.json", Kit.open(kits / "server", "server")
+    add_site(kits, "mr-a", modality="MR", organ="brain", cases=40)
+    assert load_record(path).sites["mr-a"].cases == 40
+    assert "cases" not in json.loads(path.read_text())["sites"]["us-a"]
+    assert "us-a may have at most 120 training cases" in cases(kits, "us-a", "--most", 120).stdout
+    assert load_record(path) == load_record(kits / "record.json")
+    assert load_record(path).sites["us-a"].cases == 120
+    words = server_words({"running": True, **server_status(kit)})
+    assert "us-a (US of breast, at most 120 training cases): not connected" in words
+    assert "us-b (US of breast): not connected" in words
+    revoke(kits, "us-b")  # other changes keep the number
+    sites = {site.name: site.cases for site in load_consortium(kits / "consortium.toml").sites}
+    assert sites == {"us-a": 120, "us-b": None, "mr-a": 40}
+    assert "us-a may have any number of training cases" in cases(kits, "us-a", "--any").stdout
+    assert load_record(path).sites["us-a"].cases is None
+    for wrong, message in (
+        (["us-a"], "one of --most and --any is needed"),
+        (["us-a", "--any", "--most", 3], "one of --most and --any is needed"),
+        ([PERSON, "--most", 3], f"{PERSON} is no site"),
+        (["us-c", "--most", 3], "knows no 'us-c'"),
+        (["us-b", "--most", 3], "us-b is revoked since"),
+    ):
+        assert message in str(cases(kits, *wrong).exception), wrong
+
+
+def test_a_consortium_file_may_say_how_many_cases_were_agreed(tmp_path):
+    toml = tmp_path / "consortium.toml"
+    toml.write_text(TOML.replace('name = "us-a"', 'name = "us-a"\ncases = 120'))
+    record = found_consortium(toml, tmp_path / "kits")
+    assert {name: site.cases for name, site in record.sites.items()} == {"us-a": 120, "us-b": None}
+    toml.write_text(TOML.replace('name = "us-a"', 'name = "us-a"\ncases = 0'))
+    with pytest.raises(FlamesError, match="cases"):
+        load_consortium(toml)
 
 
 def test_nobody_else_may_read_the_authoritys_key(founded):

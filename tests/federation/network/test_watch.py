@@ -7,6 +7,7 @@ import time
 import pytest
 
 from flames.errors import NotWritten
+from flames.federation.network.facts import facts_of
 from flames.federation.network.job_state import JobState
 from flames.federation.network.messages import decode, encode
 from flames.federation.network.tasks import as_task, encode_update
@@ -149,6 +150,35 @@ def test_a_revoked_sites_update_of_the_open_round_counts_not(make_hall, relay):
     again.desk.step()
     again.answer("us-b")
     assert again.job.server.turns.began_from("us-a") == []
+
+
+def test_a_number_agreed_while_a_run_goes_on_counts_at_once(make_hall):
+    hall = make_hall(rounds=3)
+    table = Table(hall, "us-a", "us-b", "mr-a")
+    table.answer("us-a")
+    hall.news = hall.record.changed("us-a", cases=4)
+    table.desk.step()
+    assert table.job.server.answered == {"us-a"}
+    assert table.say("us-b", "ask", holds={})[0]["do"] == "train"
+    hall.news = hall.record.changed("us-a", cases=3).changed("us-b", cases=1)
+    table.desk.step()
+    assert hall.told("withdrawn") == ["the update of us-a counts not in round 1"]
+    assert [text[:29] for text in hall.told("refused")] == [
+        "us-a does not take part: it s",
+        "us-b does not take part: it s",
+    ]
+    assert table.ask("us-a")[0]["do"] == "hello"
+    facts = facts_of(hall.stores["us-a"], hall.text, show_cases=True).model_dump(mode="json")
+    answer = table.say("us-a", "hello", facts=facts)[0]
+    assert answer["do"] == "leave"
+    assert "4 training cases, the consortium's record says 3" in answer["reason"]
+    late = table.say("us-b", "update", round=1)[0]
+    assert late["do"] == "drop"
+    assert "2 training cases, the consortium's record says 1" in late["reason"]
+    table.answer("mr-a")
+    table.desk.step()
+    assert hall.told("round") == ["round 1 is finished"]
+    assert set(table.job.server.replies()) == {"mr-a"}
 
 
 def newest(records):

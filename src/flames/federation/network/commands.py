@@ -185,6 +185,7 @@ def server_status(kit: Kit, latest: Latest | None = None) -> dict[str, Any]:
             name: {
                 "modality": site.modality,
                 "organ": site.organ,
+                "cases": site.cases,
                 "connected": name in present,
                 "revoked": site.revoked,
                 "expires": site.expires,

@@ -33,6 +33,8 @@ class SiteEntry(Section):
     name: str = Field(pattern=NAME)
     modality: Modality
     organ: str = Field(min_length=1)
+    cases: int | None = Field(None, ge=1)
+    """Training cases that it may have at most, as agreed with it; None where nothing is agreed."""
     request: Path | None = None
     """The site's own certificate request; its private key then never leaves the site."""
 
@@ -153,6 +155,8 @@ class Member(Identity):
 
     modality: Modality
     organ: str
+    cases: int | None = Field(None, ge=1)
+    """Training cases that it may have at most; None where nothing is agreed."""
 
 
 class PersonMember(Identity):
@@ -237,5 +241,9 @@ class Latest:
 
 
 def save_record(path: Path, record: Record) -> None:
-    """Write the record."""
-    save_json(path, record.model_dump(mode="json", by_alias=True))
+    """Write the record; without `cases` where nothing is agreed, as before there was such a key."""
+    content = record.model_dump(mode="json", by_alias=True)
+    for site in content["sites"].values():
+        if site["cases"] is None:
+            del site["cases"]
+    save_json(path, content)

@@ -122,8 +122,7 @@ class Desk:
         reason = mismatch(
             facts,
             config=digest(job.state.config_text),
-            modality=seat.modality,
-            organ=seat.member.organ,
+            member=seat.member,
             known_digest=job.state.known_digest(seat.name),
         )
         if reason:
@@ -194,7 +193,8 @@ class Desk:
     ) -> bytes:
         job, number = self.job, self.job.number
         if content.get("round") != number or seat.status != "here":
-            late = f"round {plain(content.get('round'), 20)} is over"
+            over = f"round {plain(content.get('round'), 20)} is over"
+            late = seat.reason if seat.status == "refused" else over
             job.tell("late", f"an update of {seat.name} is not used: {late}", site=seat.name)
             aside = content.get("round") == seat.unbelieved
             return encode({"do": "drop", "reason": late, "aside": aside})

@@ -15,6 +15,7 @@ from flames.data.fingerprint import Fingerprint, fingerprint
 from flames.data.store import SPLITS, Modality, SiteStore, Split
 from flames.errors import FlamesError
 from flames.federation.exchange import Reply
+from flames.federation.network.consortium import Member
 from flames.federation.network.said import MOST, Count, Word
 from flames.federation.network.tasks import PROTOCOL
 from flames.federation.summary import about_store
@@ -97,15 +98,14 @@ def facts_of(store: SiteStore, config_text: str, *, show_cases: bool) -> SiteFac
 
 
 def mismatch(
-    facts: SiteFacts, *, config: str, modality: str, organ: str, known_digest: str | None
+    facts: SiteFacts, *, config: str, member: Member, known_digest: str | None
 ) -> str | None:
     """Return why a site cannot take part in a run, or None.
 
     Args:
         facts: What the site says.
         config: SHA-256 of the configuration at the server.
-        modality: Of the site, by the consortium's record.
-        organ: Of the site, by the consortium's record.
+        member: What the consortium's record says of the site.
         known_digest: Of its store when it took part before.
     """
     if facts.protocol != PROTOCOL or facts.flames != flames.__version__:
@@ -115,18 +115,30 @@ def mismatch(
         )
     if facts.config != config:
         return "its copy of the configuration differs from the server's"
-    if (facts.modality, facts.organ) != (modality, organ):
+    known = (member.modality, member.organ)
+    if (facts.modality, facts.organ) != known:
         return (
             f"its store is {facts.modality} of {facts.organ}, the consortium's record says "
-            f"{modality} of {organ}"
+            f"{member.modality} of {member.organ}"
         )
-    if (facts.fingerprint.modality, facts.fingerprint.organ) != (modality, organ):
+    if (facts.fingerprint.modality, facts.fingerprint.organ) != known:
         return "its fingerprint is of other images than its store"
     if known_digest not in (None, facts.cases_digest):
         return "its store changed since it took part in this run"
     if not facts.cases.get("train"):
         return "its store has no training case"
-    return None
+    return too_many(facts, member)
+
+
+def too_many(facts: SiteFacts, member: Member) -> str | None:
+    """Return why a site has more training cases than was agreed with it, or None."""
+    said, agreed = facts.cases["train"], member.cases
+    if agreed is None or said <= agreed:
+        return None
+    return (
+        f"it says it has {said} training cases, the consortium's record says {agreed} at most: "
+        "agree on a number, then correct its store, or the record with 'flames consortium cases'"
+    )
 
 
 def check_counts(reply: Reply, facts: SiteFacts, server_round: int) -> None:

@@ -32,7 +32,7 @@ from flames.federation.network.consortium import (
     validated,
 )
 from flames.federation.network.journal import now
-from flames.federation.network.provisioning import issue_kits
+from flames.federation.network.provisioning import Issued, issue_kits
 from flames.files import save_text
 
 SERVERS_RECORD = Path("server") / "local" / "record.json"
@@ -52,10 +52,7 @@ def found_consortium(toml: Path, folder: Path) -> Record:
     issued = issue_kits(consortium, folder, names, {n: _kit(folder, consortium, n) for n in names})
     record = Record(
         name=consortium.name,
-        sites={
-            s.name: Member(modality=s.modality, organ=s.organ, **vars(issued[s.name]))
-            for s in consortium.sites
-        },
+        sites={s.name: _member(s, issued[s.name]) for s in consortium.sites},
         people={
             p.name: PersonMember(role=p.role, **vars(issued[p.name])) for p in consortium.people
         },
@@ -70,6 +67,7 @@ def add_site(
     *,
     modality: str,
     organ: str,
+    cases: int | None = None,
     request: Path | None = None,
     days: int | None = None,
 ) -> Path:
@@ -80,6 +78,7 @@ def add_site(
         name: Of the new site.
         modality: That it stands for.
         organ: That it stands for.
+        cases: Training cases that it may have at most; None where nothing is agreed.
         request: The site's own certificate request; the kit then holds no key.
         days: Until its certificate expires; None for the consortium's own number.
 
@@ -87,8 +86,8 @@ def add_site(
         FlamesError: There is no consortium, the name is taken, or the request is bad.
     """
     consortium, record = _load(folder)
-    content = {"name": name, "modality": modality, "organ": organ, "request": request}
-    site: SiteEntry = validated(SiteEntry, content, f"the site {name}")
+    content = {"name": name, "modality": modality, "organ": organ, "cases": cases}
+    site: SiteEntry = validated(SiteEntry, content | {"request": request}, f"the site {name}")
     if name.lower() in {known.lower() for known in _names(consortium)}:
         shut = record.find(name)
         raise FlamesError(
@@ -101,10 +100,25 @@ def add_site(
     consortium = _with_sites(consortium, [*consortium.sites, site])
     kit = _kit(folder, consortium, name)
     issued = issue_kits(_lasting(consortium, days), folder, [name], {name: kit})
-    member = Member(modality=site.modality, organ=site.organ, **vars(issued[name]))
-    sites = record.sites | {name: member}
+    sites = record.sites | {name: _member(site, issued[name])}
     _save(folder, consortium, record.model_copy(update={"sites": sites}))
     return kit
+
+
+def agree_on(folder: Path, name: str, cases: int | None) -> None:
+    """Note how many training cases a site may have at most; with None, as many as it says.
+
+    Raises:
+        FlamesError: No site has that name, it is shut out, or the number is below 1.
+    """
+    consortium, record = _load(folder)
+    _open(record, name)
+    if name not in record.sites:
+        raise FlamesError(f"{name} is no site", "only sites have training cases")
+    sites = [
+        s.model_copy(update={"cases": cases}) if s.name == name else s for s in consortium.sites
+    ]
+    _save(folder, _with_sites(consortium, sites), record.changed(name, cases=cases))
 
 
 def revoke(folder: Path, name: str, reason: str = "") -> None:
@@ -191,6 +205,10 @@ def _lasting(consortium: Consortium, days: int | None) -> Consortium:
     content = consortium.model_dump(by_alias=True) | {"valid-days": days}
     made: Consortium = validated(Consortium, content, "the consortium")
     return made
+
+
+def _member(site: SiteEntry, issued: Issued) -> Member:
+    return Member(modality=site.modality, organ=site.organ, cases=site.cases, **vars(issued))
 
 
 def _names(consortium: Consortium) -> list[str]:

@@ -41,7 +41,8 @@ def server_words(report: dict[str, Any]) -> str:
         here = "connected" if site["connected"] else "not connected"
         if site["revoked"]:
             here = f"revoked {site['revoked']}"
-        lines.append(f"  site {name} ({site['modality']} of {site['organ']}): {here}")
+        agreed = f", at most {site['cases']} training cases" if site.get("cases") else ""
+        lines.append(f"  site {name} ({site['modality']} of {site['organ']}{agreed}): {here}")
     for name, person in report["people"].items():
         gone = f": revoked {person['revoked']}" if person["revoked"] else ""
         lines.append(f"  {name} ({person['role']}){gone}")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flames.federation.network.consortium import Record
+from flames.federation.network.facts import too_many
 from flames.federation.network.job_state import JobState
 from flames.federation.network.seats import Seat, Standing, standing
 from flames.federation.network.stalls import Stalls
@@ -57,7 +58,7 @@ class Watch:
         if job.clock() - self._noted > ALIVE_SECONDS:
             job.state.note_alive(job.clock())
             self._noted = job.clock()
-        self._note_revoked()
+        self._note_record()
         self._note_silence()
         if job.verdict is None and not job.joining():
             (self._step_scores if job.closing else self._step_round)()
@@ -71,16 +72,26 @@ class Watch:
     def _write_rounds(self) -> None:
         save_lines(self.job.state.run.rounds, self.job.server.records())
 
-    def _note_revoked(self) -> None:
+    def _note_record(self) -> None:
+        """Leave out who is revoked since the job began, or has more cases than now agreed."""
         sites = self.news().sites
         for seat in self.job.seats.values():
             member = sites.get(seat.name)
-            if seat.member.revoked or (member is not None and not member.revoked):
+            if seat.member.revoked:
                 continue
-            when = member.revoked if member is not None else "it left the record"
-            seat.member = seat.member.model_copy(update={"revoked": when})
-            self.job.refuse(seat, f"revoked {when}")
-            self._withdraw(seat.name)
+            if member is None or member.revoked:
+                when = member.revoked if member is not None else "it left the record"
+                seat.member = seat.member.model_copy(update={"revoked": when})
+                self._leave_out(seat, f"revoked {when}")
+            elif member.cases != seat.member.cases:
+                seat.member = seat.member.model_copy(update={"cases": member.cases})
+                reason = too_many(seat.facts, member) if seat.facts is not None else None
+                if reason:
+                    self._leave_out(seat, reason)
+
+    def _leave_out(self, seat: Seat, reason: str) -> None:
+        self.job.refuse(seat, reason)
+        self._withdraw(seat.name)
 
     def _withdraw(self, site: str) -> None:
         """Take a site's update out of the open round, and what others made of it."""
