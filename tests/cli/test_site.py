@@ -53,6 +53,23 @@ def test_a_run_is_shown_approved_and_denied(flames, kit, guard):
         guard.check()
 
 
+@pytest.mark.parametrize(
+    ("counts", "missing"),
+    [((4, 0, 3), "no validation case"), ((0, 0, 2), "no training case and no validation case")],
+)
+def test_a_site_does_not_start_with_a_store_that_it_could_not_train_on(
+    flames, kit, write_store, tmp_path, counts, missing
+):
+    pytest.importorskip("nvflare", reason="needs the extra 'network'")
+    before = kit.settings.read_bytes()
+    store = write_store(tmp_path / "bare", site="us-a", counts=counts).path
+    code, _, err = flames("site", "start", "--kit", kit.path, "--store", store)
+    assert code == 2
+    assert f"{store} has {missing}" in err
+    assert "three patients or more" in err
+    assert kit.settings.read_bytes() == before
+
+
 def test_another_run_or_configuration_is_not_approved(flames, kit, guard):
     code, _, err = flames("site", "approve", kit.path, "frist")
     assert code == 2

@@ -26,6 +26,20 @@ from flames.strategies.mixture import leads
 from flames.training.loop import make_optimizer, train
 
 
+def test_a_store_without_validation_cases_is_refused_before_anybody_trains(
+    make_config, write_store, tmp_path
+):
+    config = make_config("us-a", "us-b")
+    bare = write_store(tmp_path / "bare", site="us-b", counts=(4, 0, 3)).path
+    sites = tuple(
+        site.model_copy(update={"store": bare}) if site.name == "us-b" else site
+        for site in config.sites
+    )
+    with pytest.raises(FlamesError, match="bare has no validation case"):
+        simulate(config.model_copy(update={"sites": sites}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def plain_training(config, site, store):
     """Return the weights after each round's steps of training without any federation."""
     torch.manual_seed(derive_seed(config.seed, "start"))

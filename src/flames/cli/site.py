@@ -43,7 +43,7 @@ def start(
 
     opened = Kit.open(kit, "site")
     settings = SiteSettings(store, load_policy(policy))
-    SiteStore.open(store)
+    SiteStore.open(store).check_sides()
     _mend_log(opened)
     save_site_settings(opened, settings)
     watch(opened, speaker(json_))

@@ -15,7 +15,7 @@ orientation to RAS, ``(X, Y, Z)``, and stay volumes: slicing is the loader's bus
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,9 @@ Split = Literal["train", "val", "test"]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 STORE_SCHEMA = 1
+NEEDED: dict[Split, str] = {"train": "training", "val": "validation"}
+"""Sides of the split that a site must have: to train on, and to judge its weights on."""
+MORE_PATIENTS = "prepare a store of three patients or more, so that no side of its split is empty"
 
 
 class CaseRecord(BaseModel):
@@ -140,6 +143,18 @@ def cases_digest(cases: Iterable[CaseRecord]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def missing_sides(cases: Mapping[Split, int]) -> str:
+    """Return what a site lacks to train and to judge its weights; empty where it lacks nothing.
+
+    >>> missing_sides({"train": 4, "val": 0, "test": 3})
+    'no validation case'
+
+    Args:
+        cases: Numbers of cases by side of the split.
+    """
+    return " and ".join(f"no {word} case" for side, word in NEEDED.items() if not cases.get(side))
+
+
 @dataclass(frozen=True)
 class SiteStore:
     """A prepared store, opened for reading."""
@@ -192,6 +207,16 @@ class SiteStore:
     def split(self, name: Split) -> tuple[CaseRecord, ...]:
         """Return the records of one side of the split, in its written order."""
         return tuple(self.cases[case_id] for case_id in getattr(self.splits, name))
+
+    def check_sides(self) -> None:
+        """Look whether a site can train on the store and judge its weights on it.
+
+        Raises:
+            FlamesError: It has no training or no validation case.
+        """
+        missing = missing_sides({side: len(getattr(self.splits, side)) for side in NEEDED})
+        if missing:
+            raise FlamesError(f"{self.path} has {missing}", MORE_PATIENTS)
 
     def image(self, case_id: str) -> np.ndarray:
         """Return the image as a read-only memory map, in source intensities."""

@@ -64,6 +64,8 @@ def simulate(
     """
     run = RunFolder(out)
     stores = open_stores(config)
+    for store in stores.values():
+        store.check_sides()
     config = planned(config, stores)
     _claim(run, config, stores, resume)
     if run.summary.exists():

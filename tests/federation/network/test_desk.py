@@ -11,6 +11,7 @@ import pytest
 from flames.errors import FlamesError
 from flames.federation.network.journal import Journal
 from flames.federation.network.messages import decode, encode
+from flames.federation.network.policy import Policy
 from flames.federation.simulation import simulate
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -35,6 +36,45 @@ def test_a_site_with_more_training_cases_than_agreed_does_not_take_part(make_hal
     assert any(e["text"].startswith(f"the server refuses: {found}") for e in said(hall, "us-a"))
     assert {e["purpose"] for e in hall.log("us-a").read()} == {"ask", "hello"}
     assert {r["site"] for r in hall.run.load_rounds() if r["kind"] == "site"} == {"us-b"}
+
+
+@pytest.mark.parametrize(
+    ("counts", "missing"),
+    [((4, 0, 3), "no validation case"), ((0, 0, 2), "no training case and no validation case")],
+)
+def test_a_site_without_a_needed_side_hears_so_before_anything_of_it_leaves(
+    make_hall, write_store, tmp_path, counts, missing
+):
+    hall = make_hall("us-a", "us-b")
+    hall.policies["us-b"] = Policy(scores="aggregates")
+    hall.stores["us-b"] = write_store(tmp_path / "bare", site="us-b", counts=counts)
+    assert hall.job("us-a", "us-b") == ("finished", "the run is finished")
+    (told,) = hall.told("refused")
+    assert told.startswith(f"us-b does not take part: its store has {missing}: prepare a store")
+    assert hall.told("trouble") == []
+    assert [e["event"] for e in said(hall, "us-b")] == ["refuses"]
+    assert {e["purpose"] for e in hall.log("us-b").read()} == {"ask", "refuse"}
+    assert {r["site"] for r in hall.run.load_rounds() if r["kind"] == "site"} == {"us-a"}
+
+
+def test_the_server_takes_no_site_in_that_says_it_has_no_validation_case(make_hall):
+    hall = make_hall("us-a")
+
+    def line(site, send):
+        def changed(topic, message):
+            facts, sections = decode(message)
+            if topic == "hello":
+                facts["facts"]["cases"]["val"] = 0
+                facts["facts"]["tumour_free"]["val"] = 0
+                facts["facts"]["splits"]["val"] = []
+            return send(topic, encode(facts, sections))
+
+        return changed
+
+    hall.line = line
+    verdict, why = hall.job("us-a")
+    assert verdict == "failed"
+    assert why.startswith("us-a: its store has no validation case: prepare a store")
 
 
 def said(hall, site):

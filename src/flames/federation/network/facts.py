@@ -12,7 +12,14 @@ from pydantic import Field, field_validator, model_validator
 import flames
 from flames.config import Section
 from flames.data.fingerprint import Fingerprint, fingerprint
-from flames.data.store import SPLITS, Modality, SiteStore, Split
+from flames.data.store import (
+    MORE_PATIENTS,
+    SPLITS,
+    Modality,
+    SiteStore,
+    Split,
+    missing_sides,
+)
 from flames.errors import FlamesError
 from flames.federation.exchange import Reply
 from flames.federation.network.consortium import Member
@@ -125,8 +132,9 @@ def mismatch(
         return "its fingerprint is of other images than its store"
     if known_digest not in (None, facts.cases_digest):
         return "its store changed since it took part in this run"
-    if not facts.cases.get("train"):
-        return "its store has no training case"
+    missing = missing_sides(facts.cases)
+    if missing:
+        return f"its store has {missing}: {MORE_PATIENTS}"
     return too_many(facts, member)
 
 

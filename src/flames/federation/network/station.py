@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flames.data.store import MORE_PATIENTS, SPLITS, missing_sides
 from flames.errors import FlamesError, NotWritten
 from flames.federation.client import Client
 from flames.federation.exchange import Task
@@ -165,6 +166,9 @@ class Station:
         return reason
 
     def _hello(self) -> None:
+        missing = missing_sides({side: len(self.store.split(side)) for side in SPLITS})
+        if missing:
+            raise Refusal(f"its store has {missing}: {MORE_PATIENTS}", MORE_PATIENTS)
         show_cases = self.guard.policy.scores == "cases"
         facts = facts_of(self.store, self.config_text, show_cases=show_cases)
         answer, _ = self._call("hello", {"facts": facts.model_dump(mode="json")})
