@@ -36,17 +36,21 @@ def start(
 
     need_network()
     from flames.data.store import SiteStore
+    from flames.federation.network.journal import now
     from flames.federation.network.kits import Kit
     from flames.federation.network.policy import load_policy
     from flames.federation.network.processes import watch
     from flames.federation.network.settings import SiteSettings, save_site_settings
+    from flames.federation.network.sharing import allowed_to_others
 
     opened = Kit.open(kit, "site")
     settings = SiteSettings(store, load_policy(policy))
     SiteStore.open(store).check_sides()
     _mend_log(opened)
     save_site_settings(opened, settings)
-    watch(opened, speaker(json_))
+    say = speaker(json_)
+    say({"time": now(), "event": "policy", "text": allowed_to_others(settings.policy)})
+    watch(opened, say)
 
 
 @site.command("status")

@@ -22,6 +22,7 @@ from flames.errors import FlamesError, nearest
 from flames.federation.network.facts import digest
 from flames.federation.network.journal import Journal, now
 from flames.federation.network.kits import Kit
+from flames.federation.network.sharing import received_by_others
 from flames.files import save_json, save_text
 
 Word = Literal["approved", "denied"]
@@ -42,6 +43,7 @@ def note_order(folder: Path, run: str, config_text: str, config: RunConfig) -> N
         "rounds": config.rounds,
         "local_steps": config.most_steps,
         "sites": [site.name for site in config.sites],
+        "others": received_by_others(config),
         "waits": "",
     }
     if known.get("config") == content["config"]:

@@ -16,6 +16,7 @@ from flames.federation.network.journal import Journal
 from flames.federation.network.run_state import RunState
 from flames.federation.network.scores import Scores
 from flames.federation.network.seats import Seat, company
+from flames.federation.network.sharing import told_to_all
 from flames.federation.server import Server
 
 Verdict = Literal["next", "finished", "failed"]
@@ -67,6 +68,10 @@ class JobState:
                 seat.status, seat.heard = "awaited", self.started
             steps = self.config.steps_of(name)
             server.members[name] = Participant(name, seat.modality, 1, steps)
+        if not state.events.exists():
+            taking = {n: s.modality for n, s in self.seats.items() if s.status != "refused"}
+            for text in told_to_all(state.config, server.strategy, taking):
+                self.tell("sharing", text)
         for told in server.folders.damaged:
             self.tell("server-trouble", told)
 

@@ -33,6 +33,7 @@ from flames.federation.network.kits import SCORED_FILE
 from flames.federation.network.messages import decode, encode, peek
 from flames.federation.network.said import plain
 from flames.federation.network.scoring import aggregates, score_models
+from flames.federation.network.sharing import received_by_others
 from flames.federation.network.tasks import as_task, encode_update
 from flames.files import save_json
 from flames.models import make_model
@@ -175,6 +176,8 @@ class Station:
         if answer["do"] == "leave":
             self.journal.write("refused", f"the server refuses: {plain(answer['reason'], 500)}")
             raise Stopped
+        others = received_by_others(self.client.config)
+        self.journal.write("sharing", f"in {self.gate.run} {others}")
 
     def _train(self, task: Task) -> None:
         self.guard.check_task(task, self.client.name)

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from flames.federation.network.approval import SHORT, WAITS_FOR_APPROVAL, orders
+from flames.federation.network.consortium import validated
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
+from flames.federation.network.policy import Policy
 from flames.federation.network.processes import is_running
 from flames.federation.network.settings import read_site_settings
+from flames.federation.network.sharing import allowed_to_others
 
 LAST_EVENTS = 10
 
@@ -86,6 +89,9 @@ def site_words(report: dict[str, Any]) -> str:
     """Return the report as lines for a person."""
     state = "is running" if report["running"] else "is not running"
     lines = [f"{report['site']} of {report['consortium']} {state}; server {report['server']}"]
+    if report["policy"]:
+        policy = validated(Policy, report["policy"], "the policy")
+        lines.append(f"  {allowed_to_others(policy)}")
     for order in report["runs"]:
         lines += _order_words(order)
     lines += [f"  {event['time']}  {event['text']}" for event in report["events"]]
@@ -101,6 +107,8 @@ def _order_words(order: dict[str, Any]) -> list[str]:
         f"{order['local_steps']} steps, {len(order['sites'])} sites; "
         f"configuration {order['config'][:SHORT]}"
     ]
+    if "others" in order:
+        lines.append(f"    {order['others']}")
     if decided:
         lines.append(f"    {decided['decision']} by {decided['by']}, {decided['time']}")
     if order["waits"]:
