@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from flames.cli.main import main
+
+# The writers of made-up DICOM of the tests of reading.
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 
 
 @pytest.fixture

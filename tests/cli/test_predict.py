@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_files import series
 
 from flames.config import ModelConfig
 from flames.data.fingerprint import fingerprint
@@ -134,3 +135,22 @@ def test_a_damaged_zip_is_named(monkeypatch, capsys, tmp_path, model_file):
     assert (code, "scans.zip" in err) == (2, True)
     assert not list(tmp_path.glob(".unpacked-*"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_series_whose_slices_may_be_missing_is_done_and_said(
+    monkeypatch, capsys, tmp_path, model_file
+):
+    for name, heights in (("gaps", [0.0, 6.0, 12.0]), ("whole", None)):
+        planes = np.random.default_rng(1).integers(0, 90, (3, 20, 26), dtype=np.int16)
+        series(tmp_path / "in" / name, planes, modality="MR", series=name, heights=heights)
+    code, out, err = flames(monkeypatch, capsys, model_file, tmp_path / "in", "-o", tmp_path / "a")
+    assert code == 0, err
+    said = "slices may be missing, or were never made: slices lie 6 mm apart, and SliceThickness"
+    assert [said in line for line in out.splitlines()[:2]] == [True, False]
+    with (tmp_path / "a" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        doubts = {row["name"]: row["doubt"] for row in csv.DictReader(file)}
+    assert doubts == {
+        "gaps": "slices lie 6 mm apart, and SliceThickness says 3 mm",
+        "whole": "",
+    }
+    assert (tmp_path / "a" / "gaps_seg.dcm").exists()

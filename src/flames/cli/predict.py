@@ -104,4 +104,5 @@ def _line(row: dict[str, Any]) -> str:
     else:
         what += ", no tumour found"
     far = f"; unlike the training images: {row['departures']}" if row["departures"] else ""
-    return f"{row['name']}: {what}{far}"
+    lost = f"; slices may be missing, or were never made: {row['doubt']}" if row["doubt"] else ""
+    return f"{row['name']}: {what}{far}{lost}"

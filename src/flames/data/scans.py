@@ -63,6 +63,11 @@ class Scan:
     """The frames that it came from, where it is DICOM."""
 
     @property
+    def doubt(self) -> str | None:
+        """Return what speaks for slices that are missing from a DICOM series, or None."""
+        return None if self.stack is None else self.stack.doubt
+
+    @property
     def slices_reversed(self) -> bool:
         """Return whether the source counts its slices from the other end."""
         if self.grid.affine is None:
