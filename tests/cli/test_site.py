@@ -143,3 +143,28 @@ def test_the_log_is_moved_only_while_the_site_is_stopped(flames, kit, tmp_path):
     assert entry["hash"] in dest.read_text()
     code, out, _ = flames("site", "log", kit.path, "--verify")
     assert (code, out.startswith("whole: 1 entries")) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--run", "first"], "--archive is of the whole log, and --run would"),
+        (["--verify"], "and --verify would"),
+        (["--verify", "--contains", "0" * 12], "and --verify and --contains would"),
+        (["--json", "--all"], "and --all and --json would"),
+    ],
+)
+def test_the_log_is_not_moved_where_another_option_would_be_ignored(
+    flames, kit, tmp_path, options, words
+):
+    OutgoingLog(kit.outgoing).write("ask", b"", run="first", server_round=1, holds=[])
+    dest = tmp_path / "old.jsonl"
+    code, _, err = flames("site", "log", kit.path, "--archive", dest, *options)
+    assert (code, words in err, dest.exists()) == (2, True, False), err
+
+
+@pytest.mark.parametrize("options", [["--run", "first"], ["--json"]])
+def test_the_log_is_checked_whole_or_not_at_all(flames, kit, options):
+    OutgoingLog(kit.outgoing).write("ask", b"", run="first", server_round=1, holds=[])
+    code, _, err = flames("site", "log", kit.path, "--verify", *options)
+    assert (code, f"{options[0]} would do nothing" in err) == (2, True), err

@@ -143,6 +143,11 @@ def log(
     from flames.federation.network.outgoing import OutgoingLog
     from flames.federation.network.outgoing_words import log_words, verdict_words
 
+    shows: dict[str, object] = {"--run": run, "--all": all_, "--json": json_}
+    if archive is not None:
+        _alone("--archive", shows | {"--verify": verify, "--contains": contains})
+    if verify:
+        _alone("--verify", shows)
     opened = OutgoingLog(Kit.open(kit, "site").outgoing)
     if archive is not None:
         _archive(Kit.open(kit, "site"), archive)
@@ -166,6 +171,19 @@ def log(
     )
     for line in lines:
         typer.echo(line)
+
+
+def _alone(option: str, others: dict[str, object]) -> None:
+    """Refuse what ``option`` would ignore."""
+    from flames.errors import FlamesError
+
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise FlamesError(
+            f"{option} is of the whole log, and {' and '.join(given)} would do nothing with it",
+            f"drop {' and '.join(given)}, or give {'them' if len(given) > 1 else 'it'} in a "
+            "command of its own",
+        )
 
 
 def _archive(kit: Kit, dest: Path) -> None:
