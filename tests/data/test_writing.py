@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from dicom_files import STRAIGHT, contours, rectangle, series
 from PIL import Image, ImageDraw
+from scipy import ndimage
 from source_folders import save, save_nifti, square
 
 from flames.data.cases import read_case
@@ -15,7 +16,15 @@ from flames.data.check import check_store
 from flames.data.formats import find_sources
 from flames.data.prepare import StoreRequest, add_store
 from flames.data.sources import SourceOptions
-from flames.data.writing import blank_writing, find_writing, shows_writing
+from flames.data.writing import (
+    STEP,
+    STROKE,
+    _of_range,
+    _strokes,
+    blank_writing,
+    find_writing,
+    shows_writing,
+)
 from flames.errors import FlamesError
 
 
@@ -61,6 +70,18 @@ def test_speckle_is_no_writing(seed: int):
     rng = np.random.default_rng(seed)
     assert find_writing(rng.integers(0, 256, (120, 160), dtype=np.uint8)) == []
     assert find_writing(np.full((50, 50), 7.0)) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (8, 9), (57, 64)])
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_strokes_are_those_of_the_top_hat(shape: tuple[int, int], kind: type):
+    picture = np.random.default_rng(0).integers(0, 100, shape).astype(kind)
+    picture.flat[0] = 0
+    picture.flat[-1] = 100
+    tops = ndimage.white_tophat(picture.astype(np.float32) / 100, size=(STROKE, STROKE))
+    values = _of_range(picture)
+    found = np.zeros(shape, bool) if values is None else _strokes(values)
+    np.testing.assert_array_equal(found, tops > STEP)
 
 
 def store(tmp_path: Path, name: str, **options):
