@@ -154,3 +154,16 @@ def test_a_series_whose_slices_may_be_missing_is_done_and_said(
         "whole": "",
     }
     assert (tmp_path / "a" / "gaps_seg.dcm").exists()
+
+
+def test_an_image_that_is_not_written_in_one_format_counts_as_done(
+    monkeypatch, capsys, tmp_path, model_file, image
+):
+    code, out, err = flames(
+        monkeypatch, capsys, model_file, image, "-o", tmp_path / "a", "--format", "seg,nifti"
+    )
+    assert code == 2
+    assert "not all written: " in out.splitlines()[0]
+    assert " of 1 images; " in out.splitlines()[-1]
+    assert "is not DICOM" in err
+    assert (tmp_path / "a" / "a_mask.nii.gz").exists()

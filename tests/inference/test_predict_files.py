@@ -235,6 +235,20 @@ def test_what_a_format_has_no_place_for_does_not_stop_the_others(tmp_path: Path)
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("formats", [("png", "seg"), ("seg", "png")])
+def test_what_one_format_refuses_is_written_in_the_others_and_told(tmp_path: Path, formats):
+    array = np.full((40, 70), 10, np.uint8)
+    array[10:20, 30:50] = 200
+    (tmp_path / "in").mkdir()
+    Image.fromarray(array).save(tmp_path / "in" / "a.png")
+    (looked,) = look([tmp_path / "in"], tmp_path / "out", model("US"), formats=formats)
+    assert looked.error is not None
+    (row,) = table(tmp_path / "out" / "predictions.csv")
+    assert (row["tumour_found"], row["lesions"], row["files"]) == ("1", "1", "a_mask.png")
+    assert "is not DICOM" in row["error"]
+    assert len(table(tmp_path / "out" / "lesions.csv")) == 1
+
+
 def test_what_no_format_has_a_place_for_is_refused_before_it_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

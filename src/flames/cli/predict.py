@@ -74,7 +74,7 @@ def predict(
     if not trained.trained_on and not quiet:
         typer.echo(f"Note: {trained.name} does not say what it was trained on.")
     failed: list[FlamesError] = []
-    with_tumour = 0
+    done = with_tumour = 0
     with ExitStack() as rooms:
         places = {
             rooms.enter_context(unpacked(path, out.absolute().parent)): path for path in inputs
@@ -84,10 +84,11 @@ def predict(
         for looked in predict_files(trained, found, out, precision=precision, options=options):
             if looked.error is not None:
                 failed.append(looked.error)
-            with_tumour += int(looked.row.get("tumour_found") or 0)
+            if "tumour_found" in looked.row:
+                done += 1
+                with_tumour += looked.row["tumour_found"]
             if not quiet:
                 typer.echo(_line(looked.row))
-    done = len(found) - len(failed)
     typer.echo(f"{trained.name}: tumour in {with_tumour} of {done} images; {out}/predictions.csv")
     if failed:
         more = f" (and {len(failed) - 1} more, in predictions.csv)" if len(failed) > 1 else ""
@@ -95,7 +96,7 @@ def predict(
 
 
 def _line(row: dict[str, Any]) -> str:
-    if row.get("error"):
+    if "tumour_found" not in row:
         return f"{row['name']}: not done: {row['error']}"
     what = f"score {row['presence_score']:.2f}"
     if row["lesions"]:
@@ -105,4 +106,5 @@ def _line(row: dict[str, Any]) -> str:
         what += ", no tumour found"
     far = f"; unlike the training images: {row['departures']}" if row["departures"] else ""
     lost = f"; slices may be missing, or were never made: {row['doubt']}" if row["doubt"] else ""
-    return f"{row['name']}: {what}{far}{lost}"
+    not_all = f"; not all written: {row['error']}" if row["error"] else ""
+    return f"{row['name']}: {what}{far}{lost}{not_all}"

@@ -80,8 +80,9 @@ def predict_files(
 ) -> Iterator[Looked]:
     """Yield each input as it is done; write masks, ``predictions.csv`` and ``lesions.csv``.
 
-    An input that cannot be read, or has no place in a format that is asked for, gets a line that
-    says so, and the next one is taken.
+    An input that cannot be read gets a line that says so, and the next one is taken. So does one
+    that has no place in a format that is asked for; the line also says what was found in it where
+    it has a place in another.
 
     Raises:
         FlamesError: ``out`` holds something, a format is not known, the images are of another
@@ -94,24 +95,19 @@ def predict_files(
         _Table(out / "lesions.csv", LESION_COLUMNS) as lesions,
     ):
         for one in inputs:
-            files: list[Path] = []
             try:
                 finding = predict_file(model, one, precision=precision, options=options)
-                for name in options.formats or (default_format(finding.scan),):
-                    files += WRITERS[name](finding, out, made_by)
-            except NotWritten:
-                raise
             except FlamesError as error:
                 row = {"name": one.name, "source": one.source, "error": error.found}
-                row["files"] = _listed(files, out)
                 cases.add(row)
                 yield Looked(row, error)
                 continue
-            row = _row(finding, _listed(files, out))
+            files, refused = _write(finding, out, made_by, options.formats)
+            row = _row(finding, _listed(files, out), refused)
             cases.add(row)
             for lesion in finding.lesions:
                 lesions.add({"name": one.name, **lesion.as_row()})
-            yield Looked(row)
+            yield Looked(row, refused)
 
 
 def predict_file(
@@ -225,12 +221,28 @@ def _check(model: TrainedModel, out: Path, options: PredictOptions) -> None:
         )
 
 
+def _write(
+    finding: Finding, out: Path, made_by: MadeBy, formats: Sequence[str]
+) -> tuple[list[Path], FlamesError | None]:
+    """Write every format that has a place; return the files, and why one of them has none."""
+    files: list[Path] = []
+    refused: FlamesError | None = None
+    for name in formats or (default_format(finding.scan),):
+        try:
+            files += WRITERS[name](finding, out, made_by)
+        except NotWritten:
+            raise
+        except FlamesError as error:
+            refused = refused or error
+    return files, refused
+
+
 def _listed(files: Sequence[Path], out: Path) -> str:
     names = [file.relative_to(out).as_posix() for file in files]
     return " ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _row(finding: Finding, files: str) -> dict[str, Any]:
+def _row(finding: Finding, files: str, refused: FlamesError | None) -> dict[str, Any]:
     sizes = [lesion.size for lesion in finding.lesions]
     probability = finding.presence_probability
     unit = finding.lesions[0].size_unit if finding.lesions else ""
@@ -247,7 +259,7 @@ def _row(finding: Finding, files: str) -> dict[str, Any]:
         "doubt": finding.scan.doubt or "",
         "files": files,
         "seconds": round(finding.seconds, 3),
-        "error": "",
+        "error": "" if refused is None else refused.found,
     }
 
 
