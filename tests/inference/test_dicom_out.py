@@ -13,6 +13,7 @@ import pydicom
 import pytest
 from dicom_files import OBLIQUE, STRAIGHT, bare, dataset, pixels, series, uid, write
 from pydicom.dataset import Dataset
+from pydicom.uid import UltrasoundMultiFrameImageStorage
 from torch import nn
 
 from flames.data.cases import read_case
@@ -292,6 +293,28 @@ def test_ultrasound_gets_a_segmentation_frame_by_frame(tmp_path: Path):
     np.testing.assert_array_equal(pydicom.dcmread(path).pixel_array.squeeze() > 0, finding.mask)
     with pytest.raises(FlamesError, match="no place in the patient"):
         WRITERS["rtstruct"](finding, tmp_path / "out", MADE_BY)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_clip_without_a_place_gets_pictures(tmp_path: Path, frames: int):
+    array = np.random.default_rng(0).integers(0, 60, (frames, 32, 40), dtype=np.uint8)
+    array[-1, 8:20, 6:22] = 250
+    data = pixels(dataset("US", "P", NumberOfFrames=frames), array[0])
+    data.SOPClassUID, data.PixelData = UltrasoundMultiFrameImageStorage, array.tobytes()
+    write(tmp_path / "i" / "us.dcm", data)
+    for formats, pictures in (((), frames), (("seg", "png"), frames), (("seg",), 0)):
+        out = tmp_path / f"out-{'-'.join(formats)}"
+        (looked,) = predict_files(
+            model("US"),
+            find_inputs([tmp_path / "i"]),
+            out,
+            precision=FLOAT32,
+            options=PredictOptions(formats=formats),
+        )
+        assert len(list(out.rglob("*.png"))) == pictures
+        assert (looked.error is None) == ("seg" not in formats)
+        if looked.error is not None:
+            assert "a clip without a place" in looked.error.found
 
 
 def test_what_is_not_dicom_has_no_series_to_refer_to(tmp_path: Path):

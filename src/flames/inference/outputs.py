@@ -11,12 +11,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from PIL import Image
+from pydicom.uid import UltrasoundMultiFrameImageStorage
 
 from flames.data.inputs import Input
 from flames.data.scans import Scan
 from flames.data.volumes import NIFTI_SUFFIXES
 from flames.errors import FlamesError, NotWritten
 from flames.inference.lesions import Lesion
+
+CLIP = UltrasoundMultiFrameImageStorage
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,11 @@ def check_place(name: str, scan: Scan, source: Path) -> None:
         raise FlamesError(
             f"{source} is not DICOM, so there is no series to refer to",
             "write it as --format nifti or png",
+        )
+    if name == "seg" and _is_clip(scan):
+        raise FlamesError(
+            f"{source} is a clip without a place in the patient, which a DICOM segmentation needs",
+            "write it as --format png",
         )
     if name == "rtstruct" and scan.stack is not None and scan.stack.affine is None:
         raise FlamesError(
@@ -138,9 +146,16 @@ WRITERS: dict[str, Writer] = {
 
 def default_format(scan: Scan) -> str:
     """Return the format nearest to the source's own."""
-    if scan.stack is not None:
+    if scan.stack is not None and not _is_clip(scan):
         return "seg"
     return "png" if scan.grid.affine is None else "nifti"
+
+
+def _is_clip(scan: Scan) -> bool:
+    """Return whether a scan is a run of frames in one DICOM file, of which there may be one."""
+    if scan.stack is None or scan.affine is not None:
+        return False
+    return scan.slice_axis is not None or scan.stack.frames[0].sop_class == CLIP
 
 
 def _save_dicom(path: Path, data: Any) -> None:
