@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_files import series
 from hypothesis import given
 from hypothesis import strategies as st
 from source_folders import save, save_nifti, speckle
@@ -99,6 +100,17 @@ def test_inputs_are_named_by_their_place_in_the_folder(tmp_path: Path):
         "10",
         "a",
     ]
+
+
+def test_files_of_a_series_that_are_named_one_by_one_are_that_series(tmp_path: Path):
+    files = series(tmp_path / "ct") + series(tmp_path / "b", patient="P2")
+    save(tmp_path / "ct" / "x.png", speckle(0))
+    named = find_inputs([*files, tmp_path / "ct" / "x.png", files[0]])
+    assert [(one.name, len(one.paths)) for one in named] == [("x", 1), ("ct", 6), ("b", 6)]
+    assert [len(one.paths) for one in find_inputs(files[:1])] == [1]
+    (tmp_path / "ct" / "n.txt").write_text("notes")
+    with pytest.raises(FlamesError, match=r"n\.txt is not an image"):
+        find_inputs([*files, tmp_path / "ct" / "n.txt"])
 
 
 def test_inputs_that_do_not_fit_are_named(tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,9 +50,9 @@ def find_inputs(
             image, two images have one name, or a DICOM file is damaged.
     """
     found: dict[str, Input] = {}
-    for path in paths:
+    for path, inputs in _inputs(paths):
         archive = (unpacked or {}).get(path)
-        for one in _inputs(path):
+        for one in inputs:
             if archive is not None:
                 one = replace(one, shown=str(archive / one.path.relative_to(path)))
             other = found.setdefault(one.name.lower(), one)
@@ -66,11 +66,23 @@ def find_inputs(
     return list(found.values())
 
 
-def _inputs(path: Path) -> list[Input]:
-    if not path.exists():
-        raise FlamesError(f"there is no file or folder {path}", "check the path")
-    if not path.is_dir():
-        return _named(path)
+def _inputs(paths: Iterable[Path]) -> Iterator[tuple[Path, list[Input]]]:
+    """Yield what is in each path; files that lie beside each other are taken together."""
+    named: dict[Path, list[Path]] = {}
+    paths = list(dict.fromkeys(paths))
+    for path in paths:
+        if not path.exists():
+            raise FlamesError(f"there is no file or folder {path}", "check the path")
+        if not path.is_dir():
+            named.setdefault(path.parent, []).append(path)
+    for path in paths:
+        if path.is_dir():
+            yield path, _below(path)
+        elif path.parent in named:
+            yield path, _named(named.pop(path.parent), path.parent)
+
+
+def _below(path: Path) -> list[Input]:
     found = _of(files_below(path), path)
     if not found:
         raise FlamesError(
@@ -80,13 +92,15 @@ def _inputs(path: Path) -> list[Input]:
     return found
 
 
-def _named(path: Path) -> list[Input]:
-    found = _of([path], path.parent)
-    if not found:
-        raise FlamesError(
-            f"{path} is not an image that flames reads",
-            f"known endings: {', '.join(READERS)}, DICOM",
-        )
+def _named(paths: Sequence[Path], folder: Path) -> list[Input]:
+    found = _of(paths, folder)
+    taken = {path for one in found for path in one.paths}
+    for path in paths:
+        if path not in taken:
+            raise FlamesError(
+                f"{path} is not an image that flames reads",
+                f"known endings: {', '.join(READERS)}, DICOM",
+            )
     return found
 
 
