@@ -117,10 +117,23 @@ class RunFolder:
         Raises:
             FlamesError: The record cannot be read.
         """
+        return self._digests("stores")
+
+    def prepared_digests(self) -> dict[str, str]:
+        """Return each site's digest of how its cases were seen; empty if not recorded.
+
+        Raises:
+            FlamesError: The record cannot be read.
+        """
+        return self._digests("prepared")
+
+    def _digests(self, key: str) -> dict[str, str]:
         if not self.environment.exists():
             return {}
+        unrecorded: dict[str, Any] = {"prepared": {}}  # in runs from before it was recorded
         try:
-            return dict(json.loads(self.environment.read_text(encoding="utf-8"))["stores"])
+            found = unrecorded | json.loads(self.environment.read_text(encoding="utf-8"))
+            return dict(found[key])
         except (ValueError, KeyError, TypeError) as error:
             raise FlamesError(
                 f"{self.environment} does not say which stores the run was made from",

@@ -157,6 +157,27 @@ def test_a_table_is_not_added_to_with_other_images(jobs):
     assert [r.path for r in reported] == [run.path], "what is finished can still be reported"
 
 
+@pytest.mark.parametrize("change", [{"intensity": [0.0, 90.0]}, {"spacing": [1.0, 1.0]}])
+def test_a_table_is_not_added_to_with_images_prepared_otherwise(
+    make_config, write_store, tmp_path, change
+):
+    """Another CT window or spacing leaves pixels and split, and so their digests, as they are."""
+    store = write_store(tmp_path / "store", site="us-b")
+    config = make_config("us-a", "us-b", stores={"us-b": store}, rounds=1)
+    jobs = comparison_jobs(config, ["local", "modality"], seeds=1, out=tmp_path / "table")
+    run = run_missing(jobs[:1])[0]
+    info = json.loads((store.path / "store.json").read_text(encoding="utf-8"))
+    info["cases"] = [case | change for case in info["cases"]]
+    save_json(store.path / "store.json", info)
+    with pytest.raises(FlamesError, match=r"store was prepared otherwise since .*local-5 was"):
+        run_missing(jobs)
+    assert not jobs[1].folder.exists()
+    known = json.loads(run.environment.read_text(encoding="utf-8"))
+    del known["prepared"]
+    save_json(run.environment, known)
+    assert run_missing(jobs[:1]), "a run that did not record it is taken as it is"
+
+
 def test_a_finished_table_is_not_taken_for_one_of_another_split(jobs):
     run = run_missing(jobs[:1])[0]
     known = json.loads(run.splits.read_text(encoding="utf-8"))

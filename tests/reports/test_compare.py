@@ -261,6 +261,16 @@ def test_runs_of_other_images_are_not_compared(runs, tmp_path):
         write_comparison(tmp_path / "out", [runs[0], other], reference="flames")
 
 
+def test_runs_of_images_prepared_otherwise_are_not_compared(tmp_path):
+    one, other = (make_run(tmp_path / name, strategy=name) for name in ("flames", "fedavg"))
+    for run, digest in ((one, "a"), (other, "b")):
+        write_comparison(tmp_path / "out", [one, other], reference="flames")
+        known = json.loads(run.environment.read_text(encoding="utf-8"))
+        save_json(run.environment, known | {"prepared": {"us-breast": digest}})
+    with pytest.raises(FlamesError, match="us-breast was prepared otherwise between"):
+        write_comparison(tmp_path / "out", [one, other], reference="flames")
+
+
 def test_runs_of_another_split_are_not_compared(runs, tmp_path):
     one, other = (make_run(tmp_path / name, strategy=name) for name in ("flames", "fedavg"))
     sides = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}

@@ -155,6 +155,18 @@ def missing_sides(cases: Mapping[Split, int]) -> str:
     return " and ".join(f"no {word} case" for side, word in NEEDED.items() if not cases.get(side))
 
 
+def prepared_digest(cases: Iterable[CaseRecord]) -> str:
+    """Return one digest of how cases are seen and measured, whatever their order.
+
+    Arrays keep the source's values, so that another CT window or spacing leaves `cases_digest` as
+    it is.
+    """
+    lines = sorted(
+        f"{c.case_id} {c.intensity} {c.spacing} {c.spacing_unit} {c.slice_axis}" for c in cases
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class SiteStore:
     """A prepared store, opened for reading."""

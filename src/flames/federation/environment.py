@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import flames
-from flames.data.store import SPLITS, SiteStore
+from flames.data.store import SPLITS, SiteStore, prepared_digest
 from flames.errors import FlamesError
 from flames.runs import RunFolder
 
@@ -35,6 +35,7 @@ def describe_environment(stores: Mapping[str, SiteStore]) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "stores": {name: store.splits.cases_digest for name, store in stores.items()},
+        "prepared": {name: prepared_digest(store.info.cases) for name, store in stores.items()},
         "made_up": all(store.info.made_up for store in stores.values()) if stores else None,
     }
 
@@ -45,10 +46,11 @@ def sides_of(store: SiteStore) -> dict[str, list[str]]:
 
 
 def check_unchanged(run: RunFolder, stores: Mapping[str, SiteStore]) -> None:
-    """Refuse stores that do not hold the cases, or not the split, that a run was made from.
+    """Refuse stores that do not hold the cases as a run saw them, or not with the split it had.
 
     The digest of a store says nothing of its split, and a case that changed sides may be tested on
-    by a model that was trained on it. What the run did not record is not compared.
+    by a model that was trained on it. Nor does it say how the cases are seen: models of one table
+    would not have been trained, or measured, alike. What the run did not record is not compared.
 
     Args:
         run: A run that was begun or finished.
@@ -57,11 +59,17 @@ def check_unchanged(run: RunFolder, stores: Mapping[str, SiteStore]) -> None:
     Raises:
         FlamesError: A store changed, or a record of the run cannot be read.
     """
-    digests, splits = run.store_digests(), run.load_splits()
+    digests, prepared, splits = run.store_digests(), run.prepared_digests(), run.load_splits()
     remedy = f"bring back the store as it was, or make the run anew; {run.splits} names its cases"
     for name, store in stores.items():
         if digests.get(name, store.splits.cases_digest) != store.splits.cases_digest:
             raise FlamesError(f"{store.path} changed since {run.path} was made", remedy)
+        if prepared.get(name, now := prepared_digest(store.info.cases)) != now:
+            raise FlamesError(
+                f"{store.path} was prepared otherwise since {run.path} was made: with another "
+                "intensity window, spacing or axis of slices",
+                remedy,
+            )
         if name in splits and (moved := _moved(splits[name], sides_of(store))):
             raise FlamesError(
                 f"{store.path} was split anew since {run.path} was made: {moved} of its cases are "

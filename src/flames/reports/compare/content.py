@@ -254,7 +254,7 @@ def load_comparison(
 def _check_same_cases(runs: Sequence[Records]) -> None:
     """Refuse runs that were not made from the same stores, or not with the same split of a fold."""
     said = "compare runs on the same images: start anew with a new --out"
-    digests = runs[0].run.store_digests()
+    digests, prepared = runs[0].run.store_digests(), runs[0].run.prepared_digests()
     firsts: dict[int, tuple[Records, dict[str, dict[str, set[str]]]]] = {}
     for records in runs:
         if not records.run.environment.exists():
@@ -266,6 +266,14 @@ def _check_same_cases(runs: Sequence[Records]) -> None:
             raise FlamesError(
                 f"a store changed between {runs[0].run.path} and {records.run.path}", said
             )
+        mine = records.run.prepared_digests()
+        for site in sorted(prepared.keys() & mine.keys()):
+            if prepared[site] != mine[site]:
+                raise FlamesError(
+                    f"the store of {site} was prepared otherwise between {runs[0].run.path} and "
+                    f"{records.run.path}",
+                    said,
+                )
         splits = records.run.load_splits()
         first, known = firsts.setdefault(_fold(records), (records, splits))
         for site in sorted(known.keys() & splits.keys()):
