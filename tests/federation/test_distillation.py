@@ -44,15 +44,18 @@ def stores(site_stores):
     return [store.path for store in site_stores.values()]
 
 
-def test_where_no_site_is_here_scores_are_on_the_servers_test_cases(
-    finished, stores, tmp_path, make_config
-):
-    run = tmp_path / "run"
+def without_stores(finished, run):
+    """Return a copy of a run as a consortium has it: its sites keep their stores to themselves."""
     shutil.copytree(finished.path, run, ignore=shutil.ignore_patterns("state"))
     text = (run / "config.toml").read_text(encoding="utf-8")
     kept = [line for line in text.splitlines() if not line.startswith("store = ")]
     away = re.sub(r", store = \"[^\"]*\"", "", "\n".join(kept))
     (run / "config.toml").write_text(away, encoding="utf-8")
+    return run
+
+
+def test_where_no_site_is_here_scores_are_on_the_servers_test_cases(finished, stores, tmp_path):
+    run = without_stores(finished, tmp_path / "run")
     rows = distil(run, stores, tmp_path / "out", OPTIONS)
     assert {r["site"] for r in rows} == {"us-a", "us-b", "mr-a"}
     page = write_distillation(tmp_path / "out", name="test").read_text(encoding="utf-8")
@@ -61,6 +64,23 @@ def test_where_no_site_is_here_scores_are_on_the_servers_test_cases(
     assert sorted(map(str, here)) == sorted(map(str, rows))
     page = write_distillation(tmp_path / "here", name="test").read_text(encoding="utf-8")
     assert "No site’s store is here" not in page
+
+
+def test_where_no_site_is_here_stores_of_one_name_are_refused(
+    finished, stores, write_store, tmp_path
+):
+    """A server that owns images of two modalities is one site, and each has to be scored."""
+    run = without_stores(finished, tmp_path / "run")
+    owned = [
+        write_store(tmp_path / "us", site="server", seed=7).path,
+        write_store(
+            tmp_path / "mr", site="server", modality="MR", shape=(20, 26, 4), slice_axis=2, seed=8
+        ).path,
+    ]
+    with pytest.raises(FlamesError, match="are both of site 'server'"):
+        distil(run, owned, tmp_path / "out", OPTIONS)
+    assert not (tmp_path / "out").exists()
+    distil(finished.path, owned, tmp_path / "here", replace(OPTIONS, variants=BOTH[1:]))
 
 
 def test_students_beside_their_teachers(finished, stores, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from flames.data.synthetic.stores import make_store
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
 from flames.federation.environment import check_unchanged
-from flames.federation.evaluation import as_in_run, check_unseen
+from flames.federation.evaluation import as_in_run, by_name, check_unseen
 from flames.federation.study import claim, load_record, load_scores
 from flames.inference.cost import cost, parameters
 from flames.inference.predict import validate
@@ -198,7 +198,8 @@ def open_classroom(
     check_unchanged(folder, sites)
     here = bool(sites)
     if not here:  # a consortium's run: its sites keep their stores to themselves
-        sites = {s.site: s for mine in server.values() for s in mine if s.split("test")}
+        judged = (s for mine in server.values() for s in mine if s.split("test"))
+        sites = by_name(judged, "prepare one of them again, under another --site")
     if not sites:
         raise FlamesError(
             "no store with a test case is here to score teachers and students on",

@@ -97,20 +97,32 @@ def open_stores(
     """
     found: dict[str, SiteStore] = {}
     sides = SPLITS if split == "all" else (split,)
-    for store in map(SiteStore.open, sites):
-        if other := found.get(store.site):
-            raise FlamesError(
-                f"{other.path} and {store.path} are both of site {store.site!r}, so their scores "
-                "could not be told apart",
-                "score each with a command and an --out of its own",
-            )
-        seen = found[store.site] = as_in_run(store, run, config)
+    remedy = "score each with a command and an --out of its own"
+    for site, store in by_name(map(SiteStore.open, sites), remedy).items():
+        seen = found[site] = as_in_run(store, run, config)
         if split != "all" and not seen.split(split):  # type: ignore[arg-type]
             raise FlamesError(
                 f"{store.path} has no {split} case", "name another --split, or leave the store out"
             )
     check_new(found.values(), run, config, sides)  # type: ignore[arg-type]
     return list(found.values())
+
+
+def by_name(stores: Iterable[SiteStore], remedy: str) -> dict[str, SiteStore]:
+    """Return stores by their site names, which tell their scores apart.
+
+    Raises:
+        FlamesError: Two are of one site; ``remedy`` says what to do.
+    """
+    found: dict[str, SiteStore] = {}
+    for store in stores:
+        if (other := found.setdefault(store.site, store)) is not store:
+            raise FlamesError(
+                f"{other.path} and {store.path} are both of site {store.site!r}, so their scores "
+                "could not be told apart",
+                remedy,
+            )
+    return found
 
 
 def check_new(
