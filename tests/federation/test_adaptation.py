@@ -208,6 +208,23 @@ def test_a_site_of_the_run_that_was_split_anew_is_refused(third_fold, site_store
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("other", ["window", "split"])
+def test_a_site_prepared_or_split_otherwise_is_another_study(
+    finished, write_store, tmp_path, other
+):
+    """Its pixels are as they were, but points of one curve would not have been trained alike."""
+    store = write_store(tmp_path / "us-x", site="us-x", seed=9)
+    adapt(finished.path, store, tmp_path / "out", options(cases=(0,), steps=1))
+    if other == "window":
+        cases = tuple(c.model_copy(update={"intensity": (0.0, 90.0)}) for c in store.info.cases)
+        changed = replace(store, info=store.info.model_copy(update={"cases": cases}))
+    else:
+        sides = {"train": store.splits.train[:2], "val": store.splits.train[2:] + store.splits.val}
+        changed = replace(store, splits=store.splits.model_copy(update=sides))
+    with pytest.raises(FlamesError, match="made with another store"):
+        adapt(finished.path, changed, tmp_path / "out", options(cases=(0, 1), steps=1))
+
+
 def test_a_file_in_place_of_the_folder_is_told(finished, site_stores, tmp_path):
     (tmp_path / "out").write_text("mine", encoding="utf-8")
     with pytest.raises(FlamesError, match="is not an empty folder"):

@@ -263,6 +263,23 @@ def test_a_site_prepared_again_is_refused(write_store, make_config, tmp_path):
         distil(run.path, server, tmp_path / "new", options)
 
 
+@pytest.mark.parametrize("other", ["window", "split"])
+def test_a_store_that_teaches_otherwise_is_another_study(finished, write_store, tmp_path, other):
+    """Students of one table have the same lessons: a finished one is not taught again."""
+    store = write_store(tmp_path / "server", site="server", seed=7)
+    options = replace(OPTIONS, variants=BOTH[1:], modality="US")
+    distil(finished.path, [store.path], tmp_path / "out", options)
+    name = "store.json" if other == "window" else "splits.json"
+    said = json.loads((store.path / name).read_text(encoding="utf-8"))
+    if other == "window":
+        said["cases"] = [case | {"intensity": [0.0, 90.0]} for case in said["cases"]]
+    else:
+        said["train"], said["val"] = said["train"][:2], said["train"][2:] + said["val"]
+    (store.path / name).write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(FlamesError, match="made with another server stores"):
+        distil(finished.path, [store.path], tmp_path / "out", options)
+
+
 def test_a_store_that_teaches_with_a_sites_test_cases_is_refused(finished, write_store, tmp_path):
     options = replace(OPTIONS, variants=BOTH[1:], modality="US")
     # The first six of us-a's nine cases, under another name: of its three test cases none, or one.

@@ -20,7 +20,7 @@ from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.client import derive_seed
 from flames.federation.evaluation import as_in_run, check_new, names_in_run
-from flames.federation.study import claim, load_scores
+from flames.federation.study import claim, digest_of, load_scores
 from flames.inference.predict import validate
 from flames.inference.predict_volumes import validate_blocks
 from flames.inference.score import (
@@ -329,6 +329,6 @@ def _claim(out: Path, model: Path, store: SiteStore, options: AdaptOptions) -> N
     """Make the folder this study's own, or check that it already is."""
     mine = options.as_dict() | {
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
-        "store": store.splits.cases_digest,
+        "store": digest_of([store]),
     }
     claim(out / "adapt.json", mine)

@@ -24,7 +24,7 @@ from flames.errors import FlamesError
 from flames.federation.client import derive_seed
 from flames.federation.environment import check_unchanged
 from flames.federation.evaluation import as_in_run, by_name, check_unseen
-from flames.federation.study import claim, load_record, load_scores
+from flames.federation.study import claim, digest_of, load_record, load_scores
 from flames.inference.cost import cost, parameters
 from flames.inference.predict import validate
 from flames.inference.score import ScoreOptions, TrainedModel, load_model, score_store
@@ -390,7 +390,7 @@ def _claim(out: Path, room: Classroom, options: DistilOptions) -> None:
             for group, model in sorted(room.teachers.items())
         },
         "server_stores": sorted(
-            store.splits.cases_digest for mine in room.server.values() for store in mine
+            digest_of([store]) for mine in room.server.values() for store in mine
         ),
         "store": {site: _scored(store) for site, store in room.sites.items()},
         "made_up": room.made_up,
