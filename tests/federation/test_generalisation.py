@@ -71,6 +71,17 @@ def test_an_organ_named_like_a_site_is_another_part():
     assert found["US-organ-breast"] == ("breast", "second")
 
 
+def test_an_organ_that_hospitals_spell_otherwise_is_one_organ():
+    stores = {
+        "a": Named("MR", "Brain"), "b": Named("MR", " brain"), "c": Named("MR", "lower limb"),
+        "d": Named("MR", "Lower  limb"),
+    }  # fmt: skip
+    parts, _ = plan(stores)
+    assert {p.name: p.sites for p in parts if "organ" in p.kinds} == {
+        "MR-Brain": ("a", "b"), "MR-lower limb": ("c", "d"),
+    }  # fmt: skip
+
+
 def test_a_study_may_be_only_a_part(site_stores):
     parts, _ = plan(site_stores)
     assert parts_named(parts, []) == parts

@@ -60,7 +60,10 @@ def plan(stores: Mapping[str, SiteStore]) -> tuple[list[LeftOut], list[str]]:
     notes = []
     for modality in sorted({store.modality for store in stores.values()}):
         mine = sorted(name for name, store in stores.items() if store.modality == modality)
-        organs = sorted({stores[name].organ for name in mine})
+        spelled: dict[str, str] = {}
+        for name in mine:
+            spelled.setdefault(_plain(stores[name].organ), stores[name].organ)
+        organs = sorted(spelled.values())
         if len(mine) == 1:
             notes.append(f"{modality} has one site, {mine[0]}: nothing is left to train on")
             continue
@@ -70,7 +73,8 @@ def plan(stores: Mapping[str, SiteStore]) -> tuple[list[LeftOut], list[str]]:
             ("hospital", name, (name,)) for name in mine
         ]
         groups += [
-            ("organ", organ, tuple(n for n in mine if stores[n].organ == organ)) for organ in organs
+            ("organ", organ, tuple(n for n in mine if _plain(stores[n].organ) == _plain(organ)))
+            for organ in organs
         ]
         for kind, word, sites in groups:
             rest = tuple(name for name in mine if name not in sites)
@@ -87,6 +91,11 @@ def plan(stores: Mapping[str, SiteStore]) -> tuple[list[LeftOut], list[str]]:
             "add sites, two or more of one modality",
         )
     return list(found.values()), notes
+
+
+def _plain(organ: str) -> str:
+    """Return an organ's name as it is compared: each hospital spelled it for itself."""
+    return " ".join(organ.casefold().split())
 
 
 def check_apart(stores: Mapping[str, SiteStore]) -> None:
