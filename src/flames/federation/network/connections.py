@@ -11,8 +11,10 @@ import time
 from typing import Any
 
 from nvflare.fuel.f3 import communicator
+from nvflare.fuel.f3.cellnet import cell
 from nvflare.fuel.f3.cellnet.fqcn import FQCN
 from nvflare.fuel.f3.cellnet.identity import get_param, is_mtls_connection
+from nvflare.fuel.f3.drivers import socket_conn
 from nvflare.fuel.f3.drivers.driver_params import DriverParams
 from nvflare.fuel.f3.sfm.conn_manager import ConnManager
 from nvflare.fuel.f3.sfm.constants import HandshakeKeys, Types
@@ -21,6 +23,7 @@ from nvflare.fuel.f3.sfm.sfm_conn import SfmConnection
 
 from flames.federation.network.consortium import RESERVED
 from flames.federation.network.journal import Journal
+from flames.federation.network.limits import ENGINE_BYTES
 from flames.federation.network.porter import TELL_AGAIN_SECONDS, Knock, Porter
 from flames.federation.network.said import plain
 
@@ -113,6 +116,7 @@ def guard_connections(porter: Porter) -> None:
 
     Connections.porter = porter
     communicator.ConnManager = Connections
+    limit_frames()
 
 
 def hear_refusals(journal: Journal) -> None:
@@ -123,3 +127,22 @@ def hear_refusals(journal: Journal) -> None:
 
     Connections.journal = journal
     communicator.ConnManager = Connections
+    limit_frames()
+
+
+def limit_frames() -> None:
+    """Let the lines of this process take no frame of more bytes than one can have.
+
+    The engine reserves what the first 16 bytes of a frame say it has, up to 2 GB, before it knows
+    who is at the other end of a line.
+    """
+    socket_conn.MAX_FRAME_SIZE = ENGINE_BYTES
+
+
+def outlive_refusals() -> None:
+    """Let the server's job in this process go on when a site refuses what it is sent as too large.
+
+    The engine would end the job's process, so a site could end every run that it takes part in. The
+    site hears nothing then, and asks again.
+    """
+    cell._is_server_job_cell = lambda _: False

@@ -21,6 +21,7 @@ from flames.errors import FlamesError, NotWritten
 from flames.federation.exchange import UpdateSetAside
 from flames.federation.network.facts import SiteFacts, check_counts, digest, mismatch
 from flames.federation.network.job_state import Verdict
+from flames.federation.network.limits import MODELS
 from flames.federation.network.messages import MessageError, decode, encode
 from flames.federation.network.replies import as_progress, as_reply
 from flames.federation.network.said import place, plain
@@ -35,9 +36,6 @@ TRIES = 3
 """Updates of one site that may be set aside in a round before the round goes on without it."""
 ARRAYS = {"update": UPDATE, "scores": ("kept",)}
 """Sections of arrays that messages hold; other messages hold none."""
-MODELS = 4
-"""Times the bytes of its modality's model that the arrays of a site's message may have: control
-variates are as large as weights, and some numbers need more bytes."""
 
 
 class Desk:
@@ -105,7 +103,7 @@ class Desk:
         sections, most = ARRAYS.get(topic, ()), 0
         if sections:
             model = self.job.server.start(seat.modality)
-            most = MODELS * sum(array.nbytes for array in model.values())
+            most = MODELS["server"] * sum(array.nbytes for array in model.values())
         return decode(message, sections=sections, most_bytes=most)
 
     def _hello(self, seat: Seat, content: dict[str, Any], *_: object) -> bytes:

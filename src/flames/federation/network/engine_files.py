@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flames.federation.network.kits import Kit
+from flames.federation.network.limits import ENGINE_BYTES, LIMIT
 from flames.files import save_json
 
 CONTROLLER = "flames.federation.network.controller.RoundController"
@@ -50,8 +51,10 @@ ENVIRONMENT = {
     "NVFLARE_CLIENT_OUTCOME_WAIT_TIMEOUT": "5",
     "NVFLARE_DEAD_CLIENT_GRACE_PERIOD": "1000000",
     "NVFLARE_ENABLE_JEMALLOC_PRELOAD": "false",
+    LIMIT: str(ENGINE_BYTES),
 }
-"""How long the server's engine waits for a job's end at sites that died, and never gives up."""
+"""How long the server's engine waits for a job's end at sites that died, and never gives up; how
+large a message it takes in."""
 
 
 def write_engine_files(kit: Kit) -> None:

@@ -17,6 +17,7 @@ import time
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from typing import Any
 
 from nvflare.apis.event_type import EventType
@@ -33,11 +34,14 @@ from nvflare.utils.job_launcher_utils import (
     get_credential_env,
 )
 
-JOB_MODULES = {
+from flames.federation.network.connections import limit_frames, outlive_refusals
+from flames.federation.network.limits import LIMIT, Side, limit_of
+
+JOB_MODULES: dict[Side, str] = {
     "server": "nvflare.private.fed.app.server.runner_process",
     "client": "nvflare.private.fed.app.client.worker_process",
 }
-NEEDED = {
+NEEDED: dict[Side, str] = {
     "server": "flames.federation.network.controller",
     "client": "flames.federation.network.executor",
 }
@@ -48,7 +52,7 @@ LAST_WORDS_SECONDS = 10.0
 class WarmLauncher(ProcessJobLauncher):
     """Starts the jobs of one engine."""
 
-    def __init__(self, side: str) -> None:
+    def __init__(self, side: Side) -> None:
         """Import nothing yet.
 
         Args:
@@ -73,7 +77,7 @@ class WarmLauncher(ProcessJobLauncher):
         secrets = get_credential_env(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS) or {})
         self._warm_up()
         job = self.context.Process(
-            target=run_job, args=(module, arguments, secrets), name="job", daemon=True
+            target=run_job, args=(self.side, arguments, secrets), name="job", daemon=True
         )
         job.start()
         return Handle(job)
@@ -116,14 +120,18 @@ class Handle(JobHandleSpec):
             wait([self.job.sentinel], timeout=1.0)
 
 
-def run_job(module: str, arguments: list[str], secrets: dict[str, str]) -> None:
+def run_job(side: Side, arguments: list[str], secrets: dict[str, str]) -> None:
     """Run the engine's own job process here: in a fork, with its own arguments."""
+    module = JOB_MODULES[side]
     sys.argv = [module, *arguments]
     os.environ.update(secrets)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     worker = importlib.import_module(module)
     given = worker.parse_arguments()
     folder = os.path.join(given.workspace, given.job_id)  # noqa: PTH118
+    os.environ[LIMIT] = str(limit_of(side, Path(folder)))
+    limit_frames()
+    outlive_refusals()
     sys.exit(worker.mpm.run(main_func=worker.main, run_dir=folder, args=given))
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from flames.data.store import MORE_PATIENTS, SPLITS, missing_sides
 from flames.errors import FlamesError, NotWritten
@@ -30,14 +29,13 @@ from flames.federation.network.gate import Gate
 from flames.federation.network.guard import Guard, Refusal
 from flames.federation.network.journal import Journal, now
 from flames.federation.network.kits import SCORED_FILE
+from flames.federation.network.limits import MODELS, network_bytes
 from flames.federation.network.messages import decode, encode, peek
 from flames.federation.network.said import plain
 from flames.federation.network.scoring import aggregates, score_models
 from flames.federation.network.sharing import received_by_others
 from flames.federation.network.tasks import as_task, encode_update
 from flames.files import save_json
-from flames.models import make_model
-from flames.models.weights import model_arrays
 
 POLL_SECONDS = 0.3
 UNREACHABLE_SECONDS = 120.0
@@ -48,9 +46,6 @@ GROUP = re.compile(r"^[A-Za-z0-9][A-Za-z0-9-]{0,59}$")
 BEAT_SECONDS = 1.0
 IDLE_BEAT_SECONDS = 5.0
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-MODELS = 12
-"""Times the bytes of the run's network that the arrays of an answer may have: at most three sets of
-weights, each with control variates as large, and some numbers need more bytes."""
 Sections = dict[str, dict[str, np.ndarray]]
 
 
@@ -321,10 +316,7 @@ class Station:
     @cached_property
     def _most_bytes(self) -> int:
         config = self.client.config
-        plain_config = config.model.model_copy(update={"pretrained": False, "weights": None})
-        with torch.random.fork_rng(devices=[]):
-            network = make_model(plain_config, config.plan_for(self.store.modality))
-        return MODELS * sum(array.nbytes for array in model_arrays(network).values())
+        return MODELS["client"] * network_bytes(config, config.plan_for(self.store.modality))
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
