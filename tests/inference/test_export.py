@@ -204,6 +204,21 @@ def test_a_bundle_of_a_model_for_all_is_for_one_modality(tmp_path: Path):
         assert (settings["modality"], settings["pattern"]) == (modality, pattern)
 
 
+def test_an_export_of_a_model_for_all_is_compared_on_pictures_of_a_modality_that_is_said(
+    tmp_path: Path,
+):
+    path = model_file(tmp_path / "run", "US")
+    model = replace(load_model(path, CPU), modality="all")
+    given = find_images([images(tmp_path / "in", "US")])
+    with pytest.raises(FlamesError, match="does not say its own") as caught:
+        export_model(model, path, "torchscript", tmp_path / "a", images=given)
+    assert "--modality" in caught.value.remedy
+    for target in ("torchscript", "bundle"):
+        out = tmp_path / target
+        checked = export_model(model, path, target, out, images=given, modality="US")
+        assert (checked.images, checked.squares) == (2, 2)
+
+
 def test_a_student_that_is_told_is_exported_for_one_modality(tmp_path: Path):
     path = model_file(tmp_path / "run", "US")
     us = load_model(path, CPU)

@@ -82,7 +82,11 @@ def find_images(paths: Sequence[Path]) -> list[Input | SiteStore]:
 
 
 def check(
-    model: TrainedModel, exported: nn.Module, images: Sequence[Input | SiteStore] = ()
+    model: TrainedModel,
+    exported: nn.Module,
+    images: Sequence[Input | SiteStore] = (),
+    *,
+    modality: Modality | None = None,
 ) -> Checked:
     """Return how far ``exported`` is from the model's network, in the way that it predicts.
 
@@ -90,14 +94,15 @@ def check(
         model: As loaded, in float32 on the processor.
         exported: What the export's file runs.
         images: Files, and stores whose test cases are taken; without any, made-up ones.
+        modality: Of files that do not say theirs, where the model is of all.
 
     Raises:
-        FlamesError: An image is damaged, of another modality, or flat for a model of volumes; a
-            store has no test cases.
+        FlamesError: An image is damaged, of another or no known modality, or flat for a model of
+            volumes; a store has no test cases.
     """
     compare = compare_squares if model.plan is None else compare_volumes
     if images:
-        return compare(model, exported, shown_by(model, images), made_up=False)
+        return compare(model, exported, shown_by(model, images, modality), made_up=False)
     plan = model.plan
     drawn = made_up_slices(model.image_size) if plan is None else made_up_volume(plan)
     return compare(model, exported, [drawn], made_up=True)
@@ -161,7 +166,9 @@ def _made_up(shape: tuple[int, int, int], coarse: tuple[int, int, int]) -> Shown
     return Shown(np.clip(blobs + noise, -1, 1).astype(np.float32), None)
 
 
-def shown_by(model: TrainedModel, images: Sequence[Input | SiteStore]) -> Iterator[Shown]:
+def shown_by(
+    model: TrainedModel, images: Sequence[Input | SiteStore], said: Modality | None
+) -> Iterator[Shown]:
     """Yield each image, and each test case of a store, one in memory at a time."""
     for one in images:
         if isinstance(one, SiteStore):
@@ -170,7 +177,7 @@ def shown_by(model: TrainedModel, images: Sequence[Input | SiteStore]) -> Iterat
         scan = read_series(one.paths) if one.dicom else read_scan(one.path)
         if model.plan is not None and scan.slice_axis is None:
             raise refuse_flat(model, str(one.path))
-        modality = _modality(model, scan, one)
+        modality = _modality(model, scan, one, said)
         window = intensity_window(scan.image, modality, ct_window(model))
         slices = scan.slices(normalise(scan.image, window))
         known = scan.spacing_known
@@ -191,10 +198,15 @@ def _of_store(model: TrainedModel, store: SiteStore) -> Iterator[Shown]:
         yield Shown(case_slices(store, case)[0], case_spacing(case))
 
 
-def _modality(model: TrainedModel, scan: Scan, one: Input) -> Modality:
-    modality = scan.modality if model.modality == "all" else model.modality
-    if modality is None or scan.modality not in (None, modality):
-        raise _other_modality(model, one.path, scan.modality or "of no known modality")
+def _modality(model: TrainedModel, scan: Scan, one: Input, said: Modality | None) -> Modality:
+    modality = (scan.modality or said) if model.modality == "all" else model.modality
+    if modality is None:
+        raise FlamesError(
+            f"model {model.name} serves every modality, and {one.path} does not say its own",
+            "say it with --modality",
+        )
+    if scan.modality not in (None, modality):
+        raise _other_modality(model, one.path, str(scan.modality))
     return modality  # type: ignore[return-value]
 
 

@@ -67,8 +67,8 @@ def export_model(
         images: Cases on which the exported network is compared with the network, of a store its
             test cases; without any, made-up ones.
         licence: Of the weights, for the card.
-        modality: That the model is thought to be of; of one for all, what a bundle is for, and
-            what one that is told the modality is told for good.
+        modality: That the model is thought to be of; of one for all, what a bundle is for, what
+            images are that do not say it, and what one that is told the modality is told for good.
 
     Raises:
         FlamesError: The target is not known or not installed, ``out`` holds something, the model or
@@ -86,7 +86,7 @@ def export_model(
     metadata["version"] = model.version
     with _whole(out) as folder:
         written = TARGETS[target].write(said, metadata, folder)
-        checked = check(model, TARGETS[target].load(written), images)
+        checked = check(model, TARGETS[target].load(written), images, modality=modality)
         if checked.largest_difference > TOLERANCE:
             raise FlamesError(
                 f"the export to {target} gives probabilities that differ by up to "
