@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class FlamesError(Exception):
@@ -19,6 +20,11 @@ class FlamesError(Exception):
         super().__init__(f"{found}\n  {remedy}" if remedy else found)
         self.found = found
         self.remedy = remedy
+
+    def renamed(self, folder: Path, name: Path) -> FlamesError:
+        """Return the error with another name of a folder wherever it stands."""
+        old, new = str(folder), str(name)
+        return FlamesError(self.found.replace(old, new), self.remedy.replace(old, new))
 
 
 class NotWritten(FlamesError):

@@ -128,6 +128,23 @@ def test_a_zip_is_looked_at_and_leaves_nothing_behind(
     assert not list(tmp_path.glob(".unpacked-*"))
 
 
+def test_what_is_wrong_in_a_zip_is_said_of_the_zip(monkeypatch, capsys, tmp_path, model_file):
+    several = np.zeros((9, 8, 4, 3), np.int16)
+    nib.save(nib.Nifti1Image(several, np.eye(4)), tmp_path / "four.nii.gz")
+    archive, empty = tmp_path / "scans.zip", tmp_path / "empty.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(tmp_path / "four.nii.gz", "deep/a.nii.gz")
+    with zipfile.ZipFile(empty, "w") as file:
+        file.writestr("notes.txt", "notes")
+    said = f"{archive}/deep/a.nii.gz has 3 channels"
+    code, out, err = flames(monkeypatch, capsys, model_file, archive, "-o", tmp_path / "out")
+    assert (code, said in out, said in err) == (2, True, True), err
+    with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["error"] for row in csv.DictReader(file)] == [said]
+    code, _, err = flames(monkeypatch, capsys, model_file, empty, "-o", tmp_path / "other")
+    assert (code, f"{empty} holds no image" in err) == (2, True), err
+
+
 def test_a_damaged_zip_is_named(monkeypatch, capsys, tmp_path, model_file):
     archive = tmp_path / "scans.zip"
     archive.write_bytes(b"PK\x03\x04 not really")

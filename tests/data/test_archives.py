@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flames.data.archives import unpacked
+from flames.errors import FlamesError
 
 UNPACK = """
 import sys, time
@@ -67,3 +68,10 @@ def test_the_next_takes_away_what_a_killed_one_left(archive: Path, tmp_path: Pat
     end(alive, signal.SIGTERM)
     assert [path.name for path in beside.iterdir()] == [".unpacked-mine"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_an_error_names_files_by_the_zip(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(FlamesError) as caught, unpacked(archive, tmp_path / "out") as folder:
+        raise FlamesError(f"{folder}/a/one.png is damaged", f"mend {folder}/a")
+    assert caught.value.found == f"{archive}/a/one.png is damaged"
+    assert caught.value.remedy == f"mend {archive}/a"

@@ -28,6 +28,8 @@ LOCK = ".in-use"
 def unpacked(source: Path, beside: Path) -> Iterator[Path]:
     """Yield ``source`` if it is a folder, or the folder that a ZIP was unpacked to.
 
+    An error raised meanwhile names files by the ZIP: the folder is gone when somebody reads it.
+
     Raises:
         FlamesError: The ZIP is damaged or encrypted, or there is no room for what it holds.
     """
@@ -50,6 +52,8 @@ def unpacked(source: Path, beside: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             _unpack(source, folder)
             yield folder
+    except FlamesError as error:
+        raise error.renamed(folder, source) from error
     finally:
         shutil.rmtree(room, ignore_errors=True)
 

@@ -19,8 +19,8 @@ class Input:
     """Its path without the ending, relative to the folder that was named: unique in a list."""
     paths: tuple[Path, ...]
     dicom: bool = False
-    shown: str = ""
-    """What to call its file where that lies unpacked for a while; empty means its path."""
+    unpacked: tuple[Path, Path] | None = None
+    """Of what lies unpacked for a while, the folder and its ZIP."""
 
     @property
     def path(self) -> Path:
@@ -30,7 +30,14 @@ class Input:
     @property
     def source(self) -> str:
         """Return what a table calls it."""
-        return self.shown or str(self.path)
+        if self.unpacked is None:
+            return str(self.path)
+        folder, archive = self.unpacked
+        return str(archive / self.path.relative_to(folder))
+
+    def named(self, error: FlamesError) -> FlamesError:
+        """Return an error that names files as `source` does."""
+        return error if self.unpacked is None else error.renamed(*self.unpacked)
 
 
 def find_inputs(
@@ -54,7 +61,7 @@ def find_inputs(
         archive = (unpacked or {}).get(path)
         for one in inputs:
             if archive is not None:
-                one = replace(one, shown=str(archive / one.path.relative_to(path)))
+                one = replace(one, unpacked=(path, archive))
             other = found.setdefault(one.name.lower(), one)
             if other is not one and other.paths != one.paths:
                 raise FlamesError(

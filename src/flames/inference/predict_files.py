@@ -97,7 +97,8 @@ def predict_files(
         for one in inputs:
             try:
                 finding = predict_file(model, one, precision=precision, options=options)
-            except FlamesError as error:
+            except FlamesError as caught:
+                error = one.named(caught)
                 row = {"name": one.name, "source": one.source, "error": error.found}
                 cases.add(row)
                 yield Looked(row, error)
@@ -233,7 +234,7 @@ def _write(
         except NotWritten:
             raise
         except FlamesError as error:
-            refused = refused or error
+            refused = refused or finding.input.named(error)
     return files, refused
 
 
