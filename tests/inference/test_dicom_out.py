@@ -317,6 +317,23 @@ def test_a_clip_without_a_place_gets_pictures(tmp_path: Path, frames: int):
             assert "a clip without a place" in looked.error.found
 
 
+@pytest.mark.parametrize(("said", "scale", "unit"), [([0.2, 0.2], 0.2, "mm"), (None, 1.0, "px")])
+def test_a_lesion_of_a_clip_is_as_wide_as_its_pixels_say(tmp_path: Path, said, scale, unit):
+    array = np.zeros((3, 32, 32), np.uint8)
+    array[1, 8:20, 6:22] = 250
+    data = pixels(dataset("US", "P", NumberOfFrames=3), array[0])
+    data.SOPClassUID, data.PixelData = UltrasoundMultiFrameImageStorage, array.tobytes()
+    if said:
+        data.PixelSpacing = said
+    write(tmp_path / "us.dcm", data)
+    (one,) = find_inputs([tmp_path])
+    (lesion,) = predict_file(model("US"), one, precision=FLOAT32, options=PredictOptions()).lesions
+    assert (lesion.size, lesion.size_unit) == (12 * 16, "voxels")
+    # From the edge of one corner's pixel to that of the opposite one, half a pixel in.
+    assert lesion.diameter == pytest.approx(scale * np.hypot(11, 16), abs=0.02)
+    assert lesion.diameter_unit == unit
+
+
 def test_what_is_not_dicom_has_no_series_to_refer_to(tmp_path: Path):
     from source_folders import save_nifti
 

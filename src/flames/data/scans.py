@@ -68,6 +68,12 @@ class Scan:
         return None if self.stack is None else self.stack.doubt
 
     @property
+    def pixels_known(self) -> bool:
+        """Return whether distances inside a slice are known: those between frames need not be."""
+        stated = self.stack is not None and self.stack.frames[0].spacing is not None
+        return self.spacing_known or stated
+
+    @property
     def slices_reversed(self) -> bool:
         """Return whether the source counts its slices from the other end."""
         if self.grid.affine is None:

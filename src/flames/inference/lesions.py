@@ -97,7 +97,7 @@ def _lesion(
         size=round(size, 6),
         size_unit=unit,
         diameter=round(max(diameter(cut, inside) for cut in scan.slices(part)), 3),
-        diameter_unit="mm" if scan.spacing_known else "px",
+        diameter_unit="mm" if scan.pixels_known else "px",
         x=x,
         y=y,
         z=z,
