@@ -44,7 +44,8 @@ def held(folder: Path) -> Iterator[None]:
             holder = os.read(descriptor, 20).decode().strip()
             raise FlamesError(
                 f"{folder} is in use by process {holder or 'unknown'}",
-                "wait until it has ended, or stop it; a stopped run continues with --resume",
+                "wait until it has ended, or stop it; a stopped run continues with --resume, a "
+                "study with the same command",
             ) from None
         except OSError:
             pass  # a file system without locks keeps nobody out

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from flames.models import make_model
 from flames.models.precision import choose_precision
 from flames.models.student import Told
 from flames.models.weights import load_arrays, model_arrays, save_arrays
+from flames.processes import held
 from flames.reports.adaptation import curve_rows, sentence, write_adaptation
 from flames.reports.words import TOOK_PART
 from flames.runs import load_csv, save_csv
@@ -127,6 +129,17 @@ def test_what_is_missing_or_damaged_is_made_again(finished, site_stores, tmp_pat
     (tmp_path / "adapt.json").write_text("{", encoding="utf-8")
     with pytest.raises(FlamesError, match="damaged"):
         adapt(finished.path, store, tmp_path, options())
+
+
+def test_a_study_that_somebody_works_on_is_left_alone(finished, site_stores, tmp_path):
+    adapt(finished.path, site_stores["us-b"], tmp_path, options(cases=(0,), steps=1))
+    with (
+        held(tmp_path / "scores"),
+        pytest.raises(FlamesError, match=f"in use by process {os.getpid()}") as error,
+    ):
+        adapt(finished.path, site_stores["us-b"], tmp_path, options(cases=(0, 1), steps=1))
+    assert "a study with the same command" in error.value.remedy
+    assert not (tmp_path / "scores" / "model-1-0.csv").exists()
 
 
 def test_a_network_that_listens_is_told_the_modality_in_training_too(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -23,6 +24,7 @@ from flames.inference.validation import validation_of
 from flames.models.precision import choose_precision
 from flames.models.student import Told, tell, with_modality
 from flames.models.weights import load_arrays, model_arrays
+from flames.processes import held
 from flames.reports.distillation import overview_lines, write_distillation
 from flames.runs import load_csv
 from flames.strategies.mixture import CHANCE
@@ -327,6 +329,18 @@ def test_a_server_without_images_draws_some(finished, tmp_path):
     mine = {case.arrays_sha256 for store in room.server["US"] for case in store.info.cases}
     theirs = {case.arrays_sha256 for store in room.sites.values() for case in store.info.cases}
     assert not mine & theirs
+
+
+def test_images_that_another_process_draws_are_left_alone(finished, tmp_path):
+    """It would delete them as those of a stopped drawing."""
+    begun = tmp_path / "made-up" / "us-breast" / "cases"
+    begun.mkdir(parents=True)
+    with (
+        held(tmp_path / "made-up"),
+        pytest.raises(FlamesError, match=f"made-up is in use by process {os.getpid()}"),
+    ):
+        distil(finished.path, [], tmp_path, OPTIONS)
+    assert begun.exists()
 
 
 def test_what_cannot_teach_is_refused(finished, site_stores, stores, tmp_path):

@@ -36,6 +36,7 @@ from flames.models import make_model
 from flames.models.precision import Precision, choose_precision
 from flames.models.student import tell
 from flames.models.weights import load_metadata, model_arrays, save_arrays
+from flames.processes import held
 from flames.runs import RunFolder, load_csv, save_csv
 from flames.training.local import Batches
 from flames.training.loop import make_optimizer, train
@@ -123,7 +124,7 @@ def adapt(
     Raises:
         FlamesError: The model does not suit the store, the store changed since the model's run
             was made from it or has a test case that the run was trained on, or ``out`` holds
-            another study.
+            another study or is in use by another process.
     """
     path = find_model(model, store)
     run = run_of(path)
@@ -136,22 +137,28 @@ def adapt(
     every = len(store.split("train"))
     wanted = points(options, every)
     rows: list[dict[str, Any]] = []
-    for done, point in enumerate(wanted):
-        on_progress(f"{point.cases} cases from {point.start}", done, len(wanted))
-        kept = out / "scores" / f"{point.name}.csv"
-        adapted = out / "models" / f"adapted-{point.cases}-{point.seed}.safetensors"
-        saves = point.start == MODEL and point.cases > 0
-        scores = load_scores(kept, store)
-        if scores is None or (saves and not adapted.exists()):
-            trained = _train(path, store, point, options)
-            if saves:
-                _save(adapted, trained, path, store, point)
-            save_csv(kept, _score(trained, store, options))
-            scores = load_csv(kept)
-        note = {"start": point.start, "cases": point.cases, "seed": point.seed, "all": every,
-                "took_part": int(took_part)}  # fmt: skip
-        rows += [note | row for row in scores]
-    save_csv(out / "cases.csv", rows)
+    with held(out / "scores"):
+        for done, point in enumerate(wanted):
+            on_progress(f"{point.cases} cases from {point.start}", done, len(wanted))
+            kept = out / "scores" / f"{point.name}.csv"
+            adapted = out / "models" / f"adapted-{point.cases}-{point.seed}.safetensors"
+            saves = point.start == MODEL and point.cases > 0
+            scores = load_scores(kept, store)
+            if scores is None or (saves and not adapted.exists()):
+                trained = _train(path, store, point, options)
+                if saves:
+                    _save(adapted, trained, path, store, point)
+                save_csv(kept, _score(trained, store, options))
+                scores = load_csv(kept)
+            note = {
+                "start": point.start,
+                "cases": point.cases,
+                "seed": point.seed,
+                "all": every,
+                "took_part": int(took_part),
+            }
+            rows += [note | row for row in scores]
+        save_csv(out / "cases.csv", rows)
     return rows
 
 

@@ -34,6 +34,7 @@ from flames.models import make_model
 from flames.models.precision import Precision, choose_precision
 from flames.models.student import tell
 from flames.models.weights import model_arrays, save_arrays
+from flames.processes import held
 from flames.runs import RunFolder, load_csv, save_csv
 from flames.strategies.mixture import leads
 from flames.training.distillation import Lesson, as_the_teacher_sees, teaching_batches
@@ -124,26 +125,28 @@ def distil(
 
     Raises:
         FlamesError: The run has no modality models, a store changed since the run was made from
-            it, a teacher has no images, a student is too large, or ``out`` holds another study.
+            it, a teacher has no images, a student is too large, or ``out`` holds another study or
+            is in use by another process.
     """
     load_record(out / RECORD, beside=BESIDE)
     room = open_classroom(run, stores, out, options)
     _claim(out, room, options)
-    rows = _score_all(room.teachers, room, out, TEACHER, on_progress)
-    taught: list[TrainedModel] = []
-    for number, variant in enumerate(options.variants):
-        path = out / "models" / f"{variant.name}.safetensors"
-        if not path.exists():
-            for stale in (out / "scores").glob(f"{variant.name}-*.csv"):
-                stale.unlink()  # of a student that is gone
-            _teach(room, variant, options, path, partial(on_progress, f"teach {variant.name}"))
-        student = load_model(path, room.precision)
-        on_progress(f"score {variant.name}", number, len(options.variants))
-        students = dict.fromkeys(room.teachers, student)
-        rows += _score_all(students, room, out, variant.name, on_progress)
-        taught.append(student)
-    save_csv(out / "cases.csv", rows)
-    _save_costs(out / "costs.csv", room, options, taught)
+    with held(out / "scores"):
+        rows = _score_all(room.teachers, room, out, TEACHER, on_progress)
+        taught: list[TrainedModel] = []
+        for number, variant in enumerate(options.variants):
+            path = out / "models" / f"{variant.name}.safetensors"
+            if not path.exists():
+                for stale in (out / "scores").glob(f"{variant.name}-*.csv"):
+                    stale.unlink()  # of a student that is gone
+                _teach(room, variant, options, path, partial(on_progress, f"teach {variant.name}"))
+            student = load_model(path, room.precision)
+            on_progress(f"score {variant.name}", number, len(options.variants))
+            students = dict.fromkeys(room.teachers, student)
+            rows += _score_all(students, room, out, variant.name, on_progress)
+            taught.append(student)
+        save_csv(out / "cases.csv", rows)
+        _save_costs(out / "costs.csv", room, options, taught)
     return rows
 
 
@@ -363,20 +366,21 @@ def _score_all(
 def _made_up(teachers: Mapping[str, Path], out: Path, options: DistilOptions) -> list[SiteStore]:
     """Return made-up stores of every hospital that FLAMES can draw for these modalities."""
     stores = []
-    for site, hospital in HOSPITALS.items():
-        if hospital.modality in teachers:
-            place = out / "made-up" / site
-            if not (place / "store.json").exists():
-                shutil.rmtree(place, ignore_errors=True)  # a stopped drawing
-                make_store(
-                    place,
-                    site=f"server-{site}",
-                    modality=hospital.modality,
-                    organ=hospital.organ,
-                    seed=options.seed,
-                    cases=options.made_up_cases,
-                )
-            stores.append(SiteStore.open(place))
+    with held(out / "made-up"):
+        for site, hospital in HOSPITALS.items():
+            if hospital.modality in teachers:
+                place = out / "made-up" / site
+                if not (place / "store.json").exists():
+                    shutil.rmtree(place, ignore_errors=True)  # a stopped drawing
+                    make_store(
+                        place,
+                        site=f"server-{site}",
+                        modality=hospital.modality,
+                        organ=hospital.organ,
+                        seed=options.seed,
+                        cases=options.made_up_cases,
+                    )
+                stores.append(SiteStore.open(place))
     return stores
 
 
