@@ -86,6 +86,7 @@ def run_jobs(
 ) -> list[RunFolder]:
     """Run what is missing of ``jobs``, show it, and write the report of each run."""
     started = time.monotonic()
+    waiting = {job.folder for job in jobs if not job.finished}
 
     def done(event: Done) -> None:
         if not quiet:
@@ -108,7 +109,7 @@ def run_jobs(
             on_done=done,
         )
     for run in runs:
-        if not run.report.exists():
+        if run.path in waiting or not run.report.exists():
             write_report(run)
     return runs
 
