@@ -145,7 +145,7 @@ def test_a_student_ends_with_its_newest_weights(
     assert any((weights[-1][name] != weights[2][name]).any() for name in kept)
 
 
-def test_draws_are_those_of_the_run(finished, tmp_path, monkeypatch):
+def test_draws_and_name_are_those_of_the_run(finished, tmp_path, monkeypatch):
     asked = {}
 
     def write(out, **named):
@@ -155,10 +155,10 @@ def test_draws_are_those_of_the_run(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(distillation, "distil", lambda *_, **__: [])
     monkeypatch.setattr("flames.reports.distillation.write_distillation", write)
     monkeypatch.setattr("flames.reports.distillation.overview_lines", lambda _: [])
-    words = ["distill", str(finished.path), "--out", str(tmp_path / "out")]
-    told = CliRunner().invoke(app, words)
+    monkeypatch.chdir(finished.path)
+    told = CliRunner().invoke(app, ["distill", ".", "--out", str(tmp_path / "out")])
     assert told.exit_code == 0, told.output
-    assert asked["resamples"] == 100
+    assert asked == {"resamples": 100, "name": finished.path.name}
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_a_model_under_every_shift(finished, site_stores, tmp_path):
         )
 
 
-def test_draws_are_those_of_the_run(finished, site_stores, tmp_path, monkeypatch):
+def test_draws_and_name_are_those_of_the_run(finished, site_stores, tmp_path, monkeypatch):
     asked = []
     real = robustness.paired_rows
 
@@ -52,11 +52,14 @@ def test_draws_are_those_of_the_run(finished, site_stores, tmp_path, monkeypatch
         return real(*given, **named)
 
     monkeypatch.setattr(robustness, "paired_rows", rows)
-    words = ["evaluate", finished.path, "--site", site_stores["us-b"].path, "--shifts", "--json",
+    monkeypatch.chdir(finished.path)
+    words = ["evaluate", ".", "--site", site_stores["us-b"].path, "--shifts", "--json",
              "--split", "val", "--out", tmp_path / "out"]  # fmt: skip
     told = CliRunner().invoke(app, [str(word) for word in words])
     assert told.exit_code == 0, told.output
     assert asked == [(5, 100)]
+    page = (tmp_path / "out" / "shifts.html").read_text(encoding="utf-8")
+    assert f"<h1>{finished.path.name}</h1>" in page
 
 
 def copy_run(finished, path):

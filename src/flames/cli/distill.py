@@ -98,7 +98,7 @@ def distill(
     with steps_bar(console, quiet=quiet) as show:
         distil(run, store, out, options, on_progress=show)
     resamples = open_run(run)[1].evaluation.resamples
-    path = write_distillation(out, name=run.name, resamples=resamples)
+    path = write_distillation(out, name=run.resolve().name, resamples=resamples)
     print_rows(
         console,
         ("Model", "Dice", "Minus teacher", "Parameters", "ms alone", "ms in batch"),

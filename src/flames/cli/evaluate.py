@@ -75,7 +75,7 @@ def _shifts(
     _warn(run, sites)
     config = open_run(run)[1]
     path = write_robustness(
-        out, name=run.name, seed=config.seed, resamples=config.evaluation.resamples
+        out, name=run.resolve().name, seed=config.seed, resamples=config.evaluation.resamples
     )
     if as_json:
         import json
