@@ -4,6 +4,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
@@ -155,6 +156,20 @@ def test_a_table_is_not_added_to_with_other_images(jobs):
     assert not jobs[1].folder.exists()
     reported = run_missing(jobs[:2], report_only=True)
     assert [r.path for r in reported] == [run.path], "what is finished can still be reported"
+
+
+def test_a_table_is_reported_where_its_stores_are_not(jobs):
+    """As where runs were copied to another machine, to write about them."""
+    run = run_missing(jobs[:1])[0]
+    config = jobs[0].config
+    sites = tuple(site.model_copy(update={"store": Path("/away")}) for site in config.sites)
+    moved = [Job(config.model_copy(update={"sites": sites}), run.path)]
+    assert [r.path for r in run_missing(moved, report_only=True)] == [run.path]
+    with pytest.raises(FlamesError, match="was made with another sites"):
+        run_missing(moved)
+    fewer = [Job(config.model_copy(update={"sites": sites[:1]}), run.path)]
+    with pytest.raises(FlamesError, match="was made with another sites"):
+        run_missing(fewer, report_only=True)
 
 
 @pytest.mark.parametrize("change", [{"intensity": [0.0, 90.0]}, {"spacing": [1.0, 1.0]}])
