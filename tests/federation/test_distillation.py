@@ -104,6 +104,7 @@ def test_students_beside_their_teachers(finished, stores, tmp_path, monkeypatch)
 
     page = write_distillation(tmp_path, name="test").read_text(encoding="utf-8")
     assert "Student minus teacher" in page
+    assert "us-a on teacher: " in page  # what is said of the picture
     assert "One student for MR and US" in page
     table = (tmp_path / "tables" / "scores.tex").read_text(encoding="utf-8")
     # Every test case is counted, with a Dice that is defined or without.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from flames.files import save_text
 from flames.metrics.comparison import MEAN, Groups, Values, paired_rows, site_scores
@@ -13,8 +15,9 @@ from flames.metrics.statistics import RESAMPLES
 from flames.metrics.tables import groups_by_site, number
 from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import p_text, rounded
+from flames.reports.heatmap import heatmap
 from flames.reports.numbers import DASH, decimal, estimate, signed, whole
-from flames.reports.page import Page, PageSection, PageTable, write_page
+from flames.reports.page import Figure, Page, PageSection, PageTable, write_page
 from flames.reports.words import FEW
 from flames.runs import load_csv, save_csv
 
@@ -66,7 +69,12 @@ def write_distillation(out: Path, *, name: str, resamples: int = RESAMPLES) -> P
             ("Images at the server", "made-up" if study["made_up"] else "its own stores"),
         ],
         sections=[
-            PageSection("Sites", "Dice on test cases.", [PageTable(head, cells, last_apart=True)]),
+            PageSection(
+                "Sites",
+                "Dice on test cases.",
+                [PageTable(head, cells, last_apart=True)],
+                [Figure("Models (columns) on sites (rows)", _picture(scores, counts), wide=True)],
+            ),
             PageSection(
                 "Student minus teacher",
                 "Paired by patient.",
@@ -170,12 +178,24 @@ def _lead(modalities: Sequence[str]) -> str:
 
 
 def _differences(paired: list[dict[str, Any]]) -> PageTable:
-    return PageTable(
-        ["student", "site", "difference in Dice", "p, Holm"],
+    means, sites = (
         [
             [row["strategy"], row["site"], signed(row) or DASH, p_text(row["p_holm"])]
             for row in paired
-        ],
+            if (row["site"] == MEAN) == mean
+        ]
+        for mean in (True, False)
+    )
+    return PageTable(["student", "site", "difference in Dice", "p, Holm"], means, by_site=sites)
+
+
+def _picture(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], sites: Iterable[str]) -> Markup:
+    return heatmap(
+        {
+            (site, name): (found[site]["mean"], False)
+            for site in sites
+            for name, found in scores.items()
+        }
     )
 
 
