@@ -48,6 +48,26 @@ print(future.error)
 """
 
 
+WARM = """
+from flames.federation.network.launcher import WarmLauncher
+
+CHILD = '''
+import os
+from flames.federation.network.limits import LIMIT
+os.environ[LIMIT] = "123456789"
+from nvflare.fuel.f3.streaming.blob_streamer import BlobHandler
+print(BlobHandler(None).max_blob_size, flush=True)
+'''
+
+if __name__ == "__main__":
+    launcher = WarmLauncher("client")
+    launcher._warm_up()
+    job = launcher.context.Process(target=exec, args=(CHILD,))
+    job.start()
+    job.join()
+"""
+
+
 def job(folder, config):
     place = folder / "job" / "app_us-a" / "config"
     place.mkdir(parents=True)
@@ -155,6 +175,17 @@ def test_no_site_ends_the_servers_job_by_refusing_what_it_is_sent(monkeypatch, g
     ):
         with nullcontext() if goes_on else pytest.raises(SystemExit):
             hear()
+
+
+def test_a_fork_of_the_warm_process_takes_its_own_limit(tmp_path):
+    """Not the engine's, which the process that it is a fork of was started with."""
+    kit = Kit(tmp_path, "site", "us-a", "tests", "localhost:1")
+    (tmp_path / "warm.py").write_text(WARM)
+    words = [sys.executable, str(tmp_path / "warm.py")]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=True, env=engine_environment(kit)
+    )
+    assert done.stdout == "123456789\n", done
 
 
 @pytest.mark.parametrize("more", [0, 1])
