@@ -219,6 +219,20 @@ def test_an_export_of_a_model_for_all_is_compared_on_pictures_of_a_modality_that
         assert (checked.images, checked.squares) == (2, 2)
 
 
+def test_an_image_of_several_channels_is_not_answered_with_an_option_of_other_commands(
+    tmp_path: Path,
+):
+    path = model_file(tmp_path / "run", "MR")
+    (tmp_path / "in").mkdir()
+    several = nib.Nifti1Image(np.zeros((9, 8, 4, 3), np.int16), np.eye(4))
+    nib.save(several, tmp_path / "in" / "a.nii.gz")
+    given = find_images([tmp_path / "in"])
+    with pytest.raises(FlamesError, match="has 3 channels") as caught:
+        export_model(load_model(path, CPU), path, "torchscript", tmp_path / "a", images=given)
+    assert "--channel" not in caught.value.remedy
+    assert "one channel" in caught.value.remedy
+
+
 def test_a_student_that_is_told_is_exported_for_one_modality(tmp_path: Path):
     path = model_file(tmp_path / "run", "US")
     us = load_model(path, CPU)

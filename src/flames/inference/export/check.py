@@ -174,7 +174,7 @@ def shown_by(
         if isinstance(one, SiteStore):
             yield from _of_store(model, one)
             continue
-        scan = read_series(one.paths) if one.dicom else read_scan(one.path)
+        scan = _read(one)
         if model.plan is not None and scan.slice_axis is None:
             raise refuse_flat(model, str(one.path))
         modality = _modality(model, scan, one, said)
@@ -182,6 +182,20 @@ def shown_by(
         slices = scan.slices(normalise(scan.image, window))
         known = scan.spacing_known
         yield Shown(slices, slice_first_spacing(scan.spacing, scan.slice_axis, known=known))
+
+
+def _read(one: Input) -> Scan:
+    if one.dicom:
+        return read_series(one.paths)
+    try:
+        return read_scan(one.path)
+    except FlamesError as error:
+        if "--channel" not in error.remedy:
+            raise
+        # An option of other commands.
+        raise FlamesError(
+            error.found, "name images of one channel, or a store, which was prepared from one"
+        ) from error
 
 
 def _of_store(model: TrainedModel, store: SiteStore) -> Iterator[Shown]:
