@@ -140,6 +140,16 @@ def test_the_card_is_filled_from_the_run(tmp_path: Path):
     assert "elsewhere (CT" not in card
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.7])
+def test_the_card_says_below_which_presence_score_a_mask_is_empty(tmp_path: Path, threshold: float):
+    path = model_file(tmp_path / "run", "CT", threshold=threshold)
+    export_model(load_model(path, CPU), path, "torchscript", tmp_path / "out")
+    card = (tmp_path / "out" / "model-card.md").read_text(encoding="utf-8")
+    said = "presence score is below 0.7 gets an empty mask" in card
+    assert said == (threshold > 0)
+    assert ("0.5% of its pixels and at least 16" in card) == (threshold > 0)
+
+
 def test_a_card_without_a_run_says_so(tmp_path: Path):
     path = model_file(tmp_path / "run", "CT", summary=False)
     export_model(load_model(path, CPU), path, "torchscript", tmp_path / "out")

@@ -9,6 +9,7 @@ import flames
 from flames.config import ModelConfig, PlanConfig
 from flames.inference.predict_volumes import OVERLAP
 from flames.inference.score import THRESHOLD, TrainedModel
+from flames.metrics.presence import MINIMUM_PIXELS, TOP_SHARE
 from flames.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 FORMS = {
     "onnx": "`model.onnx`, to be run with onnxruntime",
     "torchscript": "`model.ts`, to be loaded with `torch.jit.load`",
-    "bundle": "a MONAI bundle; `python -m monai.bundle run` runs it, `README.md` says how",
+    "bundle": "a MONAI bundle; `python -m monai.bundle run` runs it, `docs/README.md` says how",
 }
 
 
@@ -60,6 +61,13 @@ def _facts(model: TrainedModel, metadata: dict[str, str], network: str, target: 
         "output": metadata.get("output", f"logits; sigmoid above {THRESHOLD} is tumour"),
         "seed": metadata.get("seed", "unknown"),
     }
+    if model.presence.threshold > 0:
+        rows["no tumour"] = (
+            f"a case whose presence score is below {model.presence.threshold:g} gets an empty "
+            "mask, in the scores below too; the score is the mean of the highest probabilities of "
+            f"a slice, {TOP_SHARE:.1%} of its pixels and at least {MINIMUM_PIXELS}, in the slice "
+            "where it is highest"
+        )
     if model.plan is not None:
         rows["spacing"] = f"{spacing_words(model.plan)}, to which a volume is brought first"
         rows["windows"] = f"patches overlap by {OVERLAP:g}, Gaussian weights average them"
