@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from flames.config import PlanConfig
+from flames.data.fingerprint import Fingerprint
 from flames.data.inputs import Input, find_inputs
 from flames.errors import FlamesError
 from flames.inference.choose import choose_model
@@ -140,6 +141,21 @@ def test_a_mask_counts_in_the_unit_of_its_image(tmp_path: Path):
     assert mask.header.get_xyzt_units()[0] == "micron"
     (lesion,) = table(tmp_path / "out" / "lesions.csv")
     assert float(lesion["size"]) == pytest.approx(16 * 16 * 3 * 0.8 * 0.8 * 4 / 1000, rel=1e-5)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_stack_of_pictures_is_like_single_images_and_like_stacks(tmp_path: Path, dimensions):
+    site = Fingerprint(
+        modality="US", organ="breast", cases=5, made_up=False, dimensions=dimensions,
+        spacing_unit="px", in_plane=(1, 1, 1), between=(1, 1, 1) if dimensions == 3 else None,
+        brightness=(0.9, 0.9, 0.9), contrast=(0.5, 0.5, 0.5), ct_window=None,
+    )  # fmt: skip
+    pages = np.random.default_rng(0).integers(0, 200, (3, 20, 30), dtype=np.uint8)
+    first, *others = (Image.fromarray(page) for page in pages)
+    (tmp_path / "in").mkdir()
+    first.save(tmp_path / "in" / "a.tif", save_all=True, append_images=others)
+    (looked,) = look([tmp_path / "in"], tmp_path / "out", model("US", trained_on=(site,)))
+    assert looked.row["departures"].startswith("its brightness after normalisation is ")
 
 
 def test_a_picture_gets_a_picture(tmp_path: Path):

@@ -149,16 +149,21 @@ def predict_file(
         presence_score=presence,
         presence_probability=model.presence.probability(presence),
         lesions=tuple(find_lesions(mask, probabilities, scan)),
-        departures=tuple(
-            departures(
-                scan.image,
-                spacing=scan.spacing if scan.affine is not None else scan.spacing[-2:],
-                spacing_known=scan.spacing_known,
-                slice_axis=None if scan.affine is None else scan.slice_axis,
-                sites=[s for s in model.trained_on if s.modality == modality],
-            )
-        ),
+        departures=tuple(_departures(model, scan, modality)),
         seconds=time.perf_counter() - started,
+    )
+
+
+def _departures(model: TrainedModel, scan: Scan, modality: Modality) -> list[str]:
+    sites = [site for site in model.trained_on if site.modality == modality]
+    # Pages and frames without a place are single images to a model that learned from such.
+    apart = scan.affine is None and any(site.dimensions == 2 for site in sites)
+    return departures(
+        scan.image,
+        spacing=scan.spacing[-2:] if apart else scan.spacing,
+        spacing_known=scan.spacing_known,
+        slice_axis=None if apart else scan.slice_axis,
+        sites=sites,
     )
 
 
