@@ -11,7 +11,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import OBLIQUE, STRAIGHT, bare, dataset, pixels, series, uid, write
+from dicom_files import OBLIQUE, STRAIGHT, bare, changed, dataset, pixels, series, uid, write
 from pydicom.dataset import Dataset
 from pydicom.uid import UltrasoundMultiFrameImageStorage
 from torch import nn
@@ -332,6 +332,21 @@ def test_a_lesion_of_a_clip_is_as_wide_as_its_pixels_say(tmp_path: Path, said, s
     # From the edge of one corner's pixel to that of the opposite one, half a pixel in.
     assert lesion.diameter == pytest.approx(scale * np.hypot(11, 16), abs=0.02)
     assert lesion.diameter_unit == unit
+
+
+@pytest.mark.parametrize("thick", [3.0, None, 0.0])
+def test_a_single_slice_has_a_volume_only_where_it_says_how_thick_it_is(tmp_path: Path, thick):
+    array = scan()[2:3]
+    array[0, 8:20, 6:22] = 1800
+    (path,) = series(tmp_path / "i", array)
+    changed(path, lambda data: setattr(data, "SliceThickness", thick))
+    (one,) = find_inputs([tmp_path / "i"])
+    finding = predict_file(model(), one, precision=FLOAT32, options=PredictOptions())
+    lesion = finding.lesions[0]
+    size = (round(12 * 16 * 0.7 * 0.9 * 3 / 1000, 6), "ml") if thick else (12 * 16, "voxels")
+    assert (lesion.size, lesion.size_unit) == size
+    assert lesion.diameter_unit == "mm"
+    assert WRITERS["seg"](finding, tmp_path / "out", MADE_BY)
 
 
 def test_what_is_not_dicom_has_no_series_to_refer_to(tmp_path: Path):
