@@ -12,6 +12,7 @@ from flames.federation.outcome import _pictures_allowed
 from flames.federation.robustness import evaluate_shifts
 from flames.federation.simulation import simulate
 from flames.models.weights import load_metadata
+from flames.strategies.base import Strategy
 
 
 def with_pictures(config, allowed, *, everywhere=False):
@@ -136,6 +137,13 @@ def test_evaluate_refuses_two_stores_of_one_site_before_scoring(
         evaluate_run(finished.path, sites, tmp_path / "out", model=None, split="test")
     assert all(str(path) in caught.value.found for path in sites)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_a_circle_does_not_name_who_is_outside(make_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(Strategy, "circle", lambda *_: ["us-a"])
+    run = simulate(make_config("us-a", "us-b", rounds=1), tmp_path / "run")
+    (one,) = json.loads(load_metadata(run.server_model("US"))["trained_on"])
+    assert one["cases"] == 4
 
 
 def test_models_say_what_they_learned_from_in_aggregates(make_config, site_stores, tmp_path):

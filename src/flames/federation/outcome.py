@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flames.config import RunConfig
 from flames.data.fingerprint import fingerprint
 from flames.data.store import SiteStore
+from flames.federation.records import learned_from
 from flames.federation.summary import (
     Reliability,
     Rows,
@@ -47,7 +48,7 @@ def save_models(
     prints = {site: fingerprint(store).model_dump(mode="json") for site, store in stores.items()}
     for group, arrays in models.items():
         sites = [site for site, store in stores.items() if group in ("all", store.modality)]
-        trained_on = [prints[site] for site in sites]
+        trained_on = [prints[site] for site in learned_from(server.records(), group, sites)]
         metadata = model_metadata(config, "server", group, group, trained_on, rules[group])
         save_arrays(run.server_model(group), arrays, metadata)
     personal = server.strategy.personal

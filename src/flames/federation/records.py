@@ -61,6 +61,32 @@ def site_record(
     }
 
 
+def learned_from(
+    history: Iterable[Mapping[str, Any]], group: str, sites: Iterable[str]
+) -> list[str]:
+    """Return which of a group's sites its model may have learned from: who was ever of its circle.
+
+    Args:
+        history: Records of the run.
+        group: Whose model.
+        sites: Every site of the group.
+
+    >>> known = [
+    ...     {"kind": "server", "group": "MR", "circle": ["a", "b"]},
+    ...     {"kind": "server", "group": "MR", "circle": ["a"]},
+    ... ]
+    >>> learned_from(known, "MR", ["a", "b", "c"])
+    ['a', 'b']
+    >>> learned_from([known[0] | {"circle": None}], "MR", ["a", "b", "c"])  # the whole group
+    ['a', 'b', 'c']
+    """
+    circles = [r.get("circle") for r in history if r["kind"] == "server" and r["group"] == group]
+    if not circles or None in circles:
+        return list(sites)
+    members = {name for circle in circles for name in circle or ()}
+    return [site for site in sites if site in members]
+
+
 def best_so_far(
     history: Iterable[Mapping[str, Any]],
     group: str,

@@ -14,6 +14,7 @@ from flames.federation.network.journal import Journal
 from flames.federation.network.messages import Arrays, MessageError
 from flames.federation.network.run_state import RunState
 from flames.federation.network.score_rows import Scorer, check_scores
+from flames.federation.records import learned_from
 from flames.federation.server import Server
 from flames.federation.summary import kept_rule, model_metadata, summarise
 from flames.files import save_json
@@ -75,7 +76,7 @@ class Scores:
         prints = {site: known.fingerprint.model_dump(mode="json") for site, known in facts.items()}
         for group, arrays in models.items():
             served = [s for s, f in facts.items() if server.strategy.group_of(f.modality) == group]
-            trained_on = [prints[site] for site in served]
+            trained_on = [prints[site] for site in learned_from(server.records(), group, served)]
             metadata = model_metadata(config, "server", group, group, trained_on, rules[group])
             save_arrays(run.server_model(group), arrays, metadata)
         sent = self._usable(server, facts)
