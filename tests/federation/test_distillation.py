@@ -16,7 +16,8 @@ from flames.cli.main import app
 from flames.config import ModelConfig, TrainingConfig
 from flames.errors import FlamesError
 from flames.federation import distillation
-from flames.federation.distillation import DistilOptions, Variant, distil, open_classroom
+from flames.federation.classroom import DistilOptions, Variant, open_classroom
+from flames.federation.distillation import distil
 from flames.federation.simulation import simulate
 from flames.inference.cost import cost
 from flames.inference.score import load_model

@@ -13,7 +13,8 @@ from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.adaptation import AdaptOptions, adapt
 from flames.federation.batch import Job, run_missing
-from flames.federation.distillation import DistilOptions, distil
+from flames.federation.classroom import DistilOptions
+from flames.federation.distillation import distil
 from flames.federation.evaluation import evaluate_run
 from flames.federation.planning import make_plans, plans_toml, read_fingerprint
 from flames.federation.simulation import simulate

@@ -69,7 +69,8 @@ def distill(
 
     from flames.cli.progress import print_rows, steps_bar
     from flames.config import TrainingConfig
-    from flames.federation.distillation import DistilOptions, Variant, distil
+    from flames.federation.classroom import DistilOptions, Variant
+    from flames.federation.distillation import distil
     from flames.federation.evaluation import open_run
     from flames.models import MODELS
     from flames.reports.distillation import overview_lines, write_distillation
