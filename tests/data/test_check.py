@@ -166,6 +166,15 @@ def test_volumes_are_measured_in_millilitres(msd: Path, tmp_path: Path) -> None:
     assert {c.tumour_size for c in check.cases} == {0.36}
 
 
+def test_volumes_of_unknown_spacing_are_counted_in_voxels(msd: Path, tmp_path: Path) -> None:
+    request = StoreRequest(
+        "msd", "north", "MR", "brain", options=SourceOptions(unknown_spacing=True)
+    )
+    check = check_store(add_store(msd, tmp_path / "store", request).store)
+    assert check.size_unit == "voxels"
+    assert {c.tumour_size for c in check.cases} == {3 * 3 * 2}
+
+
 def test_pictures_and_json_are_written(tmp_path: Path) -> None:
     store = made(tmp_path)
     check = check_store(store)

@@ -215,14 +215,15 @@ def _pairs(store: SiteStore, measured: list[_Measured]) -> list[tuple[str, str]]
 
 
 def _size_unit(store: SiteStore) -> str:
+    flat = any(len(c.shape) == 2 for c in store.info.cases)
     if any(c.spacing_unit == "px" for c in store.info.cases):
-        return "px"
-    return "ml" if all(len(c.shape) == 3 for c in store.info.cases) else "mm2"
+        return "px" if flat else "voxels"
+    return "mm2" if flat else "ml"
 
 
 def _tumour_size(record: CaseRecord, unit: str) -> float:
     of_one = float(np.prod(record.spacing))
-    scale = {"ml": of_one / 1000, "mm2": of_one, "px": 1.0}[unit]  # 1000 mm3 are 1 ml
+    scale = {"ml": of_one / 1000, "mm2": of_one}.get(unit, 1.0)  # 1000 mm3 are 1 ml
     return round(record.tumour_voxels * scale, 6)
 
 
