@@ -82,6 +82,20 @@ def test_add_says_which_option_is_wrong(source: Path, tmp_path: Path, option: li
     assert caught.value.remedy
 
 
+def test_check_shows_large_tumours_without_powers_of_ten(tmp_path: Path) -> None:
+    mask = np.zeros((200, 200), np.uint8)
+    mask[20:130, 20:170] = 255  # 110 * 150 pixels
+    for i in range(3):
+        image = np.random.default_rng(i).integers(0, 256, mask.shape, dtype=np.uint8)
+        folder = tmp_path / "source" / "benign"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"b ({i}).png")
+        Image.fromarray(mask).save(folder / f"b ({i})_mask.png")
+    call(*ADD, "--workers", "1", tmp_path / "source", tmp_path / "store")
+    (line,) = [li for li in call("check", tmp_path / "store").splitlines() if "median" in li]
+    assert line.split("(px)")[1].split() == ["16,500"] * 3
+
+
 def test_check_draws_only_where_asked(source: Path, tmp_path: Path) -> None:
     call(*ADD, "--workers", "1", source, tmp_path / "store")
     before = sorted(tmp_path.rglob("*"))

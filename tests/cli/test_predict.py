@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from dicom_files import series
 
+from flames.cli.predict import _line
 from flames.config import ModelConfig
 from flames.data.fingerprint import fingerprint
 
@@ -184,3 +185,9 @@ def test_an_image_that_is_not_written_in_one_format_counts_as_done(
     assert " of 1 images; " in out.splitlines()[-1]
     assert "is not DICOM" in err
     assert (tmp_path / "a" / "a_mask.nii.gz").exists()
+
+
+def test_a_large_finding_is_shown_without_powers_of_ten():
+    row = {"name": "a", "tumour_found": 1, "presence_score": 0.9, "lesions": 2, "size": 32220.0}
+    row |= {"size_unit": "px", "departures": "", "doubt": "", "error": ""}
+    assert _line(row) == "a: score 0.90, 2 lesions, 32,220 px"

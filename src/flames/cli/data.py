@@ -287,6 +287,7 @@ def _print_check(found: Check) -> None:
     from rich.table import Table
 
     from flames.data.store import SPLITS
+    from flames.reports.numbers import size
 
     out = Console(highlight=False, markup=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, title=f"{found.site}: {found.modality} {found.organ}")
@@ -297,9 +298,9 @@ def _print_check(found: Check) -> None:
     sizes = [[c.tumour_size for c in side if c.tumour_share > 0] for side in sides]
     rows: dict[str, list[str]] = {
         "cases": [str(len(side)) for side in sides],
-        "with tumour": [str(len(size)) for size in sizes],
+        "with tumour": [str(len(side)) for side in sizes],
         f"tumour size, median ({found.size_unit})": [
-            f"{median(size):,.4g}" if size else "-" for size in sizes
+            size(median(side)) if side else "-" for side in sizes
         ],
         "with near-duplicates": [str(sum(c.near_duplicates > 0 for c in side)) for side in sides],
         "smallest shape": [_shape(min((c.shape for c in side), default=())) for side in sides],

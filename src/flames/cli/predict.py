@@ -96,12 +96,14 @@ def predict(
 
 
 def _line(row: dict[str, Any]) -> str:
+    from flames.reports.numbers import size
+
     if "tumour_found" not in row:
         return f"{row['name']}: not done: {row['error']}"
     what = f"score {row['presence_score']:.2f}"
     if row["lesions"]:
         word = "lesion" if row["lesions"] == 1 else "lesions"
-        what += f", {row['lesions']} {word}, {row['size']:.4g} {row['size_unit']}"
+        what += f", {row['lesions']} {word}, {size(row['size'])} {row['size_unit']}"
     else:
         what += ", no tumour found"
     far = f"; unlike the training images: {row['departures']}" if row["departures"] else ""

@@ -40,6 +40,15 @@ def whole(value: Any) -> str:
     return f"{round(value):,}".replace(",", "\u202f") if is_number(value) else DASH
 
 
+def size(value: float) -> str:
+    """Return an area or a volume with four figures, and from a thousand on as a whole number.
+
+    >>> size(43.1234), size(0.36), size(7940.0), size(32220.4)
+    ('43.12', '0.36', '7,940', '32,220')
+    """
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def estimate(score: Mapping[str, Any] | None, digits: int = 3) -> str:
     """Return a mean with its interval; the interval is left out when there is none.
 
