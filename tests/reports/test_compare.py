@@ -3,8 +3,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from flames.errors import FlamesError
 from flames.files import save_json
@@ -13,6 +15,7 @@ from flames.reports.compare import write_comparison
 from flames.reports.compare.content import load_comparison
 from flames.reports.compare.latex import latex_table
 from flames.reports.compare.tables import presence_table
+from flames.reports.compare.terminal import print_comparison
 from flames.runs import RunFolder, load_csv, save_csv
 
 from .conftest import make_run, save_picture  # type: ignore[import-not-found]
@@ -69,6 +72,25 @@ def test_no_table_is_left_of_strategies_that_are_not_asked_for_any_more(runs, tm
     write_comparison(tmp_path, [alone], reference="local")
     assert (tmp_path / "tables" / "scores-personal.tex").exists()
     assert not (tmp_path / "tables" / "scores-server.tex").exists()
+
+
+def test_the_terminal_calls_a_number_what_the_page_calls_it(written, tmp_path):
+    tables = written.parent / "tables"
+    rows = load_csv(tables / "overview.csv")
+    rows[1] |= {"strategy": "modality-scaffold", "sites_below_local": "3", "ece": "0.069"}
+    rows[1] |= {"sites_clearly_below_local": "1", "ece_raised": "0.095"}
+    save_csv(tmp_path / "overview.csv", rows)
+    save_csv(tmp_path / "scores.csv", load_csv(tables / "scores.csv"))
+    console = Console(file=StringIO(), width=80)
+    print_comparison(tmp_path, console)
+    lines = console.file.getvalue().splitlines()
+    assert lines[2].split() == ["Clearly", "ECE"]
+    assert (
+        " ".join(lines[3].split()) == "Strategy Dice Server Worst harmed AUC Spec. ≥ 0.05 Minutes"
+    )
+    (line,) = [line for line in lines if "modality-scaffold" in line]
+    cells = line.split()
+    assert (cells[4], cells[7]) == ("1", "0.095")
 
 
 def test_tables_hold_what_was_measured(written):

@@ -17,15 +17,20 @@ from flames.runs import load_csv
 
 COLUMNS = {
     "Dice": ("dice", 3), "Server": ("server_dice", 3), "Worst": ("worst_dice", 3),
-    "Harmed": ("sites_clearly_below_local", 0), "AUC": ("auc", 2), "Spec.": ("specificity", 2),
-    "ECE": ("ece_raised", 3), "Minutes": ("minutes", 1),
+    "Clearly\nharmed": ("sites_clearly_below_local", 0), "AUC": ("auc", 2),
+    "Spec.": ("specificity", 2), "ECE\n≥ 0.05": ("ece_raised", 3), "Minutes": ("minutes", 1),
 }  # fmt: skip
 
 
 def print_comparison(tables: Path, console: Console) -> None:
     """Print a line a strategy, and the Dice that takes no look at an image."""
-    table = Table(title="Strategies, means over sites on test cases", box=box.SIMPLE_HEAD)
-    table.add_column("Strategy")
+    table = Table(
+        title="Strategies, means over sites on test cases",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,  # nine columns in a terminal of eighty
+        pad_edge=False,
+    )
+    table.add_column("Strategy", overflow="fold")
     for name in COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for row in load_csv(tables / "overview.csv"):
