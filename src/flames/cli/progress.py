@@ -135,7 +135,8 @@ def steps_bar(console: Console, *, quiet: bool) -> Iterator[Callable[[str, int, 
 
 def print_rows(console: Console, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table of text, the last column to the right."""
-    table = Table(box=box.SIMPLE_HEAD)
+    # Names of students and their five numbers fit a terminal of eighty columns.
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for number, name in enumerate(head):
         table.add_column(name, justify="right" if number == len(head) - 1 else "left")
     for row in rows:
