@@ -41,7 +41,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path, head, place, hint):
         ('profile = "papre"', "profile: .*'flames' or 'paper'"),
         ("[training]\nwarmup = 1.0", "training.warmup"),
         ("[data]\nimage-size = 8", "data.image-size"),
-        ("[strategy]\nalpha = 1.5", "strategy.alpha: .*in 0 to 1.*found 1.5"),
+        ("[strategy]\nalpha = 1.5", "strategy.alpha: an own share lies in 0 to 1.*found 1.5"),
         ("[strategy]\nalpha = nan", "strategy.alpha: .*found nan"),
     ],
 )

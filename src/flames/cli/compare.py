@@ -41,8 +41,14 @@ def compare(
     """
     from flames.cli.settings import parse_overrides
     from flames.config import load_config
+    from flames.errors import FlamesError, nearest
     from flames.federation.comparison import comparison_jobs, kept_priors, score_priors
 
+    if 0 < folds < 3:
+        raise FlamesError(
+            f"--folds {folds}: cross-validation needs 3 folds or more",
+            "write --folds 3 or more, or leave it out",
+        )
     overrides = parse_overrides(set_)
     if folds:
         overrides["data.folds"] = str(folds)
@@ -53,7 +59,6 @@ def compare(
     from rich.console import Console
 
     from flames.cli.progress import run_jobs, steps_bar
-    from flames.errors import FlamesError, nearest
     from flames.reports.compare import write_comparison
     from flames.reports.compare.terminal import print_comparison
 

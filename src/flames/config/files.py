@@ -143,7 +143,8 @@ def _explain(error: ValidationError, where: str) -> FlamesError:
             f"{where}: {place!r} is missing", "add it; docs/reference lists the keys"
         )
     got = f", found {first['input']!r}" if not isinstance(first["input"], dict) else ""
-    return FlamesError(f"{where}: {place or 'content'}: {first['msg']}{got}", "mend that value")
+    says = first["msg"].removeprefix("Value error, ")
+    return FlamesError(f"{where}: {place or 'content'}: {says}{got}", "mend that value")
 
 
 def _keys_at(place: tuple[int | str, ...]) -> Iterator[str]:

@@ -84,6 +84,13 @@ def test_a_consortium_file_may_say_how_many_cases_were_agreed(tmp_path):
         load_consortium(toml)
 
 
+def test_a_server_without_a_port_is_named_plainly(tmp_path):
+    toml = tmp_path / "consortium.toml"
+    toml.write_text('name = "two"\nserver = "somewhere"\n', encoding="utf-8")
+    with pytest.raises(FlamesError, match="server: write host:port"):
+        load_consortium(toml)
+
+
 def test_nobody_else_may_read_the_authoritys_key(founded):
     state = founded / "authority"
     files = [path for path in state.rglob("*") if path.is_file()]

@@ -133,7 +133,8 @@ def validated(model: type[Section], content: Mapping[str, Any], where: str) -> A
             known = [name.replace("_", "-") for name in model.model_fields]
             hint = nearest(str(first["loc"][-1]), known) if len(first["loc"]) == 1 else "remove it"
             raise FlamesError(f"{where}: unknown key {place!r}", hint) from error
-        found = f"{where}: {place or 'content'}: {first['msg']}"
+        says = first["msg"].removeprefix("Value error, ")
+        found = f"{where}: {place or 'content'}: {says}"
         raise FlamesError(found, "mend that value") from error
 
 
