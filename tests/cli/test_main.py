@@ -336,3 +336,18 @@ def test_what_cannot_be_left_out_ends_with_2_and_the_names_that_can(flames, fede
     assert "US-us-a" in err
     assert "US-us-b" in err
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "how"), [([], "again with --resume to go on"), (["--resume"], "again to go on")]
+)
+def test_a_run_that_is_stopped_says_how_it_goes_on(
+    flames, federation, tmp_path, monkeypatch, options, how
+):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flames.federation.simulation.simulate", interrupted)
+    code, _, err = flames("run", federation, "--out", tmp_path / "run", *options)
+    assert code == 130
+    assert err == f"stopped; give the command {how}\n"

@@ -80,6 +80,3 @@ def main() -> None:
         if error.remedy:
             sys.stderr.write(f"  what to do: {error.remedy}\n")
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; a run continues with --resume\n")
-        raise SystemExit(130) from None

@@ -74,7 +74,12 @@ def run(
         if config is not None:
             from flames.federation.simulation import simulate
 
-            finished = simulate(config, out, resume=resume, jobs=jobs, on_event=progress.show)
+            try:
+                finished = simulate(config, out, resume=resume, jobs=jobs, on_event=progress.show)
+            except KeyboardInterrupt:
+                how = "" if resume else " with --resume"
+                typer.echo(f"stopped; give the command again{how} to go on", err=True)
+                raise
         else:
             from flames.federation.network.follow import run_there
 
