@@ -94,7 +94,10 @@ def write_distillation(out: Path, *, name: str, resamples: int = RESAMPLES) -> P
             "from its teachers alone, and validation compared it with them. “alone”: it learned "
             "from labels alone.",
             *(
-                ["The server owned no images: it taught with made-up ones, which cost Dice."]
+                [
+                    "The server owned no images: it taught with made-up ones, which cost Dice. "
+                    "Labels of made-up tumours spoil a student: take one of “nolabels”."
+                ]
                 if study["made_up"]
                 else []
             ),
