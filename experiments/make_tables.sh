@@ -58,7 +58,7 @@ students() {
         flames distill "$runs/quick/flames-$seed" --store "$stores/us-ovary" \
             --store "$stores/mr-brain-ht" --store "$stores/ct-limb" --told yes \
             --seed "$seed" --threads 1 --out "$runs/students-few/flames-$seed"
-        flames distill "$runs/quick/flames-$seed" --told yes \
+        flames distill "$runs/quick/flames-$seed" --told yes --labels both \
             --seed "$seed" --threads 1 --out "$runs/students-made-up/flames-$seed"
     done
     python "$here/student_tables.py" "$runs/students" --name student-owned --out "$here"

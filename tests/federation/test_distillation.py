@@ -166,11 +166,16 @@ def test_draws_and_name_are_those_of_the_run(finished, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        ([], "told-labels told-nolabels told-alone untold-labels untold-nolabels untold-alone"),
+        ([], "told-nolabels untold-nolabels"),  # made-up images: their labels spoil a student
+        (
+            ["--store", "owned"],
+            "told-labels told-nolabels told-alone untold-labels untold-nolabels untold-alone",
+        ),
+        (["--labels", "both", "--told", "yes"], "told-labels told-nolabels told-alone"),
         (["--told", "yes", "--labels", "yes"], "told-labels told-alone"),
         (["--told", "no", "--labels", "no"], "untold-nolabels"),
         (["--no-alone", "--labels", "yes"], "told-labels untold-labels"),
-        (["--modality", "US"], "untold-labels untold-nolabels untold-alone"),
+        (["--modality", "US", "--store", "owned"], "untold-labels untold-nolabels untold-alone"),
     ],
 )
 def test_students_that_are_asked_for(finished, tmp_path, monkeypatch, words, names):

@@ -21,7 +21,10 @@ def distill(
         "both", "--told", help="Students that are told the modality: yes, no or both."
     ),
     labels: str = typer.Option(
-        "both", "--labels", help="Students that see the stores' labels: yes, no or both."
+        "",
+        "--labels",
+        help="Students that see the images' labels: yes, no or both; by default both with --store, "
+        "no with made-up images.",
     ),
     alone: bool = typer.Option(
         True,
@@ -48,6 +51,7 @@ def distill(
     from flames.cli.settings import positive
     from flames.errors import FlamesError, nearest
 
+    labels = labels or ("both" if store else "no")
     for option, value in (("--told", told), ("--labels", labels)):
         if value not in CHOICES:
             raise FlamesError(f"{option} {value!r} is not a choice", nearest(value, CHOICES))
