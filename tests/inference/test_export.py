@@ -35,7 +35,7 @@ from flames.inference.load import load_any
 from flames.inference.score import TrainedModel, load_model
 from flames.models import make_model
 from flames.models.student import tell
-from flames.models.weights import load_metadata
+from flames.models.weights import load_arrays, load_metadata, save_arrays
 
 
 @pytest.fixture(autouse=True)
@@ -156,6 +156,43 @@ def test_a_card_without_a_run_says_so(tmp_path: Path):
     card = (tmp_path / "out" / "model-card.md").read_text(encoding="utf-8")
     assert "no score is at hand" in card
     assert "ask before use" in card
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            {"name": "student:told-labels", "teachers": ["CT", "US"], "made_up_images": False},
+            ("by `flames distill`. ", "models of CT, US, on images that the server owned."),
+        ),
+        (
+            {"name": "student:told-alone", "teachers": ["CT"], "made_up_images": True},
+            ("by `flames distill`. ", "Labels of images that the server drew."),
+        ),
+        (
+            {"name": "adapted:north", "strategy": "modality", "labelled_cases": "20"},
+            (
+                "by strategy `modality`, and further by `flames adapt`. ",
+                "| CT limb (made up) | 5 |",
+                "Then 20 labelled cases of the site that `adapted:north` names.",
+            ),
+        ),
+    ],
+)
+def test_the_card_of_a_student_or_an_adapted_model_says_what_it_learned_from(
+    tmp_path: Path, more: dict[str, object], words: tuple[str, ...]
+):
+    path = model_file(tmp_path / "run", "CT", summary=False)
+    known = load_metadata(path)
+    if "teachers" in more:
+        known = {k: v for k, v in known.items() if k not in ("strategy", "trained_on")}
+    save_arrays(path, load_arrays(path), known | more)
+    export_model(load_model(path, CPU), path, "torchscript", tmp_path / "out")
+    card = (tmp_path / "out" / "model-card.md").read_text(encoding="utf-8")
+    for said in words:
+        assert said in card
+    assert "unknown" not in card.split("## What it learned from")[0].split("|")[0]
+    assert "from before models carried that" not in card
 
 
 def test_an_export_that_differs_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch):

@@ -35,10 +35,10 @@ def model_card(
     parts = [
         f"# {model.name}",
         f"Tumour segmentation in {_kind(model)}, trained with FLAMES "
-        f"{flames.__version__} by strategy `{metadata.get('strategy', 'unknown')}`. "
+        f"{flames.__version__} by {_trainer(metadata)}. "
         "**For research only: not a medical device, not for diagnosis or treatment.**",
         _facts(model, metadata, network.name, target),
-        "## What it learned from\n\n" + _training(model),
+        "## What it learned from\n\n" + _training(model, metadata),
         "## How it scores\n\n" + _scores(model, run),
         "## How the export was checked\n\n" + _check(checked),
         "## Known limits\n\n" + _limits(model, run),
@@ -100,7 +100,23 @@ def spacing_words(plan: PlanConfig) -> str:
     return " x ".join(f"{length:g}" if length else "its own" for length in plan.spacing) + " mm"
 
 
-def _training(model: TrainedModel) -> str:
+def _trainer(metadata: dict[str, str]) -> str:
+    if "teachers" in metadata:
+        return "`flames distill`"
+    further = ", and further by `flames adapt`" if "labelled_cases" in metadata else ""
+    return f"strategy `{metadata.get('strategy', 'unknown')}`{further}"
+
+
+def _training(model: TrainedModel, metadata: dict[str, str]) -> str:
+    if "teachers" in metadata:
+        images = "drew" if metadata["made_up_images"] == "true" else "owned"
+        if model.name.endswith("-alone"):
+            return f"Labels of images that the server {images}. Its file does not say more."
+        teachers = ", ".join(json.loads(metadata["teachers"]))
+        return (
+            f"A federation's models of {teachers}, on images that the server {images}. Its file "
+            "does not say more."
+        )
     if not model.trained_on:
         return "Its file does not say: it is from before models carried that."
     rows = [
@@ -109,6 +125,8 @@ def _training(model: TrainedModel) -> str:
         f"{s.spacing_unit} | {_range(s.between) if s.between else '-'} |"
         for s in model.trained_on
     ]
+    cases = metadata.get("labelled_cases")
+    further = f"Then {cases} labelled cases of the site that `{model.name}` names." if cases else ""
     return "\n".join(
         [
             "Counts, and 5th, 50th and 95th percentiles over a site's training cases.",
@@ -116,6 +134,7 @@ def _training(model: TrainedModel) -> str:
             "| site | cases | of | pixels | between slices |",
             "|---|---|---|---|---|",
             *rows,
+            *(["", further] if further else []),
         ]
     )
 
