@@ -65,7 +65,7 @@ def test_a_run_and_a_model_file_give_the_same(monkeypatch, capsys, tmp_path, mod
     one = flames(monkeypatch, capsys, tmp_path / "run", image.parent, "-o", tmp_path / "a")
     two = flames(monkeypatch, capsys, model_file, image, "-o", tmp_path / "b", "--no-tta")
     assert one[0] == two[0] == 0, one[2] + two[2]
-    assert "it has slices 9 mm apart, in training 2 to 2" in one[1]
+    assert "it has slices 9 mm apart, in training 2" in one[1]
     assert "in 0 of 1 images" in one[1] or "in 1 of 1 images" in one[1]
     assert (tmp_path / "a" / "a_mask.nii.gz").exists()
     names = {p.name for p in (tmp_path / "b").iterdir()}

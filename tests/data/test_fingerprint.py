@@ -74,6 +74,13 @@ def test_the_nearest_of_several_sites_counts():
     assert far(spacing=(2.0, 2.0, 3.0), sites=[site(), coarse]) == []
 
 
+def test_a_value_between_the_ranges_of_two_sites_is_not_said_to_be_within_them():
+    fine, coarse = site(between=(1.0, 1.0, 1.0)), site(between=(9.0, 9.0, 10.0))
+    assert far(spacing=(0.9, 0.9, 4.0), sites=[coarse, fine]) == [
+        "it has slices 4 mm apart, in training 1 or 9 to 10"
+    ]
+
+
 def test_unknown_spacing_and_unknown_training_are_not_judged():
     assert far(spacing=(9.0, 9.0, 9.0), known=False) == []
     assert far(spacing=(9.0, 9.0, 9.0), sites=[]) == []

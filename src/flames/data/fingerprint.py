@@ -146,16 +146,30 @@ def departures(
 def _far_spacing(what: str, value: float, ranges: Sequence[Range]) -> list[str]:
     if not ranges or any(low / 1.5 <= value <= high * 1.5 for low, _, high in ranges):
         return []
-    low, high = min(r[0] for r in ranges), max(r[2] for r in ranges)
     unit = f"{value:.3g} mm" if what == "pixels of" else f"{value:.3g} mm apart"
-    return [f"it has {what} {unit}, in training {low:.3g} to {high:.3g}"]
+    return [f"it has {what} {unit}, in training {_spans(ranges, '.3g')}"]
 
 
 def _far_light(what: str, value: float, ranges: Sequence[Range]) -> list[str]:
     if any(low - 0.25 <= value <= high + 0.25 for low, _, high in ranges):
         return []
-    low, high = min(r[0] for r in ranges), max(r[2] for r in ranges)
-    return [f"its {what} after normalisation is {value:.2f}, in training {low:.2f} to {high:.2f}"]
+    return [f"its {what} after normalisation is {value:.2f}, in training {_spans(ranges, '.2f')}"]
+
+
+def _spans(ranges: Sequence[Range], form: str) -> str:
+    """Return the sites' ranges, joined where they overlap: a value between two is in neither.
+
+    >>> _spans([(6.0, 6.0, 7.0), (1.0, 1.0, 1.0), (6.5, 7.0, 8.0)], ".3g")
+    '1 or 6 to 8'
+    """
+    joined: list[tuple[float, float]] = []
+    for low, _, high in sorted(ranges):
+        if joined and low <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], high))
+        else:
+            joined.append((low, high))
+    words = [(format(low, form), format(high, form)) for low, high in joined]
+    return " or ".join(dict.fromkeys(a if a == b else f"{a} to {b}" for a, b in words))
 
 
 def _range(values: Sequence[float]) -> Range:
