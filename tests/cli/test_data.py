@@ -142,6 +142,15 @@ def test_a_store_of_two_is_for_testing_and_is_checked(source: Path, tmp_path: Pa
     call("check", tmp_path / "store", "--out", tmp_path / "out")
 
 
+def test_one_case_is_one_case(source: Path, tmp_path: Path) -> None:
+    for path in (source / "benign").iterdir():
+        if "(1)" not in path.name:
+            path.unlink()
+    said = call(*ADD, "--workers", "1", source, tmp_path / "store")
+    assert f"Prepared 1 case: {tmp_path / 'store'}" in said
+    assert "test 1 (1 group, " in said
+
+
 def test_add_takes_dicom_with_a_key_beside_the_store(source: Path, tmp_path: Path) -> None:
     arguments = ["add", "--format", "dicom", "--site", "n", "--modality", "CT", "--organ", "lung"]
     with pytest.raises(FlamesError, match="holds no DICOM image"):

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from flames.reports.records import Records
+import pytest
+
+from flames.errors import FlamesError
+from flames.reports.records import Records, load_records
 from flames.runs import RunFolder
 
 
@@ -19,3 +22,11 @@ def test_pools_train_and_sites_are_listed():
 
 def test_an_unfinished_run_knows_its_sites_from_the_rounds():
     assert records({}, "a").sites() == {"a": {"modality": "US"}}
+
+
+def test_the_folder_of_a_comparison_is_no_run_and_the_error_says_how_it_is_reported(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "report.html").write_text("of a comparison", encoding="utf-8")
+    with pytest.raises(FlamesError, match="is not a run folder") as found:
+        load_records(RunFolder(tmp_path))
+    assert "--report-only" in (found.value.remedy or "")

@@ -208,10 +208,10 @@ def _print_added(added: Added) -> None:
     out = Console(highlight=False, markup=False, soft_wrap=True)
     store = added.store
     if added.prepared == 0:
-        out.print(f"Nothing new: {store.path} already holds these {added.kept} cases.")
+        out.print(f"Nothing new: {store.path} already holds {_counted(added.kept, 'case')}.")
     else:
         again = f", {added.kept} were ready" if added.kept else ""
-        out.print(f"Prepared {added.prepared} cases{again}: {store.path}")
+        out.print(f"Prepared {_counted(added.prepared, 'case')}{again}: {store.path}")
     for note in added.notes:
         out.print(f"Note: {note}.")
     out.print(_split_line(store))
@@ -225,8 +225,12 @@ def _split_line(store: SiteStore) -> str:
         cases = store.split(name)
         groups = len({case.group for case in cases})
         tumours = sum(case.has_tumour for case in cases)
-        parts.append(f"{name} {len(cases)} ({groups} groups, {tumours} with tumour)")
+        parts.append(f"{name} {len(cases)} ({_counted(groups, 'group')}, {tumours} with tumour)")
     return f"{store.site}, {store.modality} {store.organ}: " + ", ".join(parts)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 @data.command()

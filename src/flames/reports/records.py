@@ -118,7 +118,8 @@ def load_records(run: RunFolder) -> Records:
     if not any(path.exists() for path in (run.config, run.rounds, run.summary)):
         raise FlamesError(
             f"{run.path} is not a run folder: no config.toml, rounds.jsonl or summary.json in it",
-            "name the folder that 'flames run' wrote",
+            "name the folder that 'flames run' wrote; a comparison is reported again by its own "
+            "command with --report-only",
         )
     anew = f"restore the file, or {made_again(run)}"
     given = "restore the file, or make the run anew with a new --out"
