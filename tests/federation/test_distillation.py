@@ -24,7 +24,7 @@ from flames.inference.score import load_model
 from flames.inference.validation import validation_of
 from flames.models.precision import choose_precision
 from flames.models.student import Told, tell, with_modality
-from flames.models.weights import load_arrays, model_arrays
+from flames.models.weights import load_arrays, load_metadata, model_arrays
 from flames.processes import held
 from flames.reports.distillation import overview_lines, write_distillation
 from flames.runs import load_csv
@@ -190,6 +190,10 @@ def test_students_that_are_asked_for(finished, tmp_path, monkeypatch, words, nam
     assert [variant.name for variant in asked[0].variants] == names.split()
 
 
+def taught_in(study):
+    return {path.stem: load_arrays(path) for path in (study / "models").glob("*.safetensors")}
+
+
 def test_without_labels_labels_change_nothing(finished, write_store, tmp_path):
     def stores(name, change=None):
         shapes = {"US": ((24, 36), None), "MR": ((20, 26, 4), 2)}
@@ -204,11 +208,7 @@ def test_without_labels_labels_change_nothing(finished, write_store, tmp_path):
 
     distil(finished.path, stores("drawn"), tmp_path / "a", OPTIONS)
     distil(finished.path, stores("empty", empty), tmp_path / "b", OPTIONS)
-    one, other = (
-        {n: load_arrays(tmp_path / study / "models" / f"{n}.safetensors")
-         for n in ("untold-nolabels", "told-labels")}
-        for study in "ab"
-    )  # fmt: skip
+    one, other = (taught_in(tmp_path / study) for study in "ab")
     np.testing.assert_equal(one["untold-nolabels"], other["untold-nolabels"])
     assert any((one["told-labels"][n] != other["told-labels"][n]).any() for n in one["told-labels"])
 
@@ -221,16 +221,17 @@ def test_a_student_alone_hears_no_teacher(finished, site_stores, make_config, tm
     options = replace(OPTIONS, variants=(alone, beside), modality="US")
     for out, run in (("a", finished.path), ("b", other.path)):
         distil(run, stores, tmp_path / out, options)
-    one, two = (
-        {n: load_arrays(tmp_path / out / "models" / f"{n}.safetensors")
-         for n in ("untold-alone", "untold-labels")}
-        for out in "ab"
-    )  # fmt: skip
+    one, two = (taught_in(tmp_path / out) for out in "ab")
     np.testing.assert_equal(one["untold-alone"], two["untold-alone"])
     assert any((one["untold-labels"][n] != a).any() for n, a in two["untold-labels"].items())
+    said = {
+        variant.name: load_metadata(tmp_path / "a" / "models" / f"{variant.name}.safetensors")
+        for variant in (alone, beside)
+    }
+    assert said["untold-alone"]["teachers"] == "[]"
+    assert said["untold-labels"]["teachers"] == '["US"]'
     distil(finished.path, stores, tmp_path / "c", replace(options, variants=(beside,), share=0.0))
-    none = load_arrays(tmp_path / "c" / "models" / "untold-labels.safetensors")
-    np.testing.assert_equal(none, one["untold-alone"])
+    np.testing.assert_equal(taught_in(tmp_path / "c")["untold-labels"], one["untold-alone"])
 
     page = write_distillation(tmp_path / "a", name="test").read_text(encoding="utf-8")
     assert "What the teachers gave" in page

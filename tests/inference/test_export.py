@@ -166,7 +166,7 @@ def test_a_card_without_a_run_says_so(tmp_path: Path):
             ("by `flames distill`. ", "models of CT, US, on images that the server owned."),
         ),
         (
-            {"name": "student:told-alone", "teachers": ["CT"], "made_up_images": True},
+            {"name": "student:told-alone", "teachers": [], "made_up_images": True},
             ("by `flames distill`. ", "Labels of images that the server drew."),
         ),
         (

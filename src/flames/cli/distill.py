@@ -29,7 +29,7 @@ def distill(
     alone: bool = typer.Option(
         True,
         "--alone/--no-alone",
-        help="Also students of the stores' labels alone, to see what the teachers add.",
+        help="Also students of the images' labels alone, to see what the teachers add.",
     ),
     steps: int = typer.Option(2400, "--steps", min=8, help="Optimiser steps of each student."),
     share: float = typer.Option(0.5, "--lambda", help="The teacher's part of the loss, 0 to 1."),

@@ -169,7 +169,7 @@ def _teach(
         "presence_threshold": rule.threshold,
         "presence_calibration": rule.calibration,
         "seed": options.seed,
-        "teachers": sorted(room.teachers),
+        "teachers": sorted(room.teachers) if variant.teacher else [],
         "made_up_images": room.made_up,
     }
     save_arrays(path, kept, metadata)

@@ -110,13 +110,9 @@ def _trainer(metadata: dict[str, str]) -> str:
 def _training(model: TrainedModel, metadata: dict[str, str]) -> str:
     if "teachers" in metadata:
         images = "drew" if metadata["made_up_images"] == "true" else "owned"
-        if model.name.endswith("-alone"):
-            return f"Labels of images that the server {images}. Its file does not say more."
         teachers = ", ".join(json.loads(metadata["teachers"]))
-        return (
-            f"A federation's models of {teachers}, on images that the server {images}. Its file "
-            "does not say more."
-        )
+        told = f"A federation's models of {teachers}, on images" if teachers else "Labels of images"
+        return f"{told} that the server {images}. Its file does not say more."
     if not model.trained_on:
         return "Its file does not say: it is from before models carried that."
     rows = [
