@@ -266,23 +266,19 @@ def _check_same_cases(runs: Sequence[Records]) -> None:
             raise FlamesError(
                 f"a store changed between {runs[0].run.path} and {records.run.path}", said
             )
-        mine = records.run.prepared_digests()
-        for site in sorted(prepared.keys() & mine.keys()):
-            if prepared[site] != mine[site]:
-                raise FlamesError(
-                    f"the store of {site} was prepared otherwise between {runs[0].run.path} and "
-                    f"{records.run.path}",
-                    said,
-                )
         splits = records.run.load_splits()
         first, known = firsts.setdefault(_fold(records), (records, splits))
-        for site in sorted(known.keys() & splits.keys()):
-            if known[site] != splits[site]:
-                raise FlamesError(
-                    f"the store of {site} was split anew between {first.run.path} and "
-                    f"{records.run.path}",
-                    said,
-                )
+        for what, one, before, now in (
+            ("prepared otherwise", runs[0], prepared, records.run.prepared_digests()),
+            ("split anew", first, known, splits),
+        ):
+            for site in sorted(before.keys() & now.keys()):
+                if before[site] != now[site]:
+                    raise FlamesError(
+                        f"the store of {site} was {what} between {one.run.path} and "
+                        f"{records.run.path}",
+                        said,
+                    )
 
 
 def _whole(runs: list[Records]) -> list[Records]:
