@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flames.config import load_config
 from flames.errors import FlamesError
 from flames.federation import batch, simulation
 from flames.federation.batch import Job, run_missing
@@ -165,11 +166,36 @@ def test_a_table_is_reported_where_its_stores_are_not(jobs):
     sites = tuple(site.model_copy(update={"store": Path("/away")}) for site in config.sites)
     moved = [Job(config.model_copy(update={"sites": sites}), run.path)]
     assert [r.path for r in run_missing(moved, report_only=True)] == [run.path]
-    with pytest.raises(FlamesError, match="was made with another sites"):
-        run_missing(moved)
+    assert [r.path for r in run_missing(moved)] == [run.path], "it is finished, and needs none"
     fewer = [Job(config.model_copy(update={"sites": sites[:1]}), run.path)]
     with pytest.raises(FlamesError, match="was made with another sites"):
         run_missing(fewer, report_only=True)
+    none = tuple(site.model_copy(update={"store": None}) for site in config.sites)
+    apart = [Job(config.model_copy(update={"sites": none}), run.path)]
+    with pytest.raises(FlamesError, match="was made with another sites"):
+        run_missing(apart)
+
+
+def test_a_table_grows_where_its_stores_moved(make_config, write_store, tmp_path):
+    """As where the folder of a study was moved to a machine with a GPU."""
+    store = write_store(tmp_path / "here", site="us-b")
+    config = make_config("us-a", "us-b", stores={"us-b": store}, rounds=1)
+    run_missing(comparison_jobs(config, ["local"], seeds=1, out=tmp_path / "table"))
+    there = (tmp_path / "here").rename(tmp_path / "there")
+    sites = (config.sites[0], config.sites[1].model_copy(update={"store": there}))
+    moved = config.model_copy(update={"sites": sites})
+    runs = run_missing(
+        comparison_jobs(moved, ["local", "modality"], seeds=1, out=tmp_path / "table")
+    )
+    assert [run.summary.exists() for run in runs] == [True, True]
+    kept = load_config(runs[0].config)
+    assert kept.sites[1].store == config.sites[1].store, "what was finished is left as it was"
+    another = write_store(tmp_path / "here", site="us-b", seed=9)
+    other = config.model_copy(
+        update={"sites": (sites[0], sites[1].model_copy(update={"store": another.path}))}
+    )
+    with pytest.raises(FlamesError, match="changed since"):
+        run_missing(comparison_jobs(other, ["local"], seeds=1, out=tmp_path / "table"))
 
 
 @pytest.mark.parametrize("change", [{"intensity": [0.0, 90.0]}, {"spacing": [1.0, 1.0]}])

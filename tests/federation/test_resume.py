@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flames.array_files import save_arrays
+from flames.config import load_config
 from flames.errors import FlamesError
 from flames.federation import client, outcome, round_folders, server
 from flames.federation.beginning import first_weights
@@ -166,6 +167,27 @@ def test_a_client_whose_last_round_is_damaged_does_it_again(
         simulate(config, tmp_path / "run", on_event=stop)
     empty(tmp_path / "run" / "state" / "clients" / "us-a" / "round-0002" / "weights.safetensors")
     run = simulate(config, tmp_path / "run", resume=True)
+    assert outcome(run) == outcome(two_sites)
+
+
+def test_a_run_goes_on_where_its_stores_were_moved(
+    make_config, write_store, tmp_path, two_sites, outcome
+):
+    begun = make_config("us-a", "us-b")
+
+    def stop(event):
+        if (event.stage, event.server_round, event.client) == ("train", 2, "us-b"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        simulate(begun, tmp_path / "run", on_event=stop)
+    sites = tuple(
+        site.model_copy(update={"store": shutil.copytree(site.store, tmp_path / site.name)})
+        for site in begun.sites
+    )
+    moved = begun.model_copy(update={"sites": sites})
+    run = simulate(moved, tmp_path / "run", resume=True)
+    assert load_config(run.config) == moved, "the folder says where they lie now"
     assert outcome(run) == outcome(two_sites)
 
 

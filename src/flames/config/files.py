@@ -90,7 +90,11 @@ def dump_config(config: RunConfig) -> str:
 
 
 def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
-    """Return the dotted keys in which two configurations differ; none when they are equal."""
+    """Return the dotted keys in which two configurations differ; none when they are equal.
+
+    Where a store lies is not compared, only whether a site has one: folders are moved and copied to
+    other machines, and what a store holds is compared apart, by `flames.federation.environment`.
+    """
 
     def flat(section: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
         for key, value in section.items():
@@ -99,7 +103,14 @@ def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
             else:
                 yield f"{start}{key}", value
 
-    mine, theirs = (dict(flat(c.model_dump(mode="json", by_alias=True))) for c in (one, other))
+    def anywhere(config: RunConfig) -> dict[str, Any]:
+        content = config.model_dump(mode="json", by_alias=True)
+        content["sites"] = [
+            site | {"store": site["store"] is not None} for site in content["sites"]
+        ]
+        return dict(flat(content))
+
+    mine, theirs = anywhere(one), anywhere(other)
     every = dict.fromkeys([*mine, *theirs])
     return [key for key in every if mine.get(key) != theirs.get(key)]
 

@@ -74,7 +74,7 @@ def run_missing(
     if report_only:
         jobs = [job for job in jobs if job.finished]
     for job in jobs:
-        _check(job, stores_count=not report_only)
+        _check(job)
     if not report_only:
         _check_stores(jobs)
     waiting = [job for job in jobs if not job.finished]
@@ -107,26 +107,19 @@ def run_missing(
     return [RunFolder(job.folder) for job in jobs]
 
 
-def _check(job: Job, *, stores_count: bool) -> None:
-    """Refuse a folder of another run; where its stores lie may not count."""
+def _check(job: Job) -> None:
+    """Refuse a folder of another run."""
     run = RunFolder(job.folder)
     if not run.config.exists():
         return
     known = load_config(run.config)
     # The run made the plans that its job left out, and does so again when it goes on.
     wanted = job.config.model_copy(update={"plans": {**known.plans, **job.config.plans}})
-    if not stores_count:
-        known, wanted = _without_stores(known), _without_stores(wanted)
     if different := differing_keys(known, wanted):
         raise FlamesError(
             f"{run.path} was made with another {', '.join(different)}",
             f"give the options that {run.config} says, or name a new --out",
         )
-
-
-def _without_stores(config: RunConfig) -> RunConfig:
-    sites = tuple(site.model_copy(update={"store": None}) for site in config.sites)
-    return config.model_copy(update={"sites": sites})
 
 
 def _check_stores(jobs: Sequence[Job]) -> None:

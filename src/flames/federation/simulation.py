@@ -239,6 +239,8 @@ def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resu
     else:
         save_text(run.config, dump_config(config))
     check_unchanged(run, stores)
+    if load_config(run.config) != config:  # its stores lie elsewhere now
+        save_text(run.config, dump_config(config))
     if not run.environment.exists():
         save_json(run.environment, describe_environment(stores))
     if not run.splits.exists():
