@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from flames.config import RunConfig
 from flames.strategies.relay import SETTLED
@@ -56,10 +57,13 @@ class Budget:
         rounds, total = self._config.rounds, self.total(client)
         if server_round > rounds:
             return range(total, total)
-        numbers = range(1, rounds + 1)
-        parts = [self._schedule(number, rounds, total // rounds) for number in numbers]
-        edges = [round(total * sum(parts[:n]) / sum(parts)) for n in range(rounds + 1)]
+        edges = self._edges(total)
         return range(edges[server_round - 1], edges[server_round])
+
+    def fewest(self, client: str) -> int:
+        """Return the steps of a client's shortest round in which it trains at all."""
+        edges = self._edges(self.total(client))
+        return min(stop - start for start, stop in pairwise(edges) if stop > start)
 
     def judges(self, server_round: int) -> bool:
         """Return whether a round's models are judged."""
@@ -82,6 +86,14 @@ class Budget:
         """Return whether a client's turns are so short that moments go on with the weights."""
         may = self._config.hands_moments_on
         return may and self._has_at_most(self._config.strategy.relay_moments, client)
+
+    def _edges(self, total: int) -> list[int]:
+        """Return the step at which each round begins, and that at which the last one ends."""
+        rounds = self._config.rounds
+        numbers = range(1, rounds + 1)
+        parts = [self._schedule(number, rounds, total // rounds) for number in numbers]
+        sums = list(accumulate(parts, initial=0.0))
+        return [round(total * until / sums[-1]) for until in sums]
 
     def _has_at_most(self, steps: int, client: str) -> bool:
         return client not in self._members or self.total(client) <= self._config.rounds * steps

@@ -48,6 +48,10 @@ LIMITS = {
     "models": ({"models": ("student",)}, "model 'unet'"),
     "most-rounds": ({"most_rounds": 1}, "2 rounds"),
     "most-local-steps": ({"most_local_steps": 1}, "local steps"),
+    "fewest-local-steps": (
+        {"fewest_local_steps": 3},
+        "rounds of 2 local steps (fewest-local-steps = 3)",
+    ),
     "relay": ({"relay": False}, "handing weights on to another site (relay = false)"),
     "moments": ({"moments": False}, "handing the optimiser's moments on (moments = false)"),
 }
@@ -143,6 +147,28 @@ def test_a_round_that_asks_for_more_than_its_configuration_is_refused(
     told = refused_of(hall, "us-a", (facts,))
     assert told[-1][0] == "refuse"
     assert "does not allow" in told[-1][1]
+
+
+def test_a_shorter_round_than_the_site_allows_is_refused_whatever_was_agreed(make_hall):
+    """A single step's update is a gradient, which can show the images that it is of."""
+    config = make_hall("us-a", rounds=2, strategy={"name": "flames", "relay": 1}).config
+    assert config.training.local_steps == 2
+    policy = Policy(fewest_local_steps=2)
+    assert policy.refuses(config) is None
+    for steps, words in ((range(2), None), (range(4, 4), None), (range(2, 3), "1 local step (few")):
+        task = Task(1, steps, 4, Download(None, use="replace"))
+        found = policy.refuses_task(task, config, "us-a")
+        assert found == words or words in found
+
+
+def test_the_shortest_round_counts_not_the_mean(make_config):
+    """The first rounds may take more steps than others, and the others then take fewer."""
+    steps = {"local-steps": 5}
+    config = make_config("us-a", rounds=10, training=steps, strategy={"first-steps": 8})
+    assert Policy(fewest_local_steps=4).refuses(config) is None
+    assert "rounds of 4 local steps" in Policy(fewest_local_steps=5).refuses(config)
+    alike = make_config("us-a", rounds=10, training=steps, strategy={"name": "modality"})
+    assert Policy(fewest_local_steps=5).refuses(alike) is None
 
 
 def go(hall, *sites):

@@ -13,6 +13,8 @@ from pydantic import Field, field_validator
 
 from flames.config import ModelName, RunConfig, Section, StrategyName
 from flames.errors import FlamesError
+from flames.federation.beginning import make_strategy
+from flames.federation.budget import Budget, Member
 from flames.federation.exchange import Task
 from flames.federation.network.consortium import validated
 
@@ -31,6 +33,8 @@ class Policy(Section):
     most_rounds: int = Field(1000, ge=1)
     most_local_steps: int = Field(1000, ge=1)
     """Optimiser steps in a round, on average over the rounds."""
+    fewest_local_steps: int = Field(1, ge=1)
+    """Optimiser steps behind the weights that leave after a round, at least, in every round."""
     most_hours: float = Field(168.0, gt=0)
     """Hours of work for one run: training, validation and scoring."""
     fewest_peers: int = Field(0, ge=0)
@@ -75,22 +79,27 @@ class Policy(Section):
     def refuses(self, config: RunConfig) -> str | None:
         """Return why the site takes no part in a run of this configuration, or None."""
         steps = config.most_steps
+        fewest = _fewest_steps(config) if self.fewest_local_steps > 1 else 1
         checks = (
             (config.strategy.name in self.strategies, f"strategy {config.strategy.name!r}"),
             (config.model.name in self.models, f"model {config.model.name!r}"),
             (config.rounds <= self.most_rounds, f"{config.rounds} rounds"),
             (steps <= self.most_local_steps, f"{steps} local steps"),
+            (fewest >= self.fewest_local_steps, f"rounds of {_steps(fewest)}"),
             (self.relay or not config.hands_on, "handing weights on to another site"),
             (self.moments or not config.hands_moments_on, "handing the optimiser's moments on"),
         )
-        limits = ("strategies", "models", "most-rounds", "most-local-steps", "relay", "moments")
+        limits = (
+            *("strategies", "models", "most-rounds", "most-local-steps", "fewest-local-steps"),
+            *("relay", "moments"),
+        )
         for (allowed, what), limit in zip(checks, limits, strict=True):
             if not allowed:
                 return f"its policy does not allow {what} ({limit} = {self._said(limit)})"
         return None
 
     def refuses_task(self, task: Task, config: RunConfig, site: str) -> str | None:
-        """Return why ``site`` does not do a task, which asks for more than its run's configuration.
+        """Return why ``site`` does not do a task that asks for what its run's file does not.
 
         The configuration is what the policy and a person looked at.
         """
@@ -101,6 +110,10 @@ class Policy(Section):
         if task.total_steps > total or not 0 <= steps.start <= steps.stop <= total:
             found = f"steps {steps.start} to {steps.stop} of {task.total_steps}"
             return f"its policy does not allow {found}, where the configuration says {total}"
+        if 0 < len(steps) < self.fewest_local_steps:
+            found = f"a round of {_steps(len(steps))}"
+            limit = f"fewest-local-steps = {self.fewest_local_steps}"
+            return f"its policy does not allow {found} ({limit})"
         if task.download.wants_moments and not config.hands_moments_on:
             return (
                 "its policy does not allow to send moments, which the configuration does not want"
@@ -129,6 +142,18 @@ class Policy(Section):
     def _said(self, key: str) -> str:
         value = getattr(self, key.replace("-", "_"))
         return ", ".join(value) if isinstance(value, tuple) else str(value).lower()
+
+
+def _steps(number: int) -> str:
+    return f"{number} local step{'' if number == 1 else 's'}"
+
+
+def _fewest_steps(config: RunConfig) -> int:
+    """Return the optimiser steps of the shortest round of any site."""
+    names = [site.name for site in config.sites]
+    members = {name: Member(name, "", 1, config.steps_of(name)) for name in names}
+    budget = Budget(members, config, make_strategy(config).schedule)
+    return min((budget.fewest(name) for name in names), default=config.training.local_steps)
 
 
 def load_policy(path: Path | None) -> Policy:
