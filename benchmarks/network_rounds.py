@@ -1,6 +1,6 @@
 """How long do a consortium's first round and every round take, and how many sites fit a machine?
 
-usage: python benchmarks/network_rounds.py [--only start,twelve,simulated] [--out FILE.csv]
+usage: python benchmarks/network_rounds.py [--only start,turns,twelve,simulated] [--out FILE.csv]
 
 Server, sites and people are processes of their own, with mutual TLS on loopback, all on this
 machine, started by the commands of the documentation; images are made up.
@@ -10,6 +10,8 @@ machine, started by the commands of the documentation; images are made up.
                what the slowest site took to train, validate and load, or all three where they
                took turns: what a round costs beside local work, with the default network and 128
                pixels.
+``turns``      four sites, turns of one step, which need many rounds: what a round takes of the run,
+               and what of that is local work, with the default network and 96 pixels.
 ``twelve``     twelve sites, three rounds and the closing one: every update arrives. Memory is the
                sum of proportional set sizes (PSS) of all processes at its highest.
 ``simulated``  a hundred sites in ``flames run``, in one process, one step a round.
@@ -199,6 +201,30 @@ def start(folder: Path) -> list[Row]:
     return rows
 
 
+def turns(folder: Path) -> list[Row]:
+    made, rounds = Consortium(folder, sites=4, cases=12), 60
+    ends: dict[int, float] = {}
+    run = made.carry_out(
+        federation(rounds, local_steps=1, size=96),
+        lambda number: ends.setdefault(number, time.monotonic()),
+    )
+    sites = [r for r in run.load_rounds() if r["kind"] == "site" and 2 < r["round"] <= rounds]
+    took = (max(ends.values()) - ends[2]) / (max(ends) - 2)
+    local = sum(sum(r["seconds"].values()) for r in sites) / (rounds - 2)
+    in_turn = sum(r["chosen"] == "mixture" and r["alpha"] == 0 for r in sites)
+    bytes_up = sum(r["bytes_up"] for r in sites) / len(sites)
+    bytes_down = sum(r["bytes_down"] for r in sites) / len(sites)
+    return [
+        row("turns", "mean of the rounds after the second", took, "s", ""),
+        row("turns", "local work of all four in it, one after another", local, "s", ""),
+        row(
+            "turns", "turns begun with what the one before trained", in_turn, f"of {len(sites)}", ""
+        ),
+        row("turns", "a site and round, up", bytes_up / 1e6, "MB", ""),
+        row("turns", "a site and round, down", bytes_down / 1e6, "MB", ""),
+    ]
+
+
 def twelve(folder: Path) -> list[Row]:
     made = Consortium(folder, sites=12, cases=12)
     most, count, ends, last = [0], [0], dict[int, float](), [0.0]
@@ -262,7 +288,7 @@ def row(question: str, what: str, value: float, unit: str, target: str) -> Row:
     }
 
 
-QUESTIONS = {"start": start, "twelve": twelve, "simulated": simulated}
+QUESTIONS = {"start": start, "turns": turns, "twelve": twelve, "simulated": simulated}
 
 
 def main() -> None:
