@@ -202,7 +202,7 @@ def start(folder: Path) -> list[Row]:
 
 
 def turns(folder: Path) -> list[Row]:
-    made, rounds = Consortium(folder, sites=4, cases=12), 60
+    made, rounds = Consortium(folder, sites=4, cases=12), 30
     ends: dict[int, float] = {}
     run = made.carry_out(
         federation(rounds, local_steps=1, size=96),
