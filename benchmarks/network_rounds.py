@@ -204,10 +204,11 @@ def start(folder: Path) -> list[Row]:
 def turns(folder: Path) -> list[Row]:
     made, rounds = Consortium(folder, sites=4, cases=12), 30
     ends: dict[int, float] = {}
-    run = made.carry_out(
-        federation(rounds, local_steps=1, size=96),
-        lambda number: ends.setdefault(number, time.monotonic()),
-    )
+
+    def look(number: int) -> None:
+        ends.setdefault(number, time.monotonic())
+
+    run = made.carry_out(federation(rounds, local_steps=1, size=96), look)
     sites = [r for r in run.load_rounds() if r["kind"] == "site" and 2 < r["round"] <= rounds]
     took = (max(ends.values()) - ends[2]) / (max(ends) - 2)
     local = sum(sum(r["seconds"].values()) for r in sites) / (rounds - 2)

@@ -48,6 +48,20 @@ def test_inside_modalities_with_one_modality_is_alone(runs):
         assert weights(alone) == weights(inside, "US"), name
 
 
+def test_the_rounds_of_a_uniform_model_are_judged_by_clients_alike(runs):
+    """The sites have different numbers of cases, so that a mean by cases is another."""
+    run = runs("uniform", "us-a", "us-b")
+    rounds = run.load_rounds()
+    for record in (r for r in rounds if r["kind"] == "server" and r["validation"] is not None):
+        sites = [r for r in rounds if r["kind"] == "site" and r["round"] == record["round"] + 1]
+        scores = [site["validation"]["model"] for site in sites]
+        assert record["validation"] == pytest.approx(np.mean(scores), abs=1e-5)
+        cases = [site["num_examples"] for site in sites]
+        assert len(set(cases)) == 2
+        by_cases = np.average(scores, weights=cases)
+        assert record["validation"] != pytest.approx(by_cases, abs=1e-5), "told apart"
+
+
 def test_scaffold_begins_as_fedavg_and_sends_twice(runs):
     plain, found = runs("fedavg", "us-a", "us-b"), runs("scaffold", "us-a", "us-b")
     first = [[r["loss"] for r in records(run) if r["round"] == 1] for run in (plain, found)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from flames.models.weights import model_arrays
 from flames.strategies import FURTHER, STRATEGIES, Knobs, Update, by_modality, fedadam, fedavg
 from flames.strategies.rules import decoder, norm_layers, split_controls, with_controls
 from flames.strategies.scaffold import scaffold
+from flames.strategies.uniform import uniform
 
 START = {"w": np.array([1.0, -2.0], np.float32), "n.running_mean": np.array([0.5], np.float32)}
 
@@ -74,6 +77,23 @@ def test_fedadam_parity_with_torch_but_for_bias_correction():
         memory = strategy.advance(memory, updates, START)
         found = strategy.recall(memory).models(updates)["all"]["w"]
         np.testing.assert_allclose(found, parameter.detach().numpy(), rtol=1e-5)
+
+
+def test_uniform_counts_clients_and_not_their_cases():
+    for updates in ROUNDS:
+        mean = np.mean([u.arrays["w"] for u in updates.values()], axis=0)
+        assert not np.allclose(mean, fedavg().models(updates)["all"]["w"])
+        np.testing.assert_allclose(uniform().models(updates)["all"]["w"], mean)
+        for client in updates:
+            download = uniform().download(client, updates)
+            np.testing.assert_allclose(download.arrays["w"], mean)
+            assert (download.use, download.peers) == ("replace", 1)
+
+
+def test_uniform_is_fedavg_where_clients_have_equally_many_cases():
+    updates = {name: replace(one, num_examples=7) for name, one in ROUNDS[0].items()}
+    for made in (lambda s: s.models(updates)["all"], lambda s: s.download("a", updates).arrays):
+        np.testing.assert_equal(made(uniform()), made(fedavg()))
 
 
 def test_fedadam_without_memory_of_movements_is_fedavg():

@@ -12,9 +12,9 @@ from flames.errors import FlamesError
 
 StrategyName = Literal[
     "flames", "paper", "modality", "fedavg", "local", "central",
-    "fedprox", "fedbn", "fedadam", "scaffold", "ditto", "apfl", "fedrep",
-    "modality-fedprox", "modality-fedbn", "modality-fedadam", "modality-scaffold",
-    "modality-ditto", "modality-apfl", "modality-fedrep",
+    "uniform", "fedprox", "fedbn", "fedadam", "scaffold", "ditto", "apfl", "fedrep",
+    "modality-uniform", "modality-fedprox", "modality-fedbn", "modality-fedadam",
+    "modality-scaffold", "modality-ditto", "modality-apfl", "modality-fedrep",
 ]  # fmt: skip
 ModelName = Literal["unet", "densenet-unet", "efficientnet-unet", "student", "told-student"]
 LossName = Literal["dice-bce", "dice-focal", "paper"]

@@ -77,7 +77,7 @@ class Keeping:
             judges = [n for n in members if n in (updates if circle is None else circle)]
             judges = [n for n in judges if not had_lost_all(self.folders.sent(n))]
             replies = [received[name] for name in judges]
-            score = group_score(replies) if judged else None
+            score = self._score(replies) if judged else None
             known = best_so_far(self.folders.records(), group, circle, updates)
             takes = self._takes(score, known, replies)
             if takes:
@@ -96,6 +96,9 @@ class Keeping:
                 }
             )
         return records
+
+    def _score(self, replies: list[Reply]) -> float | None:
+        return group_score(replies, alike=self.strategy.counts_alike)
 
     def _takes(self, score: float | None, known: float | None, judges: list[Reply]) -> bool:
         """Return whether a model replaces the one that is kept, whose score is ``known``."""

@@ -9,8 +9,8 @@ from flames.federation.exchange import Reply
 from flames.metrics.presence import PresenceRule
 
 
-def group_score(replies: Iterable[Reply]) -> float | None:
-    """Return the mean of clients' scores of their group's model, weighted by cases.
+def group_score(replies: Iterable[Reply], *, alike: bool = False) -> float | None:
+    """Return the mean of clients' scores of their group's model, weighted by cases or ``alike``.
 
     A lone client that keeps its own weights has the group's model in them. None where nobody scored
     it, as when those whose model it is are all away.
@@ -19,8 +19,9 @@ def group_score(replies: Iterable[Reply]) -> float | None:
     for reply in replies:
         score = reply.validation.get("model", reply.validation.get("own"))
         if score is not None:
-            weight += reply.num_examples
-            total += reply.num_examples * score
+            share = 1 if alike else reply.num_examples
+            weight += share
+            total += share * score
     return round(total / weight, 6) if weight else None
 
 

@@ -46,6 +46,10 @@ STRATEGIES = {
         "The cases of all hospitals of a modality are pooled in one place and train one model. "
         "This is possible in simulation only, and shows what federation could reach at best."
     ),
+    "uniform": (
+        "All hospitals train one common model by federated averaging; each counts alike, however "
+        "many cases it has."
+    ),
     "fedprox": (
         "All hospitals train one common model by federated averaging; while it trains, each is "
         "held near the model it received."
@@ -79,7 +83,7 @@ STRATEGIES = {
 INSIDE = " Here only hospitals of one imaging modality share."
 STRATEGIES |= {
     f"modality-{name}": STRATEGIES[name] + INSIDE
-    for name in ("fedprox", "fedbn", "fedadam", "scaffold", "ditto", "apfl", "fedrep")
+    for name in ("uniform", "fedprox", "fedbn", "fedadam", "scaffold", "ditto", "apfl", "fedrep")
 }
 
 SENDS = {
@@ -89,6 +93,7 @@ SENDS = {
     "fedavg": "nothing",
     "local": "sends its weights for the record; nothing comes down",
     "central": "the images themselves, which are not counted here",
+    "uniform": "nothing",
     "fedprox": "nothing",
     "fedbn": "less: normalisation layers stay; the client keeps its own",
     "fedadam": "the server keeps its model and two moments of each weight",

@@ -20,6 +20,7 @@ from flames.strategies.local import local
 from flames.strategies.personalised import personalised, published
 from flames.strategies.rules import LocalRule
 from flames.strategies.scaffold import scaffold
+from flames.strategies.uniform import uniform
 
 __all__ = [
     "FURTHER",
@@ -45,6 +46,7 @@ __all__ = [
     "personalised",
     "published",
     "scaffold",
+    "uniform",
     "weighted_mean",
 ]
 
@@ -73,6 +75,7 @@ class Knobs:
 
 
 ALONE: dict[str, Callable[[Knobs], Strategy]] = {
+    "uniform": lambda _: uniform(),
     "fedprox": lambda knobs: fedprox(knobs.proximal_mu),
     "fedbn": lambda _: fedbn(),
     "fedadam": lambda knobs: fedadam(knobs.server_rate),

@@ -87,6 +87,9 @@ class Strategy:
     """Clients whose validation cases choose the round of the server models; None means all."""
     personal: bool = False
     """Whether each client ends with weights of its own, rather than its group's model."""
+    counts_alike: bool = False
+    """Whether clients count alike when validation chooses the round of a server model; else by
+    their cases."""
     selects: bool = True
     """Whether validation chooses the round that is kept; the published recipe keeps the last."""
     keeps_optimizer: bool = True
