@@ -162,7 +162,11 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
         for part in parts:
             if job.folder.name.endswith(f"-{part.name}-5"):
                 assert not sites & set(part.sites)
-                wanted = {"us-a", "us-b", "mr-a"} if "everything" in job.folder.name else part.rest
+                every = job.folder.name.startswith(("everything-", "alike-"))
+                wanted = {"us-a", "us-b", "mr-a"} if every else part.rest
+                by = {"everything": "fedavg", "alike": "uniform"} if every else {}
+                what = job.folder.name.partition("-")[0]
+                assert job.config.strategy.name == by.get(what, job.config.strategy.name)
                 assert sites == set(wanted) - set(part.sites)
     run_missing(jobs)
     save_plan(tmp_path / "plan.json", parts, notes)
@@ -177,7 +181,9 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
         for view in ("whole", "off-centre")
     }
     assert seen["off-centre"] == [
-        one for one in seen["whole"] if one[0] in ("server", "pooled", "everything", "prior")
+        one
+        for one in seen["whole"]
+        if one[0] in ("server", "pooled", "everything", "alike", "prior")
     ]
     claimed = [row for row in claimed if row["view"] == "whole"]
     for row in claimed:
@@ -188,6 +194,7 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
         (("server", "us-a"), {"train", "val", "test"}),
         (("pooled", "us-a"), {"train", "val", "test"}),
         (("everything", "us-a"), {"train", "val", "test"}),
+        (("alike", "us-a"), {"train", "val", "test"}),
         (("own", "us-a"), {"test"}),
     ):
         found = [r for r in claimed if (r["claim"], r["site"]) == row_of]
@@ -272,7 +279,8 @@ def test_no_model_ever_trained_where_it_is_tested(make_config, site_stores, tmp_
     unseen = {(on, c) for on in ("all", "off-centre") for c in columns - {"own"}}
     assert sets == {("test", c) for c in columns} | unseen
     paired = load_csv(tmp_path / "tables" / "paired.csv")
-    on = {"own": {"test"}} | {c: {"all", "off-centre"} for c in ("pooled", "everything")}
+    both = {"all", "off-centre"}
+    on = {"own": {"test"}} | dict.fromkeys(("pooled", "everything", "alike"), both)
     for reference, beside in (("server", {}), ("prior", {"server": {"all", "off-centre"}})):
         found = {}
         for row in paired:

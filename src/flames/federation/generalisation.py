@@ -29,11 +29,15 @@ from flames.models.precision import choose_precision
 from flames.processes import ENDED, Failure, Workers
 from flames.runs import RunFolder, load_csv, save_csv
 
-SERVER, OWN, POOLED, EVERYTHING, PRIOR = "server", "own", "pooled", "everything", "prior"
-CLAIMS = (SERVER, OWN, POOLED, EVERYTHING)
+SERVER, OWN, POOLED, PRIOR = "server", "own", "pooled", "prior"
+EVERYTHING, ALIKE = "everything", "alike"
+CLAIMS = (SERVER, OWN, POOLED, EVERYTHING, ALIKE)
 """The modality's server model, and its references: trained on the site alone, on the pooled cases
-of the modality's other sites, and by all other sites of all modalities together. The prior is no
-model: it is where tumours lie at all other sites, whatever the image shows."""
+of the modality's other sites, and by all other sites of all modalities together, weighted by cases
+or each site alike. The prior is no model: it is where tumours lie at all other sites, whatever the
+image shows."""
+NEW_TO_SITE = (SERVER, POOLED, EVERYTHING, ALIKE, PRIOR)
+"""What never saw the site that it is scored on."""
 WHOLE, OFF_CENTRE = "whole", "off-centre"
 """How images are seen: as they are, or in four crops from their corners, see `predict_corners`."""
 
@@ -162,6 +166,7 @@ def generalisation_jobs(
                 (f"{SERVER}-{part.name}", config.strategy.name, part.rest),
                 (f"{POOLED}-{part.name}", "central", part.rest),
                 (f"{EVERYTHING}-{part.name}", "fedavg", others),
+                (f"{ALIKE}-{part.name}", "uniform", others),
             ]
         jobs += [
             Job(_only(config, strategy, sites, seed), _run(out, name, seed).path)
@@ -311,7 +316,10 @@ def _asked(
             models = {
                 SERVER: _run(out, f"{SERVER}-{part.name}", seed).server_model(part.modality),
                 POOLED: _run(out, f"{POOLED}-{part.name}", seed).server_model(part.modality),
-                EVERYTHING: _run(out, f"{EVERYTHING}-{part.name}", seed).server_model("all"),
+            }
+            models |= {
+                claim: _run(out, f"{claim}-{part.name}", seed).server_model("all")
+                for claim in (EVERYTHING, ALIKE)
             }
             for site in part.sites:
                 paths = models | {OWN: alone.personal_model(site)}
@@ -330,7 +338,7 @@ def _asked(
     return asked + [
         replace(one, view=OFF_CENTRE, kept=one.kept.with_stem(f"{OFF_CENTRE}-{one.kept.stem}"))
         for one in asked
-        if one.claim in (SERVER, POOLED, EVERYTHING, PRIOR)
+        if one.claim in NEW_TO_SITE
     ]
 
 

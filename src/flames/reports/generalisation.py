@@ -24,7 +24,8 @@ NAMES = {
     "server": "server model",
     "own": "site alone",
     "pooled": "pooled others",
-    "everything": "all modalities",
+    "everything": "all modalities, by cases",
+    "alike": "all modalities, sites alike",
     "prior": "no image",
 }
 REFERENCES = {"server": "the server model", "prior": "no image"}
@@ -204,10 +205,11 @@ def _section(
     what = "organ" if kind == "organ" else "hospital"
     note = (
         f"Training leaves the {what} out and uses the other sites of the modality; “all "
-        "modalities” uses every other site. “No image” is one mask for all images: where tumours "
-        "lie at every other site. These saw no case of the left-out sites, so all count; the model "
-        "of the site alone has its test cases. Seen off-centre, an image is read as four "
-        "overlapping crops from its corners: what scores by the place of tumours alone loses it."
+        "modalities” uses every other site, weighted by its cases or each alike. “No image” is one "
+        "mask for all images: where tumours lie at every other site. These saw no case of the "
+        "left-out sites, so all count; the model of the site alone has its test cases. Seen "
+        "off-centre, an image is read as four overlapping crops from its corners: what scores by "
+        "the place of tumours alone loses it."
     )
     return PageSection(title, note, [*tables, *differences])
 
