@@ -407,3 +407,25 @@ def test_csv_can_be_read_back(written):
         rows = list(csv.DictReader(file))
     assert {row["strategy"] for row in rows} == {"flames", "local", "modality"}
     assert all(0 <= float(row["dice"]) <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("strategies", "most", "told"),
+    [
+        (("flames", "fedavg"), 700, "US has 70% of the training cases"),
+        (("flames", "fedavg"), 690, ""),
+        (("flames", "fedavg", "uniform"), 700, ""),
+        (("flames", "modality"), 700, ""),
+    ],
+)
+def test_a_modality_that_outvotes_the_others_is_told(tmp_path, strategies, most, told):
+    """One model weighted by cases is nearly that modality's, and says little of the others."""
+    sites = {
+        "a": ("US", "breast", 0.7, (most, 3, 4)),
+        "b": ("MR", "brain", 0.7, (200, 3, 4)),
+        "c": ("CT", "lung", 0.7, (800 - most, 3, 4)),
+    }
+    runs = [make_run(tmp_path / name, sites=sites, strategy=name) for name in strategies]
+    page = write_comparison(tmp_path / "out", runs, reference="flames").read_text(encoding="utf-8")
+    assert ("of the training cases" in page) is bool(told)
+    assert told in page

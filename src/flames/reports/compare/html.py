@@ -53,6 +53,11 @@ from flames.reports.numbers import DASH, decimal
 from flames.reports.words import STRATEGIES
 from flames.runs import RunFolder, save_csv
 
+MEANS_BY_CASES = ("fedavg", "fedprox", "fedbn", "fedadam", "scaffold", "ditto", "apfl", "fedrep")
+"""Strategies that share across modalities, weighted by cases."""
+OUTVOTES = 0.7
+"""Share of all training cases from which one modality has nearly the whole say in a mean."""
+
 
 def write_comparison(
     out: Path,
@@ -129,6 +134,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "reference": comparison.reference,
         "baseline": BASELINE,
         "with_baseline": BASELINE in comparison.runs,
+        "outweighed": _outweighed(comparison),
         "fewest": FEWEST,
         "folds": folds_of(first),
         "made_up": first.setting("made_up") is True,
@@ -154,6 +160,25 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "version": __version__,
         "dash": DASH,
     }
+
+
+def _outweighed(comparison: Comparison) -> str:
+    """Return a sentence on a modality that outvotes the others in a mean by cases; mostly none."""
+    by_cases = [name for name in comparison.runs if name in MEANS_BY_CASES]
+    cases: dict[str, int] = {}
+    for fields in comparison.sites.values():
+        modality, known = str(fields.get("modality")), fields.get("cases") or {}
+        cases[modality] = cases.get(modality, 0) + int(known.get("train") or 0)
+    most = max(cases, key=lambda modality: cases[modality], default="")
+    share = cases.get(most, 0) / (sum(cases.values()) or 1)
+    if not by_cases or len(cases) < 2 or share < OUTVOTES or "uniform" in comparison.runs:
+        return ""
+    return (
+        f"{most} has {share:.0%} of the training cases, so what the others are worth together in "
+        f"{', '.join(by_cases)}, whose means are weighted by cases, is little: the common model is "
+        f"nearly one of {most}. Add uniform, in which sites count alike, before it is said that "
+        "modalities harm each other."
+    )
 
 
 def _paired(comparison: Comparison) -> dict[str, list[dict[str, str]]]:
