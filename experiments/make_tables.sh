@@ -20,7 +20,7 @@ each() { # each OPTION: OPTION STORE of every site
 }
 
 folds() {
-    flames compare "$here/quick.toml" --strategies flames,local,modality,fedavg,paper,central \
+    flames compare "$here/quick.toml" --strategies flames,local,modality,fedavg,uniform,paper,central \
         --folds 4 --seeds 3 --jobs "$jobs" --out "$runs/folds"
     cp "$runs/folds/tables/scores.csv" "$here/quick-dice.csv"
     cp "$runs/folds/tables/overview.csv" "$here/quick-overview.csv"
