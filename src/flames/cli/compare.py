@@ -11,7 +11,9 @@ def compare(
     federation: Path = typer.Argument(..., help="The federation's TOML file."),
     out: Path = typer.Option(..., "--out", "-o", help="Folder of the runs and the report."),
     strategies: str = typer.Option(
-        "flames,local,modality,fedavg,central", "--strategies", help="Names, with commas between."
+        "flames,local,modality,fedavg,uniform,central",
+        "--strategies",
+        help="Names, with commas between.",
     ),
     seeds: int = typer.Option(3, "--seeds", min=1, help="Runs of each strategy, in each fold."),
     folds: int = typer.Option(

@@ -176,7 +176,7 @@ def _outweighed(comparison: Comparison) -> str:
     return (
         f"{most} has {share:.0%} of the training cases, so what the others are worth together in "
         f"{', '.join(by_cases)}, whose means are weighted by cases, is little: the common model is "
-        f"nearly one of {most}. Add uniform, in which sites count alike, before it is said that "
+        f"nearly one of {most}. Add uniform, in which sites count alike, before saying that "
         "modalities harm each other."
     )
 
