@@ -22,6 +22,12 @@ def case_weighted_mean(updates: Updates) -> dict[str, np.ndarray]:
     return weighted_mean([u.arrays for u in clients], [u.num_examples for u in clients])
 
 
+def plain_mean(updates: Updates) -> dict[str, np.ndarray]:
+    """Return ``Σ θ_k / n`` over the updates."""
+    clients = ordered(updates)
+    return weighted_mean([u.arrays for u in clients], [1.0] * len(clients))
+
+
 def _models(updates: Updates) -> dict[str, dict[str, np.ndarray]]:
     return {"all": case_weighted_mean(updates)}
 

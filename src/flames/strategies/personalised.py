@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-import numpy as np
-
 from flames.strategies.arrays import weighted_mean
 from flames.strategies.base import Download, Strategy, Update, Updates, ordered
-from flames.strategies.fedavg import case_weighted_mean
+from flames.strategies.fedavg import case_weighted_mean, plain_mean
 from flames.strategies.relay import LEAST, SETTLED, chain_of, circle_of, circles
 
 ENOUGH = 100
@@ -152,7 +150,7 @@ def published() -> Strategy:
 
     return Strategy(
         "paper",
-        models=lambda updates: {"all": _plain_mean(updates)},
+        models=lambda updates: {"all": plain_mean(updates)},
         download=download,
         group_of=lambda _: "all",
         personal=True,
@@ -160,8 +158,3 @@ def published() -> Strategy:
         keeps_optimizer=False,
         schedule=lambda server_round, rounds, _: 10 if server_round == 2 and rounds > 1 else 1,
     )
-
-
-def _plain_mean(updates: Updates) -> dict[str, np.ndarray]:
-    clients = ordered(updates)
-    return weighted_mean([u.arrays for u in clients], [1.0] * len(clients))

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from flames.strategies.arrays import weighted_mean
-from flames.strategies.base import Download, Strategy, Updates, ordered
-from flames.strategies.fedavg import fedavg
+from flames.strategies.base import Download, Strategy, Updates
+from flames.strategies.fedavg import fedavg, plain_mean
 
 
 def uniform() -> Strategy:
@@ -21,15 +20,10 @@ def uniform() -> Strategy:
     return replace(fedavg(), name="uniform", models=_models, download=_download, counts_alike=True)
 
 
-def _mean(updates: Updates) -> dict[str, np.ndarray]:
-    clients = ordered(updates)
-    return weighted_mean([u.arrays for u in clients], [1.0] * len(clients))
-
-
 def _models(updates: Updates) -> dict[str, dict[str, np.ndarray]]:
-    return {"all": _mean(updates)}
+    return {"all": plain_mean(updates)}
 
 
 def _download(client: str, updates: Updates) -> Download:
     del client
-    return Download(_mean(updates), use="replace", peers=len(updates) - 1)
+    return Download(plain_mean(updates), use="replace", peers=len(updates) - 1)
