@@ -52,7 +52,9 @@ def test_the_rounds_of_a_uniform_model_are_judged_by_clients_alike(runs):
     """The sites have different numbers of cases, so that a mean by cases is another."""
     run = runs("uniform", "us-a", "us-b")
     rounds = run.load_rounds()
-    for record in (r for r in rounds if r["kind"] == "server" and r["validation"] is not None):
+    judged = [r for r in rounds if r["kind"] == "server" and r["validation"] is not None]
+    assert judged
+    for record in judged:
         sites = [r for r in rounds if r["kind"] == "site" and r["round"] == record["round"] + 1]
         scores = [site["validation"]["model"] for site in sites]
         assert record["validation"] == pytest.approx(np.mean(scores), abs=1e-5)

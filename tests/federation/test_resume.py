@@ -115,6 +115,17 @@ def test_a_killed_run_continues_bit_for_bit(
     assert outcome(simulate(config, tmp_path / "run", resume=True)) == outcome(two_sites)
 
 
+def simulate_into_the_second_round(config, out):
+    """Begin a run and kill it when us-b trains in the second round."""
+
+    def stop(event):
+        if (event.stage, event.server_round, event.client) == ("train", 2, "us-b"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        simulate(config, out, on_event=stop)
+
+
 def empty(path):
     """Leave a file as a power cut can: it has its name, and nothing in it."""
     assert path.stat().st_size
@@ -126,13 +137,7 @@ def test_a_server_whose_last_round_is_damaged_goes_on_from_the_one_before(
     name, make_config, tmp_path, two_sites, outcome
 ):
     config, told = make_config("us-a", "us-b"), []
-
-    def stop(event):
-        if (event.stage, event.server_round, event.client) == ("train", 2, "us-b"):
-            raise Killed
-
-    with pytest.raises(Killed):
-        simulate(config, tmp_path / "run", on_event=stop)
+    simulate_into_the_second_round(config, tmp_path / "run")
     server = tmp_path / "run" / "state" / "server"
     simulate_to_the_end_of(2, config, tmp_path / "run")
     assert sorted(p.name for p in server.glob("round-*")) == ["round-0001", "round-0002"]
@@ -158,29 +163,15 @@ def test_a_client_whose_last_round_is_damaged_does_it_again(
     make_config, tmp_path, two_sites, outcome
 ):
     config = make_config("us-a", "us-b")
-
-    def stop(event):
-        if (event.stage, event.server_round, event.client) == ("train", 2, "us-b"):
-            raise Killed
-
-    with pytest.raises(Killed):
-        simulate(config, tmp_path / "run", on_event=stop)
+    simulate_into_the_second_round(config, tmp_path / "run")
     empty(tmp_path / "run" / "state" / "clients" / "us-a" / "round-0002" / "weights.safetensors")
     run = simulate(config, tmp_path / "run", resume=True)
     assert outcome(run) == outcome(two_sites)
 
 
-def test_a_run_goes_on_where_its_stores_were_moved(
-    make_config, write_store, tmp_path, two_sites, outcome
-):
+def test_a_run_goes_on_where_its_stores_were_moved(make_config, tmp_path, two_sites, outcome):
     begun = make_config("us-a", "us-b")
-
-    def stop(event):
-        if (event.stage, event.server_round, event.client) == ("train", 2, "us-b"):
-            raise Killed
-
-    with pytest.raises(Killed):
-        simulate(begun, tmp_path / "run", on_event=stop)
+    simulate_into_the_second_round(begun, tmp_path / "run")
     sites = tuple(
         site.model_copy(update={"store": shutil.copytree(site.store, tmp_path / site.name)})
         for site in begun.sites
