@@ -174,10 +174,9 @@ def _outweighed(comparison: Comparison) -> str:
     if not by_cases or len(cases) < 2 or share < OUTVOTES or "uniform" in comparison.runs:
         return ""
     return (
-        f"{most} has {share:.0%} of the training cases, so what the others are worth together in "
-        f"{', '.join(by_cases)}, whose means are weighted by cases, is little: the common model is "
-        f"nearly one of {most}. Add uniform, in which sites count alike, before saying that "
-        "modalities harm each other."
+        f"{most} has {share:.0%} of the training cases, so what is weighted by cases across "
+        f"modalities ({', '.join(by_cases)}) is nearly a model of {most}. Compare uniform too, in "
+        "which sites count alike, before saying that modalities harm each other."
     )
 
 
