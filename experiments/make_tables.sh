@@ -25,6 +25,7 @@ folds() {
     cp "$runs/folds/tables/scores.csv" "$here/quick-dice.csv"
     cp "$runs/folds/tables/overview.csv" "$here/quick-overview.csv"
     cp "$runs/folds/tables/paired.csv" "$here/quick-paired.csv"
+    python "$here/draw_dice.py"
 }
 
 quick() {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def test_every_table_is_on_the_page():
     assert tables
     assert [t for t in tables if not any(fnmatch(t, pattern) for pattern in patterns)] == []
     assert [p for p in patterns if not any(fnmatch(t, p) for t in tables)] == []
+
+
+def test_the_drawing_shows_the_table(tmp_path):
+    drawn = tmp_path / "dice.svg"
+    called_python = [sys.executable, FOLDER / "draw_dice.py", "--out", drawn]
+    subprocess.run(called_python, check=True, timeout=60)
+    shown = FOLDER.parent / "docs/images/dice.svg"
+    assert shown.read_text(encoding="utf-8") == drawn.read_text(encoding="utf-8")
 
 
 def test_without_stores_it_says_how_to_make_them(script, tmp_path):
