@@ -20,8 +20,8 @@ each() { # each OPTION: OPTION STORE of every site
 }
 
 folds() {
-    flames compare "$here/quick.toml" --strategies flames,local,modality,fedavg,uniform,paper,central \
-        --folds 4 --seeds 3 --jobs "$jobs" --out "$runs/folds"
+    flames compare "$here/quick.toml" --folds 4 --seeds 3 --jobs "$jobs" --out "$runs/folds" \
+        --strategies flames,local,modality,fedavg,modality-uniform,uniform,paper,central
     cp "$runs/folds/tables/scores.csv" "$here/quick-dice.csv"
     cp "$runs/folds/tables/overview.csv" "$here/quick-overview.csv"
     cp "$runs/folds/tables/paired.csv" "$here/quick-paired.csv"
