@@ -2,9 +2,10 @@
 # Make the tables of this folder again, from prepared stores and the TOML files beside this script.
 # Usage: experiments/make_tables.sh RUNS [TABLE...]
 #   RUNS   folder of the runs; what is finished there is not done again
-#   TABLE  folds, quick, generalise, adapt, students, shifts, wire, demo or real; without one: all
+#   TABLE  folds, quick, generalise, apart, adapt, students, shifts, wire, demo or real; without one:
+#          all
 # `flames` must be there: source .venv/bin/activate. JOBS, 2 unless set, is how many runs go at a
-# time. adapt needs generalise; students, shifts and wire need quick. The stores:
+# time. apart and adapt need generalise; students, shifts and wire need quick. The stores:
 # experiments/prepare_real_stores.sh DATA stores
 set -eu
 here=$(dirname "$0")
@@ -37,6 +38,22 @@ generalise() {
     flames generalise "$here/generalise.toml" --seeds 3 --jobs "$jobs" --out "$runs/generalise"
     for table in scores paired matrix; do
         cp "$runs/generalise/tables/$table.csv" "$here/generalise-$table.csv"
+    done
+}
+
+apart() { # as generalise, with the server's models of modality-uniform; other runs are its own
+    mkdir -p "$runs/apart/runs"
+    for run in "$runs/generalise/runs"/*; do
+        name=${run##*/}
+        case $name in
+            server-*) ;;
+            *) ln -sfn "../../generalise/runs/$name" "$runs/apart/runs/$name" ;;
+        esac
+    done
+    flames generalise "$here/generalise.toml" --strategy modality-uniform --seeds 3 \
+        --jobs "$jobs" --out "$runs/apart"
+    for table in scores paired; do
+        cp "$runs/apart/tables/$table.csv" "$here/apart-$table.csv"
     done
 }
 
@@ -115,10 +132,10 @@ real() {
     exit 1
 }
 mkdir -p "$runs"
-[ $# -gt 0 ] || set -- folds quick generalise adapt students shifts wire demo real
+[ $# -gt 0 ] || set -- folds quick generalise apart adapt students shifts wire demo real
 for table in "$@"; do
     case $table in
-    folds | quick | generalise | adapt | students | shifts | wire | demo | real) "$table" ;;
+    folds | quick | generalise | apart | adapt | students | shifts | wire | demo | real) "$table" ;;
     *)
         echo "no table is named $table: see the head of $0" >&2
         exit 1
