@@ -233,6 +233,7 @@ def test_a_comparison_from_one_command_that_grows(flames, federation, tmp_path):
     table = ["compare", federation, "--out", out, "--reference", "local", *small()]
     code, text, err = flames(*table, "--strategies", "local,modality", "--seeds", 1)
     assert (code, err) == (0, "")
+    assert "2 of 2 runs are to do, 1 at a time" in text
     assert "2 of 2 runs are finished" in text
     report = out / "report.html"
     assert str(report) in text.replace("\n", "")

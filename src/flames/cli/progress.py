@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,13 @@ from types import TracebackType
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +24,9 @@ from flames.federation.batch import Done, Job, run_missing
 from flames.federation.progress import Event
 from flames.reports.html import write_report
 from flames.runs import RunFolder
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks at the records of runs that other processes do."""
 
 
 class RunProgress:
@@ -86,7 +96,14 @@ def run_jobs(
 ) -> list[RunFolder]:
     """Run what is missing of ``jobs``, show it, and write the report of each run."""
     started = time.monotonic()
-    waiting = {job.folder for job in jobs if not job.finished}
+    missing = [] if report_only else [job for job in jobs if not job.finished]
+    waiting = {job.folder for job in missing}
+    if missing and not quiet:
+        side_by_side = min(at_a_time, len(missing))
+        console.print(
+            f"{len(missing)} of {len(jobs)} runs are to do, {side_by_side} at a time",
+            highlight=False,
+        )
 
     def done(event: Done) -> None:
         if not quiet:
@@ -99,7 +116,10 @@ def run_jobs(
                 soft_wrap=True,
             )
 
-    with RunProgress(console, quiet=quiet or at_a_time > 1) as progress:
+    with (
+        RunProgress(console, quiet=quiet or at_a_time > 1) as progress,
+        rounds_bar(missing, console, quiet=quiet or at_a_time == 1),
+    ):
         runs = run_missing(
             jobs,
             at_a_time=at_a_time,
@@ -112,6 +132,52 @@ def run_jobs(
         if run.path in waiting or not run.report.exists():
             write_report(run)
     return runs
+
+
+@contextmanager
+def rounds_bar(jobs: Sequence[Job], console: Console, *, quiet: bool) -> Iterator[None]:
+    """Show how many rounds of ``jobs`` are done, by the records that their processes write.
+
+    Without a terminal it shows nothing.
+    """
+    bar = Progress(
+        TextColumn("rounds of all runs"),
+        BarColumn(30),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not jobs or not console.is_terminal,
+    )
+    if bar.disable:
+        yield
+        return
+    total = sum(job.config.rounds for job in jobs)
+    task = bar.add_task("", total=total, completed=sum(map(rounds_done, jobs)))
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_EVERY):
+            bar.update(task, completed=sum(map(rounds_done, jobs)))
+
+    watching = threading.Thread(target=look, daemon=True)
+    with bar:
+        watching.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watching.join()
+
+
+def rounds_done(job: Job) -> int:
+    """Return how many rounds of a run are recorded; all of them once it is finished."""
+    if job.finished:
+        return job.config.rounds
+    records = RunFolder(job.folder).load_rounds()
+    return min(records[-1]["round"], job.config.rounds) if records else 0
 
 
 @contextmanager
