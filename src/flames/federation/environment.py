@@ -62,20 +62,44 @@ def check_unchanged(run: RunFolder, stores: Mapping[str, SiteStore]) -> None:
     digests, prepared, splits = run.store_digests(), run.prepared_digests(), run.load_splits()
     remedy = f"bring back the store as it was, or make the run anew; {run.splits} names its cases"
     for name, store in stores.items():
-        if digests.get(name, store.splits.cases_digest) != store.splits.cases_digest:
-            raise FlamesError(f"{store.path} changed since {run.path} was made", remedy)
-        if prepared.get(name, now := prepared_digest(store.info.cases)) != now:
-            raise FlamesError(
-                f"{store.path} was prepared otherwise since {run.path} was made: with another "
-                "intensity window, spacing or axis of slices",
-                remedy,
-            )
-        if name in splits and (moved := _moved(splits[name], sides_of(store))):
-            raise FlamesError(
-                f"{store.path} was split anew since {run.path} was made: {moved} of its cases are "
-                "on another side",
-                remedy,
-            )
+        change = change_since(
+            f"{run.path} was made",
+            store,
+            digest=digests.get(name),
+            prepared=prepared.get(name),
+            split=splits.get(name),
+        )
+        if change:
+            raise FlamesError(f"{store.path} {change}", remedy)
+
+
+def change_since(
+    when: str,
+    store: SiteStore,
+    *,
+    digest: str | None,
+    prepared: str | None,
+    split: Mapping[str, set[str]] | None,
+) -> str | None:
+    """Return in words what of a store is not as it was then, or None; it names no case.
+
+    Args:
+        when: The time, in words.
+        store: As it is now, with the split of the run's fold.
+        digest: Of its cases as they were; None is not compared.
+        prepared: `prepared_digest` of them; None is not compared.
+        split: The case ids of each side; None is not compared.
+    """
+    if digest not in (None, store.splits.cases_digest):
+        return f"changed since {when}"
+    if prepared not in (None, prepared_digest(store.info.cases)):
+        return (
+            f"was prepared otherwise since {when}: with another intensity window, spacing or axis "
+            "of slices"
+        )
+    if split is not None and (moved := _moved(split, sides_of(store))):
+        return f"was split anew since {when}: {moved} of its cases are on another side"
+    return None
 
 
 def _moved(before: Mapping[str, set[str]], now: Mapping[str, list[str]]) -> int:

@@ -4,6 +4,7 @@ import json
 import random
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -318,7 +319,55 @@ def test_a_store_that_changed_is_refused(make_hall, site_stores):
     assert hall.job("us-a", "us-b")[0] == "next"
     hall.stores = hall.stores | {"us-b": site_stores["us-a"]}
     hall.job("us-a", "us-b")
-    assert any("changed since it took part" in text for text in hall.told("refused"))
+    assert any("changed since the site first trained" in text for text in hall.told("refused"))
+
+
+def split_anew(store):
+    """Let two cases change sides, as another seed of the split would."""
+    splits = store.splits
+    train = (splits.test[0], *splits.train[1:])
+    test = (splits.train[0], *splits.test[1:])
+    return replace(store, splits=splits.model_copy(update={"train": train, "test": test}))
+
+
+def seen_otherwise(store):
+    """Prepare the same cases with another intensity window."""
+    cases = tuple(c.model_copy(update={"intensity": (-1.0, 2.0)}) for c in store.info.cases)
+    return replace(store, info=store.info.model_copy(update={"cases": cases}))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(split_anew, "2 of its cases are on another side"), (seen_otherwise, "intensity window")],
+)
+def test_a_site_notices_that_its_store_is_split_or_prepared_anew(make_hall, change, words):
+    hall = make_hall("us-a", "us-b", network={"rounds-per-job": 1})
+    assert hall.job("us-a", "us-b")[0] == "next"
+    before = hall.stores
+    hall.stores = before | {"us-b": change(before["us-b"])}
+    assert hall.job("us-a", "us-b")[0] == "next"
+    (told,) = hall.told("refused")
+    assert words in told
+    assert "bring it back as it was" in told
+    names = [case.case_id for case in before["us-b"].info.cases]
+    assert not any(name in told for name in names)
+    last = [entry["purpose"] for entry in hall.log("us-b").read()][-1]
+    assert last == "refuse"
+    hall.stores = before  # brought back: the site comes in again
+    while hall.job("us-a", "us-b")[0] == "next":
+        pass
+    assert set(hall.run.personal_models()) == {"us-a", "us-b"}
+
+
+def test_a_store_may_change_until_the_site_first_trains(make_hall):
+    hall = make_hall("us-a", "us-b", network={"rounds-per-job": 1})
+    hall.policies = {"us-b": Policy(approval=True)}
+    hall.late = True
+    assert hall.job("us-a", "us-b")[0] == "next"
+    hall.stores = hall.stores | {"us-b": split_anew(hall.stores["us-b"])}
+    hall.decide("us-b", "approved")
+    hall.job("us-a", "us-b")
+    assert not hall.told("refused")
 
 
 def test_who_is_no_site_of_the_run_is_sent_away(make_hall):

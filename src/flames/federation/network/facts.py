@@ -28,6 +28,8 @@ from flames.federation.network.tasks import PROTOCOL
 from flames.federation.summary import about_store
 
 Sides = Annotated[dict[Split, Count], Field(min_length=len(SPLITS))]
+AS_IT_WAS = "bring it back as it was, or take part in a new run"
+"""What to do with a store that changed while a run goes on."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -131,7 +133,7 @@ def mismatch(
     if (facts.fingerprint.modality, facts.fingerprint.organ) != known:
         return "its fingerprint is of other images than its store"
     if known_digest not in (None, facts.cases_digest):
-        return "its store changed since it took part in this run"
+        return f"its store changed since it took part in this run; {AS_IT_WAS}"
     missing = missing_sides(facts.cases)
     if missing:
         return f"its store has {missing}: {MORE_PATIENTS}"

@@ -35,6 +35,7 @@ from flames.federation.network.said import plain
 from flames.federation.network.scoring import aggregates, score_models
 from flames.federation.network.sharing import received_by_others
 from flames.federation.network.tasks import as_task, encode_update
+from flames.federation.network.trained_store import check_store, note_store
 from flames.files import save_json
 
 POLL_SECONDS = 0.3
@@ -98,6 +99,7 @@ class Station:
             self.journal.write("damaged", told)
         self.beat.start()
         try:
+            check_store(self.folder, self.store)
             while True:
                 facts, sections = self._call("ask", {"holds": self.client.rounds.holds()})
                 if facts["do"] in ("end", "leave"):
@@ -176,6 +178,7 @@ class Station:
 
     def _train(self, task: Task) -> None:
         self.guard.check_task(task, self.client.name)
+        note_store(self.folder, self.store)
         number = task.server_round
         self.journal.write("train", f"round {number} begins: {len(task.steps)} steps", round=number)
         self.beat.work_on(number)
