@@ -33,6 +33,13 @@ def test_a_policy_file_is_read_and_what_is_unknown_is_refused(tmp_path):
         ('working-hours = "7-18"', "18:00-07:00"),
         ('working-hours = "07:00-07:00"', "two different"),
         ("approval = ", "not valid TOML"),
+        (
+            "fewest-local-steps = 20\nmost-local-steps = 10",
+            "fewest-local-steps = 20 is above most-local-steps = 10",
+        ),
+        ("fewest-local-steps = 1001", "above most-local-steps = 1000"),
+        ("strategies = []", "strategies: name at least one"),
+        ("models = []", "models: name at least one"),
     ):
         file.write_text(text)
         with pytest.raises(FlamesError) as error:

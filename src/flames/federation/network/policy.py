@@ -9,7 +9,7 @@ from datetime import time
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from flames.config import ModelName, RunConfig, Section, StrategyName
 from flames.errors import FlamesError
@@ -54,6 +54,22 @@ class Policy(Section):
     """Such as ``18:00-07:00``, in the site's local time."""
     approval: bool = False
     """Whether a person at the site must approve each run."""
+
+    @field_validator("strategies", "models")
+    @classmethod
+    def _not_none(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("name at least one, else every run is refused")
+        return value
+
+    @model_validator(mode="after")
+    def _some_number_of_steps(self) -> Policy:
+        if self.fewest_local_steps > self.most_local_steps:
+            raise ValueError(
+                f"fewest-local-steps = {self.fewest_local_steps} is above "
+                f"most-local-steps = {self.most_local_steps}, so that every run is refused"
+            )
+        return self
 
     @field_validator("working_hours")
     @classmethod
