@@ -64,6 +64,10 @@ def add(
         bool, typer.Option("--blank-text", help="Paint over writing burned into pictures.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Decides the split.")] = 0,
+    keep_split: Annotated[
+        Path | None,
+        typer.Option(help="An earlier store of the site: its cases stay on their sides."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Cases prepared side by side.")] = 2,
 ) -> None:
     """Make a site store of a folder of images with tumour masks.
@@ -93,6 +97,7 @@ def add(
         options=options,
         ct_window=_window(ct_window),
         seed=seed,
+        keep_split=keep_split,
     )
     _print_added(_with_progress(source, dest, request, workers))
 

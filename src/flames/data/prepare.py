@@ -8,7 +8,7 @@ store.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,19 @@ from flames.data.normalise import CT_WINDOW
 from flames.data.sources import Source, SourceOptions, check_folder, select
 from flames.data.splits import FRACTIONS, check_fractions, split_cases
 from flames.data.store import (
+    SPLITS,
     STORE_SCHEMA,
     CaseRecord,
     Modality,
     SiteStore,
+    SplitInfo,
     StoreInfo,
 )
 from flames.errors import FlamesError, nearest
 from flames.files import save_text
 
+KEPT_SPLIT = "kept_split"
+"""Among a store's settings, the digest of the cases of the store whose split it keeps."""
 NAMED = 5
 """Cases that a note names."""
 
@@ -54,6 +58,8 @@ class StoreRequest:
     ct_window: tuple[float, float] = CT_WINDOW
     fractions: tuple[float, float, float] = FRACTIONS
     seed: int = 0
+    keep_split: Path | None = None
+    """An earlier store of the site, whose cases stay on their sides."""
 
     def settings(self) -> dict[str, Any]:
         """Return what ``store.json`` keeps of how the numbers came about."""
@@ -124,21 +130,30 @@ def _add(
             f"cannot look at {dest}: {error.strerror or error}", "choose another folder as DEST"
         ) from error
     check_modality(request.source_format, request.modality)
+    earlier = None if request.keep_split is None else _earlier(request.keep_split, dest, request)
+    kept_split = {} if earlier is None else {KEPT_SPLIT: earlier.splits.cases_digest}
     jobs = [CaseJob(s, source, dest / "cases", request.modality, request.options, request.ct_window)
             for s in sources]  # fmt: skip
     if old is not None:
+        if old.info.settings.get(KEPT_SPLIT) != kept_split.get(KEPT_SPLIT):
+            raise FlamesError(
+                f"{dest} was split with another --keep-split, or without one",
+                "give the same command again, or choose a new folder as DEST",
+            )
         return _compare(old, jobs, request, workers, progress)
     outcomes = prepare_all(jobs, workers, progress)
     _refuse_errors(outcomes, len(jobs))
     records = _grouped([o.record for o in outcomes if o.record is not None], dest)
-    splits = split_cases(records, seed=request.seed, fractions=request.fractions)
+    fixed = {} if earlier is None else fixed_sides(records, earlier)
+    splits = split_cases(records, seed=request.seed, fractions=request.fractions, fixed=fixed)
+    _refuse_moved(records, splits, fixed)
     info = StoreInfo(
         schema_version=STORE_SCHEMA,
         site=request.site,
         modality=request.modality,
         organ=request.organ,
         source_format=request.source_format,
-        settings=request.settings(),
+        settings=request.settings() | kept_split,
         flames_version=flames.__version__,
         cases=tuple(records),
     )
@@ -265,6 +280,72 @@ def _compare(
             "choose a new folder as DEST for another split",
         )
     return Added(old, 0, len(before), ())
+
+
+def _earlier(path: Path, dest: Path, request: StoreRequest) -> SiteStore:
+    """Return the store whose split is kept."""
+    if path.resolve() == dest.resolve():
+        raise FlamesError(
+            f"--keep-split and DEST are both {dest}",
+            "choose a new folder as DEST: the earlier store stays as it is",
+        )
+    store = SiteStore.open(path)
+    _same(store.info, request, path)
+    return store
+
+
+def fixed_sides(records: Sequence[CaseRecord], earlier: SiteStore) -> dict[str, int]:
+    """Return the side, as a number in `SPLITS`, of each group that ``earlier`` knows.
+
+    It knows a group by a case or a patient of it.
+
+    Raises:
+        FlamesError: None of its cases is there, or a group has cases of two of its sides.
+    """
+    known: dict[str, int] = {}
+    patients: dict[str, int] = {}
+    for number, side in enumerate(SPLITS):
+        for case in earlier.split(side):
+            known[case.case_id] = number
+            if case.patient_id is not None:
+                patients[case.patient_id] = number
+    found: dict[str, int] = {}
+    for record in records:
+        side_of_patient = None if record.patient_id is None else patients.get(record.patient_id)
+        now = known.get(record.case_id, side_of_patient)
+        if now is None:
+            continue
+        if found.setdefault(record.group, now) != now:
+            group = sorted(r.case_id for r in records if r.group == record.group)
+            raise FlamesError(
+                f"{', '.join(group[:NAMED])} belong together now, and {earlier.path} has them on "
+                f"its sides {SPLITS[found[record.group]]} and {SPLITS[now]}",
+                "a new picture is nearly the same as one of each: leave it out of SOURCE",
+            )
+    if not found:
+        raise FlamesError(
+            f"none of the {len(known)} cases of {earlier.path} is in the source",
+            "SOURCE holds the earlier cases and the new ones; for dicom give the earlier store's "
+            "key too, with --key",
+        )
+    return found
+
+
+def _refuse_moved(
+    records: Sequence[CaseRecord], splits: SplitInfo, fixed: Mapping[str, int]
+) -> None:
+    """Refuse a split that had to move a group, because a side would have been empty."""
+    moved = sorted(
+        record.case_id
+        for record in records
+        if record.group in fixed
+        and record.case_id not in getattr(splits, SPLITS[fixed[record.group]])
+    )
+    if moved:
+        raise FlamesError(
+            f"without moving {', '.join(moved[:NAMED])} a side of the split would be empty",
+            "add more new cases or bring back those that are gone, or leave out --keep-split",
+        )
 
 
 def _refuse_errors(outcomes: list[Outcome], total: int) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from flames.data.store import SPLITS, CaseRecord, SplitInfo, cases_digest
 from flames.errors import FlamesError
@@ -26,6 +27,7 @@ def split_cases(
     *,
     seed: int,
     fractions: tuple[float, float, float] = FRACTIONS,
+    fixed: Mapping[str, int] = MappingProxyType({}),
 ) -> SplitInfo:
     """Return a split in which no group is on two sides.
 
@@ -33,6 +35,13 @@ def split_cases(
     are still wanted; what a stratum could not share evenly is made up for in the next. The order of
     ``cases`` does not matter. With three groups or more, no side is empty; with fewer, every case
     is a test case, because nothing could be learned and judged.
+
+    Args:
+        cases: Those of a store.
+        seed: Decides among groups that fit equally well.
+        fractions: Shares of train, val and test.
+        fixed: Groups that are where they are, with the number of their side in `SPLITS`; what they
+            leave unevenly is made up for by the others.
 
     Raises:
         FlamesError: The fractions are not shares of 1.
@@ -42,7 +51,7 @@ def split_cases(
     if len({case.group for case in cases}) < len(SPLITS):
         names: list[tuple[str, ...]] = [(), (), tuple(sorted(case.case_id for case in cases))]
     else:
-        names = shared_out(cases, seed=seed, shares=fractions)
+        names = shared_out(cases, seed=seed, shares=fractions, fixed=fixed)
     return SplitInfo(
         seed=seed,
         fractions=fractions,
@@ -54,14 +63,18 @@ def split_cases(
 
 
 def shared_out(
-    cases: Iterable[CaseRecord], *, seed: int, shares: Sequence[float]
+    cases: Iterable[CaseRecord],
+    *,
+    seed: int,
+    shares: Sequence[float],
+    fixed: Mapping[str, int] = MappingProxyType({}),
 ) -> list[tuple[str, ...]]:
     """Return the names of the cases of each part, no group in two, as `split_cases` says.
 
     There must be as many groups as parts, or more; then no part is empty.
     """
     groups = _groups(list(cases), seed)
-    sides = _assign(groups, shares)
+    sides = _assign(groups, shares, fixed)
     _fill_empty(sides, shares)
     return [tuple(sorted(c for g in side for c in g.cases)) for side in sides]
 
@@ -99,7 +112,9 @@ def _groups(cases: list[CaseRecord], seed: int) -> list[_Group]:
     return groups
 
 
-def _assign(groups: list[_Group], fractions: Sequence[float]) -> list[list[_Group]]:
+def _assign(
+    groups: list[_Group], fractions: Sequence[float], fixed: Mapping[str, int]
+) -> list[list[_Group]]:
     strata: dict[tuple[bool, str], list[_Group]] = defaultdict(list)
     for group in groups:
         strata[group.stratum].append(group)
@@ -109,6 +124,11 @@ def _assign(groups: list[_Group], fractions: Sequence[float]) -> list[list[_Grou
         inside = strata[stratum]
         total = sum(len(g.cases) for g in inside)
         wanted = [w + f * total for w, f in zip(wanted, fractions, strict=True)]
+        for group in inside:
+            if group.name in fixed:
+                sides[fixed[group.name]].append(group)
+                wanted[fixed[group.name]] -= len(group.cases)
+        inside = [group for group in inside if group.name not in fixed]
         # Large groups first: small ones can still even out what those leave. The rest by chance, or
         # every small group of duplicates would be in train.
         for group in sorted(inside, key=lambda g: (-_large(g, total), g.order)):
