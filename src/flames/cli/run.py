@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ def run(
     seed: int = typer.Option(
         -1, "--seed", help="Wins over the file's seed.", show_default="the file's"
     ),
+    start: Path | None = typer.Option(
+        None, "--start", help="A finished run: begin with its server's models."
+    ),
     resume: bool = typer.Option(False, "--resume", help="Continue a run that was stopped."),
     pictures: bool = typer.Option(
         False,
@@ -52,6 +56,8 @@ def run(
         overrides["strategy.name"] = strategy
     if seed >= 0:
         overrides["seed"] = str(seed)
+    if start is not None:
+        overrides["start"] = json.dumps(str(start.resolve()))
     if pictures:
         overrides["evaluation.pictures"] = "true"
     if on is not None:

@@ -81,7 +81,8 @@ def parse_config(content: Mapping[str, Any], *, where: str, base: Path) -> RunCo
     model = config.model
     if model.weights is not None:
         model = model.model_copy(update={"weights": (base / model.weights).resolve()})
-    return config.model_copy(update={"sites": sites, "model": model})
+    start = config.start and (base / config.start).resolve()
+    return config.model_copy(update={"sites": sites, "model": model, "start": start})
 
 
 def dump_config(config: RunConfig) -> str:
@@ -93,7 +94,8 @@ def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
     """Return the dotted keys in which two configurations differ; none when they are equal.
 
     Where a store lies is not compared, only whether a site has one: folders are moved and copied to
-    other machines, and what a store holds is compared apart, by `flames.federation.environment`.
+    other machines, and what a store holds is compared apart, by `flames.federation.environment`. Of
+    the run that one begins with only the name of the folder is.
     """
 
     def flat(section: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
@@ -108,6 +110,7 @@ def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
         content["sites"] = [
             site | {"store": site["store"] is not None} for site in content["sites"]
         ]
+        content["start"] = config.start and config.start.name
         return dict(flat(content))
 
     mine, theirs = anywhere(one), anywhere(other)

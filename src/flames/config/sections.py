@@ -264,6 +264,8 @@ class RunConfig(Section):
     """Defaults of everything left unsaid: the corrected method, or the published recipe."""
     threads: int = Field(0, ge=0)
     """Processor threads; 0 lets torch choose."""
+    start: Path | None = None
+    """Folder of a finished run whose server's models this one begins with."""
     sites: tuple[SiteConfig, ...] = Field(min_length=1)
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

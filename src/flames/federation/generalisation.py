@@ -148,13 +148,19 @@ def generalisation_jobs(
     """Return every run that the study needs, ``out/runs/WHAT-SEED``.
 
     Raises:
-        FlamesError: The strategy leaves the server no model of a modality.
+        FlamesError: The strategy leaves the server no model of a modality, or the runs would begin
+            with an earlier one.
     """
     strategy = make_strategy(config)
     if any(strategy.group_of(part.modality) != part.modality for part in parts):
         raise FlamesError(
             f"strategy {config.strategy.name!r} leaves the server no model of a modality",
             "name one that does, such as --strategy flames or --strategy modality",
+        )
+    if config.start is not None:
+        raise FlamesError(
+            f"the models of {config.start} may have been trained on what is left out here",
+            "leave out start: every model of this study begins with random weights",
         )
     every = tuple(site.name for site in config.sites)
     jobs = []

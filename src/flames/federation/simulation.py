@@ -22,10 +22,11 @@ from flames.config import (
 from flames.data.folds import in_fold
 from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
-from flames.federation.beginning import first_weights, make_strategy
+from flames.federation.beginning import check_start, first_weights, make_strategy
 from flames.federation.budget import Member
 from flames.federation.client import Client
 from flames.federation.crew import Crew, InTurn, SideBySide, make_clients
+from flames.federation.earlier import check_new_to, earlier_digests, keep_models
 from flames.federation.environment import check_unchanged, describe_environment, sides_of
 from flames.federation.exchange import Reply, Task, UpdateSetAside
 from flames.federation.network.tasks import encode_task, encode_update
@@ -87,6 +88,8 @@ def _run(
 ) -> None:
     for partial in run.state.glob("*/.round-*.partial"):
         shutil.rmtree(partial)
+    if config.start is not None:
+        keep_models(config.start, run.state)
     strategy = make_strategy(config)
     clients = make_clients(config, stores, run)
     server = Server(
@@ -237,12 +240,16 @@ def _claim(run: RunFolder, config: RunConfig, stores: dict[str, SiteStore], resu
             f"{run.path} is not an empty folder, and holds no run", "name a new --out"
         )
     else:
+        if config.start is not None:
+            check_start(config.start, config)
+            check_new_to(config.start, stores)
         save_text(run.config, dump_config(config))
     check_unchanged(run, stores)
     if load_config(run.config) != config:  # its stores lie elsewhere now
         save_text(run.config, dump_config(config))
     if not run.environment.exists():
-        save_json(run.environment, describe_environment(stores))
+        began = {} if config.start is None else {"start": earlier_digests(config.start)}
+        save_json(run.environment, describe_environment(stores) | began)
     if not run.splits.exists():
         save_json(run.splits, {name: sides_of(store) for name, store in stores.items()})
 

@@ -95,6 +95,7 @@ def _facts(records: Records) -> list[tuple[str, str]]:
         ("Network", f"{network}{size}"),
         ("Rounds", _rounds(records)),
         ("Seed", DASH if seed is None else str(seed)),
+        *([("Began with", Path(str(start)).name)] if (start := records.setting("start")) else []),
         ("Date", _minute(str(date))),
         ("FLAMES", str(version)),
     ]

@@ -30,13 +30,11 @@ def _small_network():
     return
 
 
-def run(processes, config, *more, seconds=300, meanwhile=lambda: None):
+def run(processes, config, *more, name="run", seconds=300, meanwhile=lambda: None):
     file = processes.folder / "federation.toml"
     file.write_text(dump_config(config), encoding="utf-8")
-    out = processes.folder / "run"
-    command = processes.flames(
-        "run", file, "--on", processes.person, "--out", out, *more, log="run"
-    )
+    out = processes.folder / name
+    command = processes.flames("run", file, "--on", processes.person, "--out", out, *more, log=name)
     try:
         meanwhile()
         code = command.wait(timeout=seconds)
@@ -82,3 +80,21 @@ def test_a_run_over_mutual_tls_is_the_simulation_bit_for_bit(
         assert 3 <= updates <= 3 + again
         assert 1 <= scores <= 1 + again
     assert {"us-a is connected", "us-b is connected", "mr-a is connected"} <= set(served)
+
+
+def test_a_run_begins_with_the_models_of_an_earlier_one(
+    processes, make_config, as_simulated, tmp_path
+):
+    processes.start()
+    config = make_config(rounds=1)
+    first = run(processes, config, name="first")
+    second = run(processes, config, "--start", first.path, name="second")
+    simulated = simulate(config, tmp_path / "simulated-first")
+    again = make_config(rounds=1, start=simulated.path)
+    assert as_simulated(second) == as_simulated(simulate(again, tmp_path / "simulated"))
+    assert as_simulated(second) != as_simulated(first)
+    began = json.loads(second.environment.read_text(encoding="utf-8"))["start"]
+    assert sorted(began) == ["MR", "US"]
+    shown = second.report.read_text(encoding="utf-8")
+    ticket = json.loads((first.path / "network.json").read_text(encoding="utf-8"))
+    assert f"<dd>{ticket['run']}</dd>" in shown.replace("\n", "")

@@ -69,8 +69,10 @@ class RoundController(Controller):
         engine = fl_ctx.get_engine()
         job = read_job(Path(fl_ctx.get_workspace().get_app_config_dir(job_id)))
         meta = fl_ctx.get_prop(FLContextKey.JOB_META) or {}
-        book.begin(job_id, job, str(meta.get(JobMetaKey.SUBMITTER_NAME.value, "")))
+        by = str(meta.get(JobMetaKey.SUBMITTER_NAME.value, ""))
+        book.begin(job_id, job, by)
         state = RunState.claim(book.path, job.config_text, everybody=job.everybody)
+        state.bring_earlier(by)
         strategy = make_strategy(state.config)
         server = Server(
             [],

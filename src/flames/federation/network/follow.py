@@ -157,6 +157,8 @@ def _prepare(
         for site in config.sites:
             config.plan_for(known["sites"][site.name]["modality"])
     refuse_files(config)
+    if config.start is not None:
+        config = config.model_copy(update={"start": Path(Ticket.read(config.start).run)})
     sites = tuple(SiteConfig(name=site.name, local_steps=site.local_steps) for site in config.sites)
     return config.model_copy(update={"sites": sites}), everybody
 

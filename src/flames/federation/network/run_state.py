@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from flames.config import RunConfig, load_config
+from flames.errors import FlamesError
+from flames.federation.beginning import check_start
+from flames.federation.earlier import KEPT, earlier_digests, keep_models
 from flames.federation.environment import describe_environment
 from flames.federation.network.consortium import Record
 from flames.federation.network.facts import SiteFacts
-from flames.federation.network.run_book import refuse_files
+from flames.federation.network.run_book import RUN_NAME, RunBook, refuse_files
 from flames.federation.server import Server
 from flames.files import save_json, save_text
 from flames.runs import RunFolder
@@ -58,6 +61,36 @@ class RunState:
         config = load_config(self.run.config)
         refuse_files(config)
         return config
+
+    def bring_earlier(self, by: str) -> None:
+        """Bring the models of the run that this one begins with, if any, once.
+
+        Args:
+            by: Who started this run: whoever started the other may use its models.
+
+        Raises:
+            FlamesError: The server has no such run, it is somebody else's or not finished, or its
+                models do not fit.
+        """
+        if self.config.start is None or (self.run.state / KEPT).exists():
+            return
+        name = self.config.start.name  # the server's own runs only, whatever the folder was
+        folder = self.path.parent / name
+        known = RunBook(folder).read() if RUN_NAME.fullmatch(name) else {}
+        if not known:
+            raise FlamesError(
+                f"the server has no run {name!r} to begin with",
+                "name the folder of a finished run of this consortium",
+            )
+        if known.get("by") != by:
+            raise FlamesError(
+                f"the run {name} is {known.get('by')}'s, and {by or 'nobody'} would begin with it",
+                f"let {known.get('by')} start the new run",
+            )
+        check_start(folder, self.config)
+        began = {"start": earlier_digests(folder)}
+        save_json(self.run.environment, describe_environment({}) | began)
+        keep_models(folder, self.run.state)
 
     @property
     def config_text(self) -> str:

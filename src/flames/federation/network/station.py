@@ -35,7 +35,7 @@ from flames.federation.network.said import plain
 from flames.federation.network.scoring import aggregates, score_models
 from flames.federation.network.sharing import received_by_others
 from flames.federation.network.tasks import as_task, encode_update
-from flames.federation.network.trained_store import check_store, note_store
+from flames.federation.network.trained_store import check_new_to, check_store, note_store
 from flames.files import save_json
 
 POLL_SECONDS = 0.3
@@ -100,6 +100,8 @@ class Station:
         self.beat.start()
         try:
             check_store(self.folder, self.store)
+            if (start := self.client.config.start) is not None:
+                check_new_to(self.folder.parent / start.name, self.store)
             while True:
                 facts, sections = self._call("ask", {"holds": self.client.rounds.holds()})
                 if facts["do"] in ("end", "leave"):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flames.data.store import SiteStore, prepared_digest
 from flames.errors import FlamesError
+from flames.federation.earlier import KEEP_SPLIT, seen_before
 from flames.federation.environment import change_since, sides_of
 from flames.federation.network.facts import AS_IT_WAS
 from flames.federation.network.guard import Refusal
@@ -66,3 +67,28 @@ def check_store(folder: Path, store: SiteStore) -> None:
         ) from error
     if change:
         raise Refusal(f"its store {change}; {AS_IT_WAS}", AS_IT_WAS)
+
+
+def check_new_to(folder: Path, store: SiteStore) -> None:
+    """Refuse to begin with a run in which the site trained on what now tests or validates.
+
+    Args:
+        folder: The site's own folder of the earlier run; where it took no part there is none.
+        store: The site's, with the split of the new run's fold.
+
+    Raises:
+        Refusal: A case is on a side on which that run's models must not have seen it.
+        FlamesError: What was written down then cannot be read.
+    """
+    path = folder / STORE_FILE
+    if not path.exists():
+        return
+    try:
+        seen = seen_before(dict(json.loads(path.read_text(encoding="utf-8"))["splits"]), store)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FlamesError(
+            f"{path} does not say what the store held when the site trained in {folder.name}",
+            "restore the file; delete it only if the store was not split anew since",
+        ) from error
+    if seen:
+        raise Refusal(f"{seen} in {folder.name}, which this run begins with", KEEP_SPLIT)
