@@ -28,6 +28,20 @@ class LocalRule:
     second_strength: float = 0.0
     """Ditto's λ, or the own share α that APFL begins with."""
 
+    def shared_steps(self, steps: int) -> int:
+        """Return how many of a round's steps train what travels: of two halves the first is longer.
+
+        A single step is of either half in turn.
+
+        >>> LocalRule().shared_steps(5), LocalRule(second="ditto").shared_steps(5)
+        (5, 3)
+        >>> LocalRule(decoder_first=True).shared_steps(5)
+        2
+        """
+        if steps < 2 or not (self.second or self.decoder_first):
+            return steps
+        return (steps + 1) // 2 if self.second else steps // 2
+
 
 PLAIN = LocalRule()
 

@@ -178,6 +178,23 @@ def test_the_shortest_round_counts_not_the_mean(make_config):
     assert Policy(fewest_local_steps=5).refuses(alike) is None
 
 
+@pytest.mark.parametrize(("name", "behind"), [("ditto", 3), ("apfl", 3), ("fedrep", 2)])
+def test_only_steps_behind_the_weights_that_leave_count(make_config, name, behind):
+    """Of five steps Ditto and APFL give two to a model that stays, FedRep three to the decoder."""
+    steps = {"local-steps": 5}
+    config = make_config("us-a", rounds=4, training=steps, strategy={"name": name})
+    task = Task(2, range(5, 10), 20, Download(None, use="replace"))
+    for asked in (
+        Policy(fewest_local_steps=behind).refuses(config),
+        Policy(fewest_local_steps=behind).refuses_task(task, config, "us-a"),
+    ):
+        assert asked is None
+    policy = Policy(fewest_local_steps=behind + 1)
+    words = f"5 local steps, of which {behind} train what leaves"
+    assert words in policy.refuses(config)
+    assert words in policy.refuses_task(task, config, "us-a")
+
+
 def go(hall, *sites):
     """Start one job and return what waits for its end."""
     found = []

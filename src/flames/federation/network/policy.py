@@ -95,13 +95,16 @@ class Policy(Section):
     def refuses(self, config: RunConfig) -> str | None:
         """Return why the site takes no part in a run of this configuration, or None."""
         steps = config.most_steps
-        fewest = _fewest_steps(config) if self.fewest_local_steps > 1 else 1
+        fewest = behind = 1
+        if self.fewest_local_steps > 1:
+            fewest = _fewest_steps(config)
+            behind = _behind(fewest, config)
         checks = (
             (config.strategy.name in self.strategies, f"strategy {config.strategy.name!r}"),
             (config.model.name in self.models, f"model {config.model.name!r}"),
             (config.rounds <= self.most_rounds, f"{config.rounds} rounds"),
             (steps <= self.most_local_steps, f"{steps} local steps"),
-            (fewest >= self.fewest_local_steps, f"rounds of {_steps(fewest)}"),
+            (behind >= self.fewest_local_steps, f"rounds of {_steps(fewest, behind)}"),
             (self.relay or not config.hands_on, "handing weights on to another site"),
             (self.moments or not config.hands_moments_on, "handing the optimiser's moments on"),
         )
@@ -126,8 +129,9 @@ class Policy(Section):
         if task.total_steps > total or not 0 <= steps.start <= steps.stop <= total:
             found = f"steps {steps.start} to {steps.stop} of {task.total_steps}"
             return f"its policy does not allow {found}, where the configuration says {total}"
-        if 0 < len(steps) < self.fewest_local_steps:
-            found = f"a round of {_steps(len(steps))}"
+        behind = _behind(len(steps), config)
+        if 0 < behind < self.fewest_local_steps:
+            found = f"a round of {_steps(len(steps), behind)}"
             limit = f"fewest-local-steps = {self.fewest_local_steps}"
             return f"its policy does not allow {found} ({limit})"
         if task.download.wants_moments and not config.hands_moments_on:
@@ -160,8 +164,15 @@ class Policy(Section):
         return ", ".join(value) if isinstance(value, tuple) else str(value).lower()
 
 
-def _steps(number: int) -> str:
-    return f"{number} local step{'' if number == 1 else 's'}"
+def _steps(number: int, behind: int) -> str:
+    """Return a round's steps in words, with those behind what leaves where they are fewer."""
+    part = "" if behind == number else f", of which {behind} train what leaves"
+    return f"{number} local step{'' if number == 1 else 's'}{part}"
+
+
+def _behind(steps: int, config: RunConfig) -> int:
+    """Return how many of a round's steps train the weights that leave after it."""
+    return make_strategy(config).rule.shared_steps(steps)
 
 
 def _fewest_steps(config: RunConfig) -> int:
