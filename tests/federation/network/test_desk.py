@@ -499,3 +499,29 @@ def test_a_small_message_cannot_fill_the_servers_memory(make_hall, topic, sectio
     answer, _ = decode(desk.handle("us-a", topic, bomb))
     assert answer["do"] == "again"
     assert reason in answer["reason"]
+
+
+OTHER_STORES = {
+    "more cases": {"cases": {"train": 40}, "fingerprint": {"cases": 40}, "splits": None},
+    "other cases without tumour": {"tumour_free": {"val": 1}},
+    "another split": {"splits": {"train": ["x1", "x2", "x3", "x4"]}},
+}
+
+
+@pytest.mark.parametrize("change", OTHER_STORES.values(), ids=OTHER_STORES)
+def test_what_a_site_said_of_its_store_it_does_not_change_in_a_run(change, make_hall):
+    """Its cases are its weight in every mean, and it may have trained on what it tests on now."""
+    hall = make_hall("us-a", "us-b")
+    desk = hall.desk(["us-a", "us-b"])
+    facts = facts_of(hall.station("us-a", desk))
+    assert decode(desk.handle("us-a", "hello", encode({"facts": facts})))[0]["do"] == "go"
+    assert decode(desk.handle("us-a", "hello", encode({"facts": facts})))[0]["do"] == "go"
+    quiet = facts | {"splits": None}  # as its policy may say from now on
+    said = {k: facts[k] | v if isinstance(v, dict) else v for k, v in change.items()}
+    for later in (desk, hall.desk(["us-a", "us-b"])):
+        answer, _ = decode(later.handle("us-a", "hello", encode({"facts": facts | said})))
+        assert answer["do"] == "leave"
+        assert "its store changed since it took part in this run" in answer["reason"]
+    assert decode(hall.desk(["us-a"]).handle("us-a", "hello", encode({"facts": quiet})))[0] == {
+        "do": "go"
+    }

@@ -121,7 +121,7 @@ class Desk:
             facts,
             config=digest(job.state.config_text),
             member=seat.member,
-            known_digest=job.state.known_digest(seat.name),
+            known=job.state.facts().get(seat.name),
         )
         if reason:
             return self._refuse(seat, reason)

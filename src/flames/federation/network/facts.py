@@ -83,11 +83,26 @@ class SiteFacts(Section):
             raise ValueError("other numbers of names than of cases")
         return self
 
+    def is_of_another_store(self, known: SiteFacts) -> bool:
+        """Return whether the site's store is not that of which it said ``known`` before.
+
+        Names of cases are compared where it said them both times.
+        """
+        same = ("cases_digest", "cases", "tumour_free")
+        if any(getattr(self, key) != getattr(known, key) for key in same):
+            return True
+        now, before = self.splits, known.splits
+        return None not in (now, before) and _sides(now) != _sides(before)
+
     @property
     def about(self) -> dict[str, Any]:
         """Return what a run's summary says of the site."""
         keys = ("modality", "organ", "made_up", "cases", "tumour_free")
         return {key: getattr(self, key) for key in keys}
+
+
+def _sides(splits: dict[Split, list[Word]] | None) -> dict[str, set[str]]:
+    return {side: set(cases) for side, cases in (splits or {}).items()}
 
 
 def facts_of(store: SiteStore, config_text: str, *, show_cases: bool) -> SiteFacts:
@@ -107,7 +122,7 @@ def facts_of(store: SiteStore, config_text: str, *, show_cases: bool) -> SiteFac
 
 
 def mismatch(
-    facts: SiteFacts, *, config: str, member: Member, known_digest: str | None
+    facts: SiteFacts, *, config: str, member: Member, known: SiteFacts | None
 ) -> str | None:
     """Return why a site cannot take part in a run, or None.
 
@@ -115,7 +130,7 @@ def mismatch(
         facts: What the site says.
         config: SHA-256 of the configuration at the server.
         member: What the consortium's record says of the site.
-        known_digest: Of its store when it took part before.
+        known: What it said when it took part before.
     """
     if facts.protocol != PROTOCOL or facts.flames != flames.__version__:
         return (
@@ -124,15 +139,15 @@ def mismatch(
         )
     if facts.config != config:
         return "its copy of the configuration differs from the server's"
-    known = (member.modality, member.organ)
-    if (facts.modality, facts.organ) != known:
+    stands_for = (member.modality, member.organ)
+    if (facts.modality, facts.organ) != stands_for:
         return (
             f"its store is {facts.modality} of {facts.organ}, the consortium's record says "
             f"{member.modality} of {member.organ}"
         )
-    if (facts.fingerprint.modality, facts.fingerprint.organ) != known:
+    if (facts.fingerprint.modality, facts.fingerprint.organ) != stands_for:
         return "its fingerprint is of other images than its store"
-    if known_digest not in (None, facts.cases_digest):
+    if known is not None and facts.is_of_another_store(known):
         return f"its store changed since it took part in this run; {AS_IT_WAS}"
     missing = missing_sides(facts.cases)
     if missing:

@@ -144,11 +144,6 @@ class RunState:
         names = sorted(facts, key=lambda n: (order.index(n) if n in order else len(order), n))
         return {name: facts[name] for name in names}
 
-    def known_digest(self, site: str) -> str | None:
-        """Return the digest of a site's store when it first took part, or None."""
-        facts = self.facts().get(site)
-        return None if facts is None else facts.cases_digest
-
     def round_since(self, number: int, moment: float) -> float:
         """Return when a round began, as if no time had passed between its jobs.
 

@@ -1,8 +1,8 @@
 """What a site's store held when the site first trained in a run; it stays at the site.
 
 A run goes on in one job after another, and the store may be prepared anew between two of them. The
-server has a digest of the cases only: that they changed sides, or are seen otherwise, shows at the
-site alone.
+server has a digest of the cases and what the site said of their sides. That they are seen
+otherwise, or changed sides where their names do not leave, shows at the site alone.
 """
 
 from __future__ import annotations
