@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import threading
 from types import SimpleNamespace
@@ -270,3 +271,18 @@ def test_a_job_that_names_a_file_of_the_server_is_refused_without_a_look_at_it(
         hall.desk(["us-a"])
     assert error.value.found == "model.weights names a file, and a run over a network takes none"
     assert not list((hall.run.state).glob("start*"))
+
+
+@pytest.mark.parametrize("call", ["mkdir", "pwrite"])
+def test_a_disk_that_is_full_when_a_job_begins_at_a_site_is_waited_for(tmp_path, monkeypatch, call):
+    """It must be what the site's job waits for, and leave no lock behind that it then waits for."""
+    from flames.federation.network import executor
+
+    def no_space(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, no_space)
+        with pytest.raises(NotWritten, match="No space left"):
+            executor._hold(tmp_path / "run")
+    os.close(executor._hold(tmp_path / "run"))

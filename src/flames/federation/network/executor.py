@@ -33,6 +33,7 @@ from flames.federation.network.outgoing import OutgoingLog
 from flames.federation.network.run_book import CONFIG_FILE, read_job
 from flames.federation.network.settings import read_site_settings
 from flames.federation.network.station import Station
+from flames.files import writing
 from flames.models.precision import choose_precision
 
 FULL_SECONDS = 5.0
@@ -139,9 +140,22 @@ def _hold(folder: Path) -> int:
     """Return a lock on the site's state of a run; an older job that still holds it is ended.
 
     Such a job hangs: the server has given it up, or it would not have begun this one.
+
+    Raises:
+        NotWritten: The disk is full; it can be tried again.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _lock(descriptor, folder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
+def _lock(descriptor: int, folder: Path) -> None:
     for attempt in range(100):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,13 +163,13 @@ def _hold(folder: Path) -> int:
             holder = os.read(descriptor, 20).decode().strip()
             os.lseek(descriptor, 0, os.SEEK_SET)
             if attempt == 20 and holder.isdigit():
-                os.kill(int(holder), signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(int(holder), signal.SIGKILL)
             time.sleep(0.1)
             continue
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        return descriptor
-    os.close(descriptor)
+        return
     raise FlamesError(f"{folder} is in use by another job", "end it, or restart the site")
 
 
