@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ import pytest
 pytest.importorskip("nvflare", reason="needs the extra 'network'")
 
 from flames.errors import FlamesError
+from flames.federation.network import controller
 from flames.federation.network.commands import PeoplesCommands
 from flames.federation.network.journal import Journal
 from flames.federation.network.keeper import MOST_BROKEN_JOBS, MOST_PAUSE_SECONDS, RunKeeper
@@ -207,3 +209,38 @@ def test_a_run_that_is_stopped_before_its_first_job_began_it_does_not_begin(keep
     commands.continue_(ALICE, "lead", "second")
     content = look(keeper, late)
     assert (content["status"], content["jobs"]) == ("running", ["job-1", "job-2"])
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_finished_run_waits_for_space_to_be_left_for_whoever_fetches_it(
+    book, tmp_path, monkeypatch, ends
+):
+    monkeypatch.setattr(controller, "REST_SECONDS", 0.0)
+    copy, left = shutil.copytree, [2]
+
+    def full(*given, **more):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise shutil.Error([("cases.csv", "cases.csv", "No space left on device")])
+        return copy(*given, **more)
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    (book.path / "cases.csv").write_text("case", encoding="utf-8")
+    folder, verdict = tmp_path / "job", ("finished", "the run is finished")
+    controller.leave_word(book, "job-1", verdict, folder=folder, ended=lambda: ends)
+    events = [event["event"] for event in Journal(book.events).read()]
+    assert (folder / "finished" / "cases.csv").exists() is not ends
+    assert events == ["server-trouble", *([] if ends else ["server-goes-on"])]
+    assert book.verdict("job-1")[0] == ("died" if ends else "finished")
+
+
+def test_a_finished_run_that_the_engine_has_no_space_for_is_not_given_up(keeper, book):
+    keeper.engine.job_def_manager.kept = {"data", "meta"}
+    for _ in range(MOST_BROKEN_JOBS + 2):
+        book.note_verdict(book.read()["jobs"][-1], "finished", "the run is finished")
+        look(keeper, book)
+    assert book.read()["status"] == "running"
+    book.note_verdict(book.read()["jobs"][-1], "finished", "the run is finished")
+    keeper.engine.job_def_manager.kept |= {"workspace"}
+    look(keeper, book)
+    assert book.read()["status"] == "finished"

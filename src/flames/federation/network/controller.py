@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,19 @@ from nvflare.apis.job_def import JobMetaKey
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from flames.errors import FlamesError
+from flames.errors import FlamesError, NotWritten
 from flames.federation.beginning import first_weights, make_strategy
 from flames.federation.network.channel import listen
 from flames.federation.network.consortium import Latest, load_record
-from flames.federation.network.desk import Desk
-from flames.federation.network.job_state import JobState
+from flames.federation.network.desk import REST_SECONDS, Desk
+from flames.federation.network.job_state import JobState, Verdict
 from flames.federation.network.journal import Journal
 from flames.federation.network.kits import Kit
 from flames.federation.network.run_book import RunBook, read_job
 from flames.federation.network.run_state import RunState
 from flames.federation.network.watch import Watch
 from flames.federation.server import Server
+from flames.files import writing
 
 STEP_SECONDS = 0.1
 FAREWELL_SECONDS = 3.0
@@ -92,9 +94,14 @@ class RoundController(Controller):
         while desk.step() is None and not abort_signal.triggered:
             time.sleep(STEP_SECONDS)
         if desk.verdict is not None:
-            if desk.verdict[0] == "finished":
-                _leave_for_download(state, Path(fl_ctx.get_workspace().get_run_dir(job_id)))
-            book.note_verdict(job_id, *desk.verdict)
+            folder = Path(fl_ctx.get_workspace().get_run_dir(job_id))
+            leave_word(
+                book,
+                job_id,
+                desk.verdict,
+                folder=folder,
+                ended=lambda: bool(abort_signal.triggered),
+            )
             until = time.monotonic() + FAREWELL_SECONDS
             while time.monotonic() < until and not abort_signal.triggered:
                 time.sleep(STEP_SECONDS)
@@ -103,11 +110,43 @@ class RoundController(Controller):
         """Ignore what the engine says of tasks: sites speak with the desk."""
 
 
-def _leave_for_download(state: RunState, folder: Path) -> None:
+def leave_word(
+    book: RunBook,
+    job_id: str,
+    verdict: tuple[Verdict, str],
+    *,
+    folder: Path,
+    ended: Callable[[], bool],
+) -> None:
+    """Write how a job ended, and put a finished run into the engine's ``folder`` to be fetched.
+
+    Where the disk is full it waits for space, until the job is ``ended`` from outside.
+    """
+    waits_for = ""
+    while True:
+        try:
+            if verdict[0] == "finished":
+                _leave_for_download(book.path, folder)
+            book.note_verdict(job_id, *verdict)
+            break
+        except NotWritten as error:
+            if not waits_for:
+                told = f"{error.found}; it waits for space"
+                Journal(book.events).write("server-trouble", told)
+            waits_for = error.found
+        if ended():
+            return
+        time.sleep(REST_SECONDS)
+    if waits_for:
+        told = f"there is space again after: {waits_for}"
+        Journal(book.events).write("server-goes-on", told)
+
+
+def _leave_for_download(run: Path, folder: Path) -> None:
     """Put the finished run folder where the engine lets its person fetch it."""
-    shutil.copytree(
-        state.path, folder / "finished", ignore=shutil.ignore_patterns("state"), dirs_exist_ok=True
-    )
+    dest = folder / "finished"
+    with writing(dest):
+        shutil.copytree(run, dest, ignore=shutil.ignore_patterns("state"), dirs_exist_ok=True)
 
 
 def _connected(path: Path) -> dict[str, float]:

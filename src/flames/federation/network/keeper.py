@@ -152,7 +152,9 @@ class RunKeeper(FLComponent):
             return
         rounds, progress = book.finished_rounds(), self._got_on(book, content)
         idle = 0 if progress else int(content.get("idle", 0)) + 1
-        broken = 0 if verdict == "next" or progress else int(content.get("broken", 0)) + 1
+        # The job of a finished run did its work: where the disk is full it could not be kept.
+        whole = verdict in ("next", "finished") or progress
+        broken = 0 if whole else int(content.get("broken", 0)) + 1
         if broken >= MOST_BROKEN_JOBS:
             cause = why or "the server's job died without a word"
             book.set_status("failed", f"{broken} jobs in a row ended without a round: {cause}")
