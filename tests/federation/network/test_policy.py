@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from datetime import datetime
@@ -393,6 +394,11 @@ def test_means_of_given_scores_are_those_of_their_rows(make_hall):
     scorer = Scorer("us-b", "US", "organ", "US", test_cases=3)
     sent = {"rows": [], "calibration": [], "seconds": 1.5, "aggregates": given}
     assert check_scores(sent, scorer) == sent
+    kept = json.loads((hall.run.state / "scores" / "us-b.json").read_text(encoding="utf-8"))
+    doubled = summary_tables(rows, seed=1, resamples=100, given=given)
+    assert len(doubled["scores"]) > len(whole["scores"]), "the site would count twice"
+    with pytest.raises(FlamesError, match="both rows and a mean of one model"):
+        check_scores(kept | {"aggregates": given}, scorer)
     many = given[0]["dice"] | {"mean": 2.0, "high": 2.5}
     for wrong in (
         {"case_id": "x"},

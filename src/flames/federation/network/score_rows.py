@@ -105,6 +105,8 @@ def check_scores(content: Mapping[str, Any], scorer: Scorer) -> dict[str, Any]:
     _check_once("a case", ((row.model, row.case_id) for row in rows))
     _check_once("a bin", ((row.model, row.bin) for row in bins))
     _check_once("a model", (record.model for record in means))
+    if {row.model for row in rows} & {record.model for record in means}:
+        raise MessageError("its scores hold both rows and a mean of one model")
     _check_most([row.model for row in rows], means, scorer)
     try:
         spent = _Spent(seconds=content.get("seconds"))  # type: ignore[arg-type]
