@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -276,7 +277,7 @@ def test_a_job_that_names_a_file_of_the_server_is_refused_without_a_look_at_it(
 @pytest.mark.parametrize("call", ["mkdir", "pwrite"])
 def test_a_disk_that_is_full_when_a_job_begins_at_a_site_is_waited_for(tmp_path, monkeypatch, call):
     """It must be what the site's job waits for, and leave no lock behind that it then waits for."""
-    from flames.federation.network import executor
+    executor = network_executor()
 
     def no_space(*_args, **_more):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -286,3 +287,41 @@ def test_a_disk_that_is_full_when_a_job_begins_at_a_site_is_waited_for(tmp_path,
         with pytest.raises(NotWritten, match="No space left"):
             executor._hold(tmp_path / "run")
     os.close(executor._hold(tmp_path / "run"))
+
+
+def network_executor():
+    pytest.importorskip("nvflare", reason="needs the extra 'network'")
+    from flames.federation.network import executor
+
+    return executor
+
+
+def test_a_site_that_reads_its_store_for_long_is_not_called_back_again_and_again(
+    make_hall, monkeypatch
+):
+    """A new job would only let it begin to read anew: it would never come in."""
+    executor = network_executor()
+    monkeypatch.setattr("flames.federation.network.job_state.JOIN_SECONDS", 0.3)
+    hall = make_hall("us-a", "us-b")
+    hall.connected = {"us-a", "us-b"}
+    make_station = hall.station
+
+    def after_reading(site, desk):
+        made = make_station(site, desk)
+        begin = made.run
+
+        def run():
+            if site == "us-b":
+                with executor.telling_that_it_reads(made.gate, every=0.05):
+                    while not hall.told("update"):  # the other one's
+                        time.sleep(0.02)
+                    time.sleep(0.5)
+            return begin()
+
+        made.run = run
+        return made
+
+    hall.station = after_reading
+    assert hall.job("us-a", "us-b")[0] == "finished"
+    assert hall.told("waits") == ["us-b waits: it reads its store"]
+    assert set(hall.run.personal_models()) == {"us-a", "us-b"}

@@ -6,8 +6,10 @@ import fcntl
 import logging
 import os
 import signal
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -32,7 +34,7 @@ from flames.federation.network.messages import encode
 from flames.federation.network.outgoing import OutgoingLog
 from flames.federation.network.run_book import CONFIG_FILE, read_job
 from flames.federation.network.settings import read_site_settings
-from flames.federation.network.station import Station
+from flames.federation.network.station import WAIT_SECONDS, Station
 from flames.files import writing
 from flames.models.precision import choose_precision
 
@@ -88,7 +90,8 @@ class SiteExecutor(Executor):
                 config_text=order.config_text,
                 folder=folder,
             )
-            client = _client(kit.name, settings.store, config, folder)
+            with telling_that_it_reads(gate, every=min(WAIT_SECONDS, config.network.silence / 4)):
+                client = _client(kit.name, settings.store, config, folder)
             journal.write("begin", f"a job of {order.run} is here", run=order.run)
             why = Station(
                 client,
@@ -113,6 +116,29 @@ def _tell_trouble(gate: Gate, error: FlamesError) -> None:
         gate("refuse", encode({"reason": reason}))
     except FlamesError as another:
         logging.getLogger(__name__).error("the server was not told: %s", another.found)
+
+
+@contextmanager
+def telling_that_it_reads(gate: Gate, *, every: float) -> Iterator[None]:
+    """Tell the server again and again that the site reads its store, where that takes long.
+
+    Otherwise the server would take the site for one that is away and came back, and begin another
+    job for it, in which it would have to read the store from the beginning.
+    """
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(every):
+            with suppress(FlamesError):
+                gate("waits", encode({"for": "store", "reason": "it reads its store"}))
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _tell_full(gate: Gate) -> None:
