@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from source_folders import save, save_nifti, speckle
 
+from flames.data.cases import read_case
 from flames.data.inputs import find_inputs
+from flames.data.msd import find_msd
 from flames.data.scans import read_scan, volume_scan
+from flames.data.sources import SourceOptions
 from flames.errors import FlamesError
 
 AXES = st.permutations([0, 1, 2])
@@ -61,6 +64,22 @@ def test_slices_are_counted_as_the_source_counts_them():
     # stored with slices first, head first
     sideways = np.array([[0, 1.0, 0, 0], [0, 0, 1, 0], [-3, 0, 0, 0], [0, 0, 0, 1]])
     assert volume_scan(volume, sideways).slices_reversed
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("thick", [0.9, 1.0, 5.0])
+def test_a_single_slice_is_not_cut_across(tmp_path: Path, axis: int, thick: float):
+    """A slice that is as thin as its pixels, such as of a reformatted CT, in any direction."""
+    shape, spacing = [24, 24, 24], [0.9, 0.9, 0.9]
+    shape[axis], spacing[axis] = 1, thick
+    volume, affine = np.zeros(shape, np.int16), np.diag([*spacing, 1.0])
+    scan = volume_scan(volume, affine)
+    assert (scan.slice_axis, scan.slices(scan.image).shape) == (axis, (1, 24, 24))
+    save_nifti(tmp_path / "imagesTr" / "a.nii.gz", volume, affine)
+    save_nifti(tmp_path / "labelsTr" / "a.nii.gz", volume.astype(np.uint8), affine)
+    for options in (SourceOptions(), SourceOptions(unknown_spacing=True)):
+        (source,) = find_msd(tmp_path, options)
+        assert read_case(source, options).slice_axis == axis
 
 
 def test_hounsfield_units_are_known_by_air(tmp_path: Path):

@@ -187,7 +187,7 @@ def _read_volume(source: Source, options: SourceOptions) -> Case:
         label,
         spacing,
         affine,
-        slice_axis(spacing),
+        slice_axis(spacing, image.shape),
         spacing_known=known,
         label_values=() if said else tuple(int(v) for v in np.unique(values[label > 0])),
     )
@@ -228,7 +228,7 @@ def _read_dicom(source: Source, options: SourceOptions) -> Case:
         label,
         spacing,
         ras,
-        slice_axis(spacing),
+        slice_axis(spacing, volume.shape),
         spacing_known=known,
         doubt=found.stack.doubt,
         patient_known=bool(found.stack.patient),

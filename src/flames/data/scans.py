@@ -161,7 +161,7 @@ def volume_scan(
         spacing,
         True,
         ras,
-        slice_axis(spacing),
+        slice_axis(spacing, moved.shape),
         Grid(volume.shape, affine),
         modality or ("CT" if looks_like_hu(moved) else None),
     )

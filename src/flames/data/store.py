@@ -63,7 +63,7 @@ class CaseRecord(BaseModel):
     affine: tuple[tuple[float, ...], ...] | None
     """4×4 map from array index to RAS millimetres, for volumes."""
     slice_axis: int | None
-    """Axis across slices: the thickest, or the last; None in two dimensions."""
+    """Axis across slices: that of a single one, the thickest, or the last; None in 2D."""
     intensity: tuple[float, float]
     """Values that normalisation maps to -1 and 1."""
     tumour_voxels: int

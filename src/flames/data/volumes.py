@@ -129,12 +129,17 @@ def voxel_sizes(affine: np.ndarray) -> tuple[float, ...]:
     return tuple(round(float(s), 6) for s in _voxel_sizes(affine))
 
 
-def slice_axis(spacing: tuple[float, ...]) -> int:
-    """Return the axis across slices: the clearly thickest, else the last.
+def slice_axis(spacing: tuple[float, ...], shape: tuple[int, ...]) -> int:
+    """Return the axis across slices: that of a single slice, the clearly thickest, else the last.
 
-    >>> slice_axis((5.0, 0.9, 0.9)), slice_axis((1.0, 1.0, 1.1))
+    >>> slice_axis((5.0, 0.9, 0.9), (20, 64, 64)), slice_axis((1.0, 1.0, 1.1), (64, 64, 64))
     (0, 2)
+    >>> slice_axis((1.0, 0.9, 0.9), (1, 64, 64))  # cut in the middle, from head to feet
+    0
     """
+    single = [axis for axis in range(3) if shape[axis] == 1]
+    if len(single) == 1:
+        return single[0]
     order = sorted(range(3), key=lambda axis: spacing[axis])
     thick = spacing[order[2]] > CLEARLY_THICKER * spacing[order[1]]
     return order[2] if thick else 2
