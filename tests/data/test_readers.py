@@ -281,6 +281,20 @@ def test_a_flipped_bit_of_a_zipped_volume_is_seen_by_its_checksum(tmp_path: Path
         load_native(path)
 
 
+def test_damage_that_leaves_too_many_bytes_is_seen_by_its_checksum(tmp_path: Path) -> None:
+    """A flipped bit in the middle of a file changes how many bytes come of it."""
+    volume = np.random.default_rng(0).integers(-900, 900, (20, 21, 9), dtype=np.int16)
+    save_nifti(tmp_path / "a.nii", volume)
+    content = bytearray(gzip.compress((tmp_path / "a.nii").read_bytes() + b"abc"))
+    path = tmp_path / "b.nii.gz"
+    path.write_bytes(content)
+    np.testing.assert_array_equal(load_native(path)[0], volume)
+    content[-6] ^= 1  # in the checksum
+    path.write_bytes(content)
+    with pytest.raises(FlamesError, match="cannot be read"):
+        load_native(path)
+
+
 def test_a_volume_zipped_in_two_parts_is_whole(tmp_path: Path) -> None:
     volume = np.random.default_rng(0).integers(-900, 900, (20, 21, 9), dtype=np.int16)
     save_nifti(tmp_path / "a.nii", volume)
