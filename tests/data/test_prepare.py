@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from source_folders import save, save_nifti, speckle, square
@@ -262,6 +263,16 @@ def test_several_label_values_that_nobody_named_are_said(msd: Path, tmp_path: Pa
     for number, said in enumerate(({"tumour_labels": (1, 2)}, {"other_labels": (1,)})):
         request = replace(MSD, options=SourceOptions(**said))
         assert add_store(msd, tmp_path / str(number), request).notes == ()
+
+
+def test_of_many_label_values_a_few_are_said(msd: Path, tmp_path: Path) -> None:
+    """An image that was put where its label belongs has hundreds."""
+    path = msd / "labelsTr" / "TCGA_CS_3.nii.gz"
+    label = nib.load(path)
+    values = np.arange(np.prod(label.shape), dtype=np.int16).reshape(label.shape) % 300
+    nib.save(nib.Nifti1Image(values, label.affine), path)
+    (note,) = add_store(msd, tmp_path / "store", MSD).notes
+    assert "label values 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 289 more are all" in note
 
 
 @pytest.mark.parametrize("inside", [False, True])

@@ -42,6 +42,8 @@ KEPT_SPLIT = "kept_split"
 """Among a store's settings, the digest of the cases of the store whose split it keeps."""
 NAMED = 5
 """Cases that a note names."""
+VALUES = 10
+"""Label values that a note names; an image in place of its label has thousands."""
 
 
 @dataclass(frozen=True)
@@ -372,9 +374,11 @@ def _notes(outcomes: list[Outcome]) -> tuple[str, ...]:
         found.append(f"{note}: {', '.join(names[:NAMED])}{more}")
     values = sorted({value for outcome in outcomes for value in outcome.label_values})
     if len(values) > 1:
+        more = f" and {len(values) - VALUES} more" if len(values) > VALUES else ""
         found.append(
-            f"label values {', '.join(map(str, values))} are all taken for tumour; where one is "
-            "not, name them with --tumour-labels and --other-labels, and choose a new DEST"
+            f"label values {', '.join(map(str, values[:VALUES]))}{more} are all taken for tumour; "
+            "where one is not, name them with --tumour-labels and --other-labels, and choose a new "
+            "DEST"
         )
     return tuple(found)
 
