@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,30 @@ def test_series_that_name_no_patient_are_said(tmp_path: Path):
     (note,) = added.notes
     assert note.startswith("the files name no patient")
     assert note.endswith(f": {name}")
+
+
+@pytest.mark.parametrize("thick", [3.0, None, 0.0])
+def test_a_single_slice_has_a_spacing_only_where_it_says_how_thick_it_is(tmp_path: Path, thick):
+    patients(tmp_path / "source", 3)
+    (path,) = series(tmp_path / "source" / "one", volume()[2:3], patient="P9")
+    changed(path, lambda data: setattr(data, "SliceThickness", thick))
+    ring = {"GTV": [(0, rectangle(2.5, 3.5, 6.5, 7.5))]}
+    contours(tmp_path / "source" / "rs.dcm", [path], ring, patient="P9")
+    request = StoreRequest("dicom", "s", "CT", "limb", options=GTV)
+    first = add_store(tmp_path / "source", tmp_path / "a", request)
+    (case,) = (case for case in first.store.cases.values() if case.shape[2] == 1)
+    said = ((0.9, 0.7, 3.0), "mm") if thick else ((1.0, 1.0, 1.0), "px")
+    assert (case.spacing, case.spacing_unit, case.slice_axis) == (*said, 2)
+    if thick:
+        assert first.notes == ()
+        return
+    (note,) = first.notes
+    assert note.startswith("a single slice does not say how thick it is")
+    assert note.endswith(f": {case.case_id}")
+    (tmp_path / "a" / "splits.json").unlink()  # as if it had been stopped
+    assert add_store(tmp_path / "source", tmp_path / "a", request).notes == (note,)
+    known = replace(request, options=replace(GTV, unknown_spacing=True))
+    assert add_store(tmp_path / "source", tmp_path / "b", known).notes == ()
 
 
 def test_a_circle_has_the_area_of_a_circle():

@@ -44,6 +44,10 @@ NO_PATIENT = (
     "the files name no patient, so a study counts as one: several of one patient may lie on two "
     "sides of the split"
 )
+NO_THICKNESS = (
+    "a single slice does not say how thick it is, so its spacing counts as unknown, and distances "
+    "and volumes are in pixels and voxels"
+)
 
 
 @dataclass(frozen=True)
@@ -262,7 +266,11 @@ def _write(target: Path, case: Case, record: CaseRecord) -> None:
 def _to_say(case: Case) -> dict[str, Any]:
     """Return what neither record nor arrays tell of a case and a note may: kept beside them, since
     notes are first told when all cases are there."""
-    return {"label_values": list(case.label_values), "patient_known": case.patient_known}
+    return {
+        "label_values": list(case.label_values),
+        "patient_known": case.patient_known,
+        "thickness_known": case.thickness_known,
+    }
 
 
 def _kept(target: Path, digest: str) -> tuple[CaseRecord, dict[str, Any]] | None:
@@ -286,7 +294,9 @@ def _has_arrays(target: Path, record: CaseRecord) -> bool:
 
 
 def _outcome(job: CaseJob, record: CaseRecord, said: dict[str, Any], *, kept: bool) -> Outcome:
-    notes = _notes(job, record) + (() if said.get("patient_known", True) else (NO_PATIENT,))
+    notes = _notes(job, record)
+    unknown = {"patient_known": NO_PATIENT, "thickness_known": NO_THICKNESS}
+    notes += tuple(note for key, note in unknown.items() if not said.get(key, True))
     values = tuple(int(value) for value in said.get("label_values", ()))
     return Outcome(
         record.case_id, record.source_sha256, record, kept=kept, notes=notes, label_values=values

@@ -43,6 +43,8 @@ class Case:
     """What speaks for slices that are missing."""
     label_values: tuple[int, ...] = ()
     """Of a volume's label, those taken for tumour where nobody said which are."""
+    thickness_known: bool = True
+    """False of a single DICOM slice that does not say how thick it is, and should."""
     patient_known: bool = True
     """False of DICOM that names no patient, whose studies count as patients."""
 
@@ -221,7 +223,8 @@ def _read_dicom(source: Source, options: SourceOptions) -> Case:
         return replace(case, patient_known=bool(found.stack.patient))
     volume, ras = to_ras(pixels, affine)
     label, _ = to_ras(found.label, affine)
-    known = not options.unknown_spacing
+    # The step of a single slice is its thickness, or made up.
+    known = found.stack.step_known and not options.unknown_spacing
     spacing = voxel_sizes(ras) if known else (1.0, 1.0, 1.0)
     return Case(
         kept_dtype(volume),
@@ -231,6 +234,7 @@ def _read_dicom(source: Source, options: SourceOptions) -> Case:
         slice_axis(spacing, volume.shape),
         spacing_known=known,
         doubt=found.stack.doubt,
+        thickness_known=known or options.unknown_spacing,
         patient_known=bool(found.stack.patient),
     )
 

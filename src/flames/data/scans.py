@@ -104,9 +104,7 @@ def read_series(paths: Sequence[Path]) -> Scan:
     if affine is not None:
         scan = volume_scan(volume, affine, modality=stack.modality)  # type: ignore[arg-type]
         # The step of a single slice is its thickness, or made up.
-        first = stack.frames[0]
-        known = len(stack.frames) > 1 or bool(first.between or first.thickness)
-        return replace(scan, stack=stack, spacing_known=known)
+        return replace(scan, stack=stack, spacing_known=stack.step_known)
     images = np.ascontiguousarray(volume.T)
     image, axis = (images[0], None) if len(images) == 1 else (images, 0)
     inside = stack.frames[0].spacing

@@ -47,6 +47,12 @@ class Stack:
         return first.columns, first.rows, len(self.frames)
 
     @property
+    def step_known(self) -> bool:
+        """Return whether slices say how far they are apart, or a single one how thick it is."""
+        first = self.frames[0]
+        return len(self.frames) > 1 or bool(first.between or first.thickness)
+
+    @property
     def doubt(self) -> str | None:
         """Return what speaks for slices that are missing, or None."""
         return None if self.step is None else doubt(self.frames, float(np.linalg.norm(self.step)))
