@@ -151,6 +151,17 @@ def test_a_single_slice_has_a_spacing_only_where_it_says_how_thick_it_is(tmp_pat
     assert add_store(tmp_path / "source", tmp_path / "b", known).notes == ()
 
 
+@pytest.mark.parametrize("which", ["one", "all", "single"])
+def test_a_series_without_the_size_of_its_pixels_is_refused(tmp_path: Path, which: str):
+    files = series(tmp_path / "i", volume()[:1] if which == "single" else volume())
+    contours(tmp_path / "rs.dcm", files, {"GTV": [(0, rectangle(2.5, 3.5, 6.5, 7.5))]})
+    for path in files[3:4] if which == "one" else files:
+        changed(path, lambda data: data.pop("PixelSpacing"))
+    with pytest.raises(FlamesError, match=r"\.dcm does not say how large its pixels are") as caught:
+        one_case(tmp_path)
+    assert "PixelSpacing" in caught.value.remedy
+
+
 def test_a_circle_has_the_area_of_a_circle():
     angles = np.linspace(0, 2 * np.pi, 200, endpoint=False)
     ring = np.column_stack([30.2 + 20 * np.cos(angles), 31.7 + 20 * np.sin(angles)])

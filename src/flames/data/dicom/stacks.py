@@ -134,10 +134,17 @@ def _check_alike(frames: Sequence[Frame], placed: Sequence[Frame]) -> None:
                 "a survey (localiser) cannot be used: take it away, or split the series",
             )
         if frame.spacing is None or not np.allclose(frame.spacing, first.spacing or (), rtol=1e-3):
-            raise FlamesError(
-                f"{frame.path} has pixels of {frame.spacing} mm, {first.path} of {first.spacing}",
-                "export the series again, every slice with its PixelSpacing",
-            )
+            raise _other_pixels(frame, first)
+
+
+def _other_pixels(frame: Frame, first: Frame) -> FlamesError:
+    remedy = "export the series again, every slice with its PixelSpacing"
+    unsaid = next((one for one in (first, frame) if one.spacing is None), None)
+    if unsaid is not None:
+        return FlamesError(f"{unsaid.path} does not say how large its pixels are", remedy)
+    return FlamesError(
+        f"{frame.path} has pixels of {frame.spacing} mm, {first.path} of {first.spacing}", remedy
+    )
 
 
 def _placed(stack: Stack, frames: Sequence[Frame]) -> Stack:
