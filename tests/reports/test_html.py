@@ -192,6 +192,10 @@ def test_a_site_without_a_dice_does_not_count_as_one_of_the_mean(run):
     text = read(run)
     assert "mean over 5 sites" in text
     assert "mean over 6 sites" not in text
+    counts = [row.strip("|").split("|")[:3] for row in Page(text).rows]
+    assert ["Personalised", "all sites", "5"] in counts
+    assert ["Personalised", "US", "1"] in counts
+    assert ["Personalised", "MR", "2"] in counts
 
 
 def test_tiles_hold_the_means_the_pooled_presence_and_the_worst_site(run):

@@ -89,7 +89,7 @@ def mean_rows(records: Records) -> list[dict[str, str]]:
         {
             "label": KINDS.get(str(mean.get("model_kind")), str(mean.get("model_kind"))),
             "group": str(mean.get("group") or DASH),
-            "sites": whole(mean.get("sites")),
+            "sites": whole(_sites_with_dice(records, mean)),
             **_overlap_cells(mean),
             **_common_distance(records, mean),
         }
@@ -217,6 +217,19 @@ def _common_distance(records: Records, mean: dict[str, Any]) -> dict[str, str]:
     return {"distance_unit": str(next(iter(units), None) or "")}
 
 
+def _sites_with_dice(records: Records, mean: dict[str, Any]) -> int:
+    """Return how many sites a mean Dice is over: one whose cases all have none is not in it."""
+    return len(
+        {
+            score.get("site")
+            for score in records.scores
+            if score.get("model_kind") == mean.get("model_kind")
+            and mean.get("group") in ("all sites", score.get("modality"))
+            and is_number((score.get("dice") or {}).get("mean"))
+        }
+    )
+
+
 def _mean_tile(records: Records, kind: str) -> dict[str, str]:
     means = records.summary.get("means") or []
     mean: dict[str, Any] = next(
@@ -227,10 +240,8 @@ def _mean_tile(records: Records, kind: str) -> dict[str, str]:
     if not is_number(dice.get("mean")):
         return {"label": label, "value": DASH, "note": "no such model was scored"}
     span = interval(dice)
-    # Not all sites of the mean: one whose cases all have no Dice is not in it.
-    mine = [score for score in records.scores if score.get("model_kind") == kind]
-    sites = {s.get("site") for s in mine if is_number((s.get("dice") or {}).get("mean"))}
-    note = f"mean over {_count(len(sites), 'site')}" + (f"; 95 % interval {span}" * bool(span))
+    sites = _sites_with_dice(records, mean)
+    note = f"mean over {_count(sites, 'site')}" + (f"; 95 % interval {span}" * bool(span))
     return {"label": label, "value": decimal(dice["mean"]), "note": note}
 
 
