@@ -362,6 +362,19 @@ def test_the_mean_of_presence_is_over_sites_that_the_page_shows(tmp_path):
     assert cells["ct-liver"][1] != "–"
 
 
+def test_a_difference_that_is_not_defined_is_a_dash(tmp_path):
+    runs = [make_run(tmp_path / name, strategy=name) for name in ("flames", "local")]
+    rows = runs[1].load_cases()
+    for row in rows:
+        if row["site"] == "us-breast":
+            row |= {"dice": "", "nsd": "", "tumour_present": "0", "tumour_predicted": "0"}
+    save_csv(runs[1].cases, rows)
+    page = write_comparison(tmp_path / "out", runs, reference="flames").read_text(encoding="utf-8")
+    cells = '<td>us-breast</td><td class="n">0</td><td class="n">{}</td>'
+    assert cells.format("–") in page
+    assert cells.format("") not in page
+
+
 def test_without_training_alone_the_page_says_why_no_harm_is_shown(tmp_path):
     runs = [make_run(tmp_path / name, strategy=name) for name in ("flames", "modality")]
     page = write_comparison(tmp_path / "out", runs, reference="flames").read_text(encoding="utf-8")

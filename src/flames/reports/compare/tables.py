@@ -85,7 +85,7 @@ def difference_table(rows: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
         {
             "strategy": row["strategy"],
             "site": row["site"],
-            "difference": signed(row),
+            "difference": signed(row) or DASH,
             "p": p_text(row["p_value"]),
             "p_holm": p_text(row["p_holm"]),
             "n": str(row["n"]),
