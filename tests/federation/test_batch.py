@@ -105,6 +105,12 @@ def test_strategies_that_cannot_be_compared_are_refused(make_config, tmp_path, n
         comparison_jobs(make_config(), names, seeds=1, out=tmp_path)
 
 
+def test_a_table_is_not_made_in_the_folder_of_a_run_or_another_study(make_config, tmp_path):
+    save_json(tmp_path / "plan.json", {})
+    with pytest.raises(FlamesError, match="holds a study of unseen organs"):
+        comparison_jobs(make_config(), ["flames"], seeds=1, out=tmp_path)
+
+
 def test_a_run_that_somebody_works_on_is_left_alone(jobs):
     refused = []
 

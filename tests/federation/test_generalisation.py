@@ -125,6 +125,13 @@ def test_a_strategy_without_a_modality_model_is_refused(make_config, site_stores
             generalisation_jobs(make_config(strategy={"name": name}), parts, seeds=1, out=tmp_path)
 
 
+def test_a_study_is_not_made_in_the_folder_of_a_run(make_config, site_stores, tmp_path):
+    parts, _ = plan(site_stores)
+    (tmp_path / "config.toml").write_text("", encoding="utf-8")
+    with pytest.raises(FlamesError, match="holds a run"):
+        generalisation_jobs(make_config(), parts, seeds=1, out=tmp_path)
+
+
 def test_hospitals_whose_organ_others_hold_are_told_apart():
     rows = [{"kinds": kinds} for kinds in ("hospital", "hospital organ", "organ", "")]
     assert _of("organ", rows) == rows[1:3]

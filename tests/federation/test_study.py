@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from flames.errors import FlamesError
-from flames.federation.study import MADE_OF, claim, digest_of, load_scores
+from flames.federation.study import MADE_OF, WORKS, claim, digest_of, load_scores, refuse_others
 from flames.runs import load_csv, save_csv
 
 MINE = {"steps": 2, "site_stores": {"a": "1", "b": "2"}}
@@ -89,3 +89,19 @@ def test_damaged_scores_are_not_taken(site_stores, tmp_path, damage):
     path = kept(site_stores["us-a"], tmp_path / "scores.csv")
     path.write_bytes(damage(path.read_bytes()))
     assert load_scores(path, site_stores["us-a"]) is None
+
+
+@pytest.mark.parametrize("own", ["plan.json", "tables/overview.csv"])
+@pytest.mark.parametrize("other", WORKS)
+def test_a_report_is_not_written_over_that_of_another_study(tmp_path, own, other):
+    runs = [tmp_path / "flames-0", tmp_path / "flames-1"]
+    refuse_others(tmp_path / "new", own=own, runs=runs)
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).write_text("", encoding="utf-8")
+    if other == own:
+        refuse_others(tmp_path, own=own, runs=runs)
+        return
+    with pytest.raises(FlamesError, match=f"holds {WORKS[other]}"):
+        refuse_others(tmp_path, own=own, runs=runs)
+    runs[1].mkdir()  # a study that was stopped here goes on
+    refuse_others(tmp_path, own=own, runs=runs)

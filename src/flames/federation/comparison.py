@@ -15,7 +15,13 @@ from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
 from flames.federation.environment import sides_of
 from flames.federation.simulation import open_stores
-from flames.federation.study import MADE_OF, load_scores, read_scores
+from flames.federation.study import (
+    COMPARISON,
+    MADE_OF,
+    load_scores,
+    read_scores,
+    refuse_others,
+)
 from flames.inference.prior import score_prior
 from flames.inference.score import ScoreOptions
 from flames.models.precision import choose_precision
@@ -38,7 +44,7 @@ def comparison_jobs(
 
     Raises:
         FlamesError: A strategy is unknown or named twice, or there is none, or a site has fewer
-            patients than folds.
+            patients than folds, or ``out`` holds a run or another study.
     """
     for name in strategies:
         if name not in STRATEGY_NAMES:
@@ -52,7 +58,7 @@ def comparison_jobs(
     for site in config.sites if folds and not report_only else ():
         if site.store is not None:
             in_fold(SiteStore.open(site.store), folds, 0)
-    return [
+    jobs = [
         Job(
             _with(config, name, seed, fold),
             out / (f"{name}-{seed}-fold-{fold}" if folds else f"{name}-{seed}"),
@@ -61,6 +67,8 @@ def comparison_jobs(
         for fold in range(max(1, folds))
         for name in strategies
     ]
+    refuse_others(out, own=COMPARISON, runs=[job.folder for job in jobs])
+    return jobs
 
 
 def score_priors(

@@ -20,7 +20,7 @@ from flames.data.store import SPLITS, SiteStore, Split
 from flames.errors import FlamesError, nearest
 from flames.federation.batch import Job
 from flames.federation.simulation import make_strategy
-from flames.federation.study import MADE_OF, digest_of, load_scores
+from flames.federation.study import MADE_OF, UNSEEN, digest_of, load_scores, refuse_others
 from flames.files import save_json
 from flames.inference.corners import CORNER_SHARE
 from flames.inference.prior import score_prior
@@ -148,8 +148,8 @@ def generalisation_jobs(
     """Return every run that the study needs, ``out/runs/WHAT-SEED``.
 
     Raises:
-        FlamesError: The strategy leaves the server no model of a modality, or the runs would begin
-            with an earlier one.
+        FlamesError: The strategy leaves the server no model of a modality, the runs would begin with
+            an earlier one, or ``out`` holds a run or another study.
     """
     strategy = make_strategy(config)
     if any(strategy.group_of(part.modality) != part.modality for part in parts):
@@ -178,6 +178,7 @@ def generalisation_jobs(
             Job(_only(config, strategy, sites, seed), _run(out, name, seed).path)
             for name, strategy, sites in wanted
         ]
+    refuse_others(out, own=UNSEEN, runs=[job.folder for job in jobs])
     return jobs
 
 

@@ -19,6 +19,34 @@ COLUMNS = {"site", "modality", "organ", "case_id", "group", "dice"}
 """What reports read of a kept score."""
 MADE_OF = "made_of"
 """Column of kept scores: a digest of all that decides them."""
+COMPARISON, UNSEEN = "tables/overview.csv", "plan.json"
+WORKS = {
+    "config.toml": "a run",
+    COMPARISON: "a comparison of strategies",
+    UNSEEN: "a study of unseen organs and hospitals",
+    "adapt.json": "a study of a hospital that joins",
+    "distil.json": "a study of students",
+    "shifts.json": "scores under shifts",
+}
+"""What a folder holds, by a file in it."""
+
+
+def refuse_others(out: Path, *, own: str, runs: Iterable[Path]) -> None:
+    """Refuse a folder in which a study would write its report and tables over those of another.
+
+    Args:
+        out: Folder of the study.
+        own: The study's own file of `WORKS`, once it is finished.
+        runs: Folders of the study's runs; one that is there says that it has begun.
+
+    Raises:
+        FlamesError: The folder holds something else, and no such study.
+    """
+    if (out / own).exists() or any(run.exists() for run in runs):
+        return
+    for name, what in WORKS.items():
+        if (out / name).exists():
+            raise FlamesError(f"{out} holds {what}", "name a new --out")
 
 
 def claim(record: Path, mine: Mapping[str, Any], *, beside: Collection[str] = ()) -> None:
