@@ -303,6 +303,8 @@ def test_where_no_dice_is_defined_nothing_is_compared():
         row | {"model_dice": None, "nothing_dice": None} for row in curve_of((0, 0.0, 0.0))
     ]
     assert sentence(undefined).startswith("Nothing can be compared")
+    alarms = [row | {"model_dice": 0.0} for row in undefined]  # by the model alone
+    assert "none was marked" not in sentence(alarms)
 
 
 def test_two_that_find_nothing_are_not_called_good():

@@ -118,8 +118,8 @@ def sentence(curve: Sequence[Row]) -> str:
     best = [row for row in curve if row["model_dice"] is not None and goal is not None]
     if not best:
         return (
-            "Nothing can be compared: on test cases without a tumour, of which none was marked, "
-            "there is no Dice."
+            "Nothing can be compared: no test case has a tumour, and where a model marks none "
+            "either there is no Dice."
         )
     found = [row for row in best if row["model_dice"] >= 0.0005]
     if not found and goal < 0.0005:
