@@ -148,8 +148,8 @@ def generalisation_jobs(
     """Return every run that the study needs, ``out/runs/WHAT-SEED``.
 
     Raises:
-        FlamesError: The strategy leaves the server no model of a modality, the runs would begin with
-            an earlier one, or ``out`` holds a run or another study.
+        FlamesError: The strategy leaves the server no model of a modality, the runs would begin
+            with an earlier one, or ``out`` holds a run or another study.
     """
     strategy = make_strategy(config)
     if any(strategy.group_of(part.modality) != part.modality for part in parts):
