@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flames.config import load_config
+from flames.config import dump_config, load_config
 from flames.errors import FlamesError
 from flames.federation import batch, simulation
 from flames.federation.batch import Job, run_missing
 from flames.federation.comparison import comparison_jobs
-from flames.files import save_json
+from flames.files import save_json, save_text
 from flames.reports.html import write_report
 
 
@@ -109,6 +109,16 @@ def test_a_table_is_not_made_in_the_folder_of_a_run_or_another_study(make_config
     save_json(tmp_path / "plan.json", {})
     with pytest.raises(FlamesError, match="holds a study of unseen organs"):
         comparison_jobs(make_config(), ["flames"], seeds=1, out=tmp_path)
+
+
+def test_a_table_is_not_made_over_that_of_another_configuration(make_config, tmp_path):
+    before = make_config("us-a", rounds=3)
+    save_text(tmp_path / "local-0" / "config.toml", dump_config(before))
+    other = make_config("us-a", rounds=4)
+    with pytest.raises(FlamesError, match=r"local-0 was made with another rounds, so .* holds"):
+        comparison_jobs(other, ["flames"], seeds=1, out=tmp_path)
+    more = before.model_copy(update={"seed": 5})
+    assert len(comparison_jobs(more, ["flames"], seeds=1, out=tmp_path)) == 1
 
 
 def test_a_run_that_somebody_works_on_is_left_alone(jobs):

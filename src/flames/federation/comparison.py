@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from flames.config import STRATEGY_NAMES, RunConfig, load_config
+from flames.config import STRATEGY_NAMES, RunConfig, differing_keys, load_config
 from flames.data.folds import in_fold
 from flames.data.prior import spatial_prior
 from flames.data.store import SiteStore
@@ -27,6 +27,9 @@ from flames.inference.score import ScoreOptions
 from flames.models.precision import choose_precision
 from flames.runs import RunFolder, load_csv, save_csv
 
+OWN_KEYS = ("strategy.name", "seed", "data.folds", "data.fold")
+"""In what the runs of one comparison differ."""
+
 
 def comparison_jobs(
     config: RunConfig,
@@ -44,7 +47,7 @@ def comparison_jobs(
 
     Raises:
         FlamesError: A strategy is unknown or named twice, or there is none, or a site has fewer
-            patients than folds, or ``out`` holds a run or another study.
+            patients than folds, or ``out`` holds a run, another study or another comparison.
     """
     for name in strategies:
         if name not in STRATEGY_NAMES:
@@ -68,7 +71,27 @@ def comparison_jobs(
         for name in strategies
     ]
     refuse_others(out, own=COMPARISON, runs=[job.folder for job in jobs])
+    _refuse_another(config, out, beside={job.folder.name for job in jobs})
     return jobs
+
+
+def _refuse_another(config: RunConfig, out: Path, *, beside: Collection[str]) -> None:
+    """Refuse a folder with runs of another comparison, whose report would be written over.
+
+    Runs ``beside`` them are checked when they go on.
+    """
+    for path in sorted(out.glob("*/config.toml")):
+        if path.parent.name in beside:
+            continue
+        known = load_config(path)
+        mine = config.model_copy(update={"plans": {**known.plans, **config.plans}})
+        different = [key for key in differing_keys(known, mine) if key not in OWN_KEYS]
+        if different:
+            raise FlamesError(
+                f"{path.parent} was made with another {', '.join(different)}, so {out} holds "
+                "another comparison",
+                f"give the options that {path} says, or name a new --out",
+            )
 
 
 def score_priors(
