@@ -188,6 +188,7 @@ def test_what_is_said_wins_over_what_is_known() -> None:
         ("dicom", {"channel": 0}, "--channel says nothing to the format dicom"),
         ("kits23", {"channel": 0}, "--channel says nothing to the format kits23"),
         ("msd", {"roi": "GTV"}, "--roi says nothing to the format msd"),
+        ("msd", {"patient": "sub"}, "--patient says nothing to the format msd"),
         ("busi", {"masks": "*.png"}, "--masks says nothing to the format busi"),
         ("msd", {"tumour_labels": (1, 2), "other_labels": (2,)}, "label 2 is said to be tumour"),
         ("msd03-liver", {"other_labels": (2,)}, "label 2 is said to be tumour and not to be"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -174,6 +175,34 @@ def test_pairs_go_by_what_the_wildcards_match(tmp_path: Path) -> None:
     sources = found(tmp_path, "pairs", options)
     assert {k: read_case(s, options).label.sum() for k, s in sources.items()} == {"7": 64, "70": 64}
     assert sources["7"].masks[0].name == "7_seg.png"
+
+
+def test_pairs_know_the_patient_by_the_path(tmp_path: Path) -> None:
+    for patient, session in (("01", "a"), ("01", "b"), ("02", "a")):
+        folder = tmp_path / f"sub-{patient}" / f"ses-{session}"
+        save(folder / "us.png", speckle(int(patient)))
+        save(folder / "us_mask.png", square())
+    globs = SourceOptions(images="sub-*/ses-*/us.png", masks="sub-*/ses-*/us_mask.png")
+    options = replace(globs, patient=r"sub-(\d+)")
+    patients = {k: s.patient_id for k, s in found(tmp_path, "pairs", options).items()}
+    assert patients == {"01_a": "01", "01_b": "01", "02_a": "02"}
+    whole = found(tmp_path, "pairs", replace(globs, patient=r"sub-\d+"))
+    assert {s.patient_id for s in whole.values()} == {"sub-01", "sub-02"}
+    two = found(tmp_path, "pairs", replace(globs, patient=r"sub-(\d)(\d)"))
+    assert {s.patient_id for s in two.values()} == {"0_1", "0_2"}
+    assert {s.patient_id for s in found(tmp_path, "pairs", globs).values()} == {None}
+
+
+@pytest.mark.parametrize("pattern", ["patient-([0-9]+)", "sub-([0-9]*)x?-b", "()"])
+def test_a_path_that_names_no_patient_is_refused(tmp_path: Path, pattern: str) -> None:
+    save(tmp_path / "sub-1-b.png", speckle(1))
+    save(tmp_path / "sub--b.png", speckle(2))
+    for name in ("sub-1-b", "sub--b"):
+        save(tmp_path / f"{name}_mask.png", square())
+    options = SourceOptions(images="*-b.png", masks="*-b_mask.png", patient=pattern)
+    with pytest.raises(FlamesError, match=r"finds no patient in sub-.*-b\.png") as error:
+        find_sources(tmp_path, "pairs", options)
+    assert "sub-([0-9]+)" in error.value.remedy
 
 
 NAMES = (

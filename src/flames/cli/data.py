@@ -48,6 +48,13 @@ def add(
     ] = None,
     images: Annotated[str | None, typer.Option(help="Glob of the images, for pairs.")] = None,
     masks: Annotated[str | None, typer.Option(help="Glob of the masks, for pairs.")] = None,
+    patient: Annotated[
+        str | None,
+        typer.Option(
+            help="For pairs: what names the patient in an image's path, as 'sub-([0-9]+)'.",
+            metavar="REGEX",
+        ),
+    ] = None,
     ct_window: Annotated[str, typer.Option(help="Hounsfield units shown, low,high.")] = "-200,300",
     unknown_spacing: Annotated[
         bool, typer.Option("--unknown-spacing", help="The headers' spacing is a placeholder.")
@@ -84,7 +91,8 @@ def add(
         images=images,
         masks=masks,
         unknown_spacing=unknown_spacing,
-        roi=_regex(roi),
+        patient=_regex(patient, "--patient 'sub-([0-9]+)'"),
+        roi=_regex(roi, "--roi 'GTV.*'"),
         blank_text=blank_text,
         key=_key(key, dest) if source_format in ("dicom", "lidc", "sts") else b"",
     )
@@ -170,7 +178,7 @@ def _key(path: Path | None, dest: Path) -> bytes:
     return load_key(path or dest.with_name(f"{dest.name}.key"))
 
 
-def _regex(text: str | None) -> str | None:
+def _regex(text: str | None, example: str) -> str | None:
     import re
 
     from flames.errors import FlamesError
@@ -179,7 +187,8 @@ def _regex(text: str | None) -> str | None:
         re.compile(text or "")
     except re.error as error:
         raise FlamesError(
-            f"--roi {text!r} is not a regular expression: {error}", "write it as --roi 'GTV.*'"
+            f"{example.split()[0]} {text!r} is not a regular expression: {error}",
+            f"write it as {example}",
         ) from error
     return text
 

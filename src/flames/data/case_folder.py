@@ -40,6 +40,8 @@ NOT_HU = (
 SAID = "said"
 """Key of ``case.json`` that no record has."""
 LIKE_CT = "an image with values at or below -200, as air has in a CT, may be no {}"
+FINDING = ("images", "masks", "patient")
+"""Options that find files and patients; what they found is in the facts of a source."""
 NO_PATIENT = (
     "the files name no patient, so a study counts as one: several of one patient may lie on two "
     "sides of the split"
@@ -154,7 +156,7 @@ def source_digest(job: CaseJob) -> str:
                 "rename the file or its folder",
             )
     facts |= {
-        "options": {k: v for k, v in job.options.as_dict().items() if k not in ("images", "masks")},
+        "options": {k: v for k, v in job.options.as_dict().items() if k not in FINDING},
         "modality": job.modality,
         "ct_window": job.ct_window if job.modality == "CT" else None,
         "version": PREPARE_VERSION,

@@ -23,6 +23,7 @@ REGISTRATION = "after registration; for research, its terms forbid passing the d
 UNUSED = {
     "images": "drop it; globs are for the format pairs",
     "masks": "drop it; globs are for the format pairs",
+    "patient": "drop it; it is for the format pairs, others know their patients",
     "channel": "drop it; its images have one channel",
     "tumour_labels": "drop it; labels of DICOM have names, of which --roi says those of tumours",
     "other_labels": "drop it; labels of DICOM have names, of which --roi says those of tumours",
@@ -227,7 +228,7 @@ def refuse_unused(name: str, options: SourceOptions, folder: Path) -> None:
 
 def _unused(layout: str, folder: Path) -> tuple[str, ...]:
     """Return the options that a layout does not look at."""
-    unused: tuple[str, ...] = () if layout == "pairs" else ("images", "masks")
+    unused: tuple[str, ...] = () if layout == "pairs" else ("images", "masks", "patient")
     if layout in ("lidc", "sts") and msd_folder(folder) is not None:
         layout = "msd"
     if layout in ("dicom", "lidc", "sts"):

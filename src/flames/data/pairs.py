@@ -36,8 +36,8 @@ def find_pairs(folder: Path, options: SourceOptions) -> list[Source]:
     """Return one source an image that the globs pair with a mask.
 
     Raises:
-        FlamesError: A glob is missing or matches nothing or an image of another kind, or an image
-            or mask is left over.
+        FlamesError: A glob is missing or matches nothing or an image of another kind, an image or
+            mask is left over, or an image's path names no patient where it should.
     """
     check_folder(folder)
     if not options.images or not options.masks:
@@ -57,7 +57,16 @@ def find_pairs(folder: Path, options: SourceOptions) -> list[Source]:
             f"{masks[key]} has no image: {options.images} with {key!r} is not there",
             "add the image, or take the mask away",
         )
-    return [_source(key, images[key], masks[key], options.channel) for key in images]
+    return [
+        _source(
+            key,
+            images[key],
+            masks[key],
+            channel=options.channel,
+            patient=_patient(images[key].relative_to(folder).as_posix(), options.patient),
+        )
+        for key in images
+    ]
 
 
 def wildcard_part(pattern: str, name: str, *, sets: bool = True) -> str:
@@ -162,7 +171,24 @@ def _regex(pattern: str, sets: bool) -> str:
     return "".join(translated(piece) for piece in PIECES.split(pattern))
 
 
-def _source(key: str, image: Path, mask: Path, channel: int | None) -> Source:
+def _patient(name: str, pattern: str | None) -> str | None:
+    """Return the patient whose image has this path in the source; None where nobody said how."""
+    if pattern is None:
+        return None
+    match = re.search(pattern, unicodedata.normalize("NFC", name))
+    found = "_".join(filter(None, match.groups() or (match[0],))) if match else ""
+    if not found:
+        raise FlamesError(
+            f"--patient {pattern!r} finds no patient in {name}",
+            "write it so that it finds one in the path of every image, relative to SOURCE, such as "
+            "'sub-([0-9]+)'",
+        )
+    return safe_case_id(found)
+
+
+def _source(
+    key: str, image: Path, mask: Path, *, channel: int | None, patient: str | None
+) -> Source:
     volume = image.name.lower().endswith(VOLUME_SUFFIXES)
     if volume != mask.name.lower().endswith(VOLUME_SUFFIXES):
         raise FlamesError(
@@ -174,6 +200,7 @@ def _source(key: str, image: Path, mask: Path, channel: int | None) -> Source:
         (image,),
         (mask,),
         "volume" if volume else "picture",
+        patient_id=patient,
         hospital=tcga_hospital(nifti_stem(image)),
         channel=channel,
     )

@@ -36,6 +36,8 @@ class SourceOptions:
     """Glob of the images, for ``pairs``."""
     masks: str | None = None
     """Glob of the masks, for ``pairs``."""
+    patient: str | None = None
+    """Regular expression that finds the patient in an image's path, for ``pairs``."""
     unknown_spacing: bool = False
     """True where the spacing in the headers is a placeholder: it becomes 1 px."""
     roi: str | None = None
