@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from flames.cli import main
 from flames.config import load_config
 
 SMALL = {
@@ -220,6 +223,29 @@ def test_pictures_of_everyone_only_when_asked(flames, write_store, tmp_path):
     flames("run", file, "--out", tmp_path / "b", "-q", "--pictures", *small())
     assert not (tmp_path / "a" / "pictures").exists()
     assert list((tmp_path / "b" / "pictures").glob("*.png"))
+
+
+def test_a_full_disk_is_told_in_two_lines(monkeypatch, capsys):
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/first/x")
+
+    monkeypatch.setattr(main, "app", full)
+    with pytest.raises(SystemExit) as stop:
+        main.main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: cannot write runs/first/x: No space left on device\n"
+        "  what to do: free some space, then give the same command again\n"
+    )
+
+
+def test_another_trouble_of_the_system_is_not_hidden(monkeypatch):
+    def broken():
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(main, "app", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        main.main()
 
 
 def test_a_report_of_no_run_ends_with_2(flames, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Any
 
@@ -79,4 +80,11 @@ def main() -> None:
         sys.stderr.write(f"error: {error.found}\n")
         if error.remedy:
             sys.stderr.write(f"  what to do: {error.remedy}\n")
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = f"cannot write {error.filename}" if error.filename else "cannot write"
+        sys.stderr.write(f"error: {what}: {error.strerror}\n")
+        sys.stderr.write("  what to do: free some space, then give the same command again\n")
         raise SystemExit(2) from None

@@ -230,7 +230,7 @@ def _follow(person: Person, ticket: Ticket, out: Path, on_event: OnEvent) -> Run
 def _reconnect(person: Person) -> None:
     try:
         person.connect()
-    except FlamesError:
+    except (FlamesError, OSError):  # such as of a full disk: it is tried again
         return
 
 

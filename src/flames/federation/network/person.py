@@ -18,6 +18,7 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from flames.errors import FlamesError
 from flames.federation.network.identity import check_identity
 from flames.federation.network.kits import Kit
+from flames.files import writing
 
 CONNECT_SECONDS = 15.0
 ANSWER_SECONDS = 30.0
@@ -141,9 +142,10 @@ class Person:
 
         Raises:
             FlamesError: It cannot be had.
+            NotWritten: The disk here is full; it can be tried again.
         """
         assert self.session is not None
-        with tempfile.TemporaryDirectory(dir=dest) as scratch:
+        with writing(dest), tempfile.TemporaryDirectory(dir=dest) as scratch:
             try:
                 place = Path(str(self.session.download_job_result(job, scratch)))
             except Exception as error:
