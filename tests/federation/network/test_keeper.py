@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("nvflare", reason="needs the extra 'network'")
 
-from flames.errors import FlamesError
+from flames.errors import FlamesError, NotWritten
 from flames.federation.network import controller
 from flames.federation.network.commands import PeoplesCommands
 from flames.federation.network.journal import Journal
@@ -232,6 +232,23 @@ def test_a_finished_run_waits_for_space_to_be_left_for_whoever_fetches_it(
     assert (folder / "finished" / "cases.csv").exists() is not ends
     assert events == ["server-trouble", *([] if ends else ["server-goes-on"])]
     assert book.verdict("job-1")[0] == ("died" if ends else "finished")
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_job_that_finds_no_space_as_it_begins_waits_for_it(book, monkeypatch, ends):
+    monkeypatch.setattr(controller, "REST_SECONDS", 0.0)
+    tries = []
+
+    def open_desk():
+        tries.append(1)
+        if len(tries) < 3:
+            raise NotWritten("cannot write config.toml: No space left on device", "free some")
+        return "a desk"
+
+    desk = controller.with_space(book, open_desk, ended=lambda: ends)
+    events = [event["event"] for event in Journal(book.events).read()]
+    assert (desk, len(tries)) == ((None, 1) if ends else ("a desk", 3))
+    assert events == ["server-trouble", *([] if ends else ["server-goes-on"])]
 
 
 def test_a_finished_run_that_the_engine_has_no_space_for_is_not_given_up(keeper, book):

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
@@ -30,6 +30,8 @@ from flames.federation.network.run_state import RunState
 from flames.federation.network.watch import Watch
 from flames.federation.server import Server
 from flames.files import writing
+
+T = TypeVar("T")
 
 STEP_SECONDS = 0.1
 FAREWELL_SECONDS = 3.0
@@ -72,23 +74,28 @@ class RoundController(Controller):
         job = read_job(Path(fl_ctx.get_workspace().get_app_config_dir(job_id)))
         meta = fl_ctx.get_prop(FLContextKey.JOB_META) or {}
         by = str(meta.get(JobMetaKey.SUBMITTER_NAME.value, ""))
-        book.begin(job_id, job, by)
-        state = RunState.claim(book.path, job.config_text, everybody=job.everybody)
-        state.bring_earlier(by)
-        strategy = make_strategy(state.config)
-        server = Server(
-            [],
-            config=state.config,
-            strategy=strategy,
-            start=first_weights(state.config, state.run),
-            folder=state.run.state / "server",
-        )
-        sites = [client.name for client in engine.get_clients()]
-        job_state = JobState(
-            state, server, load_record(kit.record), sites, house=Journal(kit.events)
-        )
-        news = Latest(kit.record).read
-        desk = Desk(Watch(job_state, returned=lambda: _connected(kit.present), news=news))
+
+        def open_desk() -> Desk:
+            book.begin(job_id, job, by)
+            state = RunState.claim(book.path, job.config_text, everybody=job.everybody)
+            state.bring_earlier(by)
+            server = Server(
+                [],
+                config=state.config,
+                strategy=make_strategy(state.config),
+                start=first_weights(state.config, state.run),
+                folder=state.run.state / "server",
+            )
+            sites = [client.name for client in engine.get_clients()]
+            job_state = JobState(
+                state, server, load_record(kit.record), sites, house=Journal(kit.events)
+            )
+            news = Latest(kit.record).read
+            return Desk(Watch(job_state, returned=lambda: _connected(kit.present), news=news))
+
+        desk = with_space(book, open_desk, ended=lambda: bool(abort_signal.triggered))
+        if desk is None:
+            return
         listen(engine.get_cell(), job_id, desk.handle)
         self.broadcast(Task(name="flames", data=Shareable(), timeout=0), fl_ctx=fl_ctx)
         while desk.step() is None and not abort_signal.triggered:
@@ -110,6 +117,31 @@ class RoundController(Controller):
         """Ignore what the engine says of tasks: sites speak with the desk."""
 
 
+def with_space(book: RunBook, do: Callable[[], T], *, ended: Callable[[], bool]) -> T | None:
+    """Return what ``do`` returns, once the server's disk has space for what it writes.
+
+    Until then it is tried again and again, and the run's journal says so. None when the job was
+    ``ended`` from outside meanwhile.
+    """
+    waits_for = ""
+    while True:
+        try:
+            done = do()
+            break
+        except NotWritten as error:
+            if not waits_for:
+                told = f"{error.found}; it waits for space"
+                Journal(book.events).write("server-trouble", told)
+            waits_for = error.found
+        if ended():
+            return None
+        time.sleep(REST_SECONDS)
+    if waits_for:
+        told = f"there is space again after: {waits_for}"
+        Journal(book.events).write("server-goes-on", told)
+    return done
+
+
 def leave_word(
     book: RunBook,
     job_id: str,
@@ -118,28 +150,14 @@ def leave_word(
     folder: Path,
     ended: Callable[[], bool],
 ) -> None:
-    """Write how a job ended, and put a finished run into the engine's ``folder`` to be fetched.
+    """Write how a job ended, and put a finished run into the engine's ``folder`` to be fetched."""
 
-    Where the disk is full it waits for space, until the job is ``ended`` from outside.
-    """
-    waits_for = ""
-    while True:
-        try:
-            if verdict[0] == "finished":
-                _leave_for_download(book.path, folder)
-            book.note_verdict(job_id, *verdict)
-            break
-        except NotWritten as error:
-            if not waits_for:
-                told = f"{error.found}; it waits for space"
-                Journal(book.events).write("server-trouble", told)
-            waits_for = error.found
-        if ended():
-            return
-        time.sleep(REST_SECONDS)
-    if waits_for:
-        told = f"there is space again after: {waits_for}"
-        Journal(book.events).write("server-goes-on", told)
+    def write() -> None:
+        if verdict[0] == "finished":
+            _leave_for_download(book.path, folder)
+        book.note_verdict(job_id, *verdict)
+
+    with_space(book, write, ended=ended)
 
 
 def _leave_for_download(run: Path, folder: Path) -> None:
