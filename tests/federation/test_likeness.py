@@ -161,3 +161,13 @@ def test_a_server_model_of_other_clients_begins_anew(make_config, tmp_path):
     np.testing.assert_allclose(kept["w"], [1.5, 0.5, 0.0])
     fourth = play({"a": 0.1, "b": 0.1, "c": 0.0, "d": 0.0}, a=x, b=x, c=z, d=y)
     assert (fourth["circle"], fourth["validation"], fourth["best"]) == (["a", "b"], 0.1, 0.3)
+
+
+def test_affinities_are_in_the_order_of_names_whoever_came_first(make_server, monkeypatch):
+    server = make_server()
+    came = Likeness({"c": {"b": 0.0, "a": 1.0}, "a": {"c": 1.0, "b": 0.5}, "b": {}})
+    monkeypatch.setattr(server.before, "likeness", lambda: came)
+    found = server.affinity()
+    assert found == came.affinity
+    assert list(found) == ["a", "b", "c"]
+    assert [list(peers) for peers in found.values()] == [["b", "c"], [], ["a", "b"]]

@@ -230,8 +230,9 @@ class Server:
         return self.folders.away()
 
     def affinity(self) -> dict[str, dict[str, float]]:
-        """Return how much each client weighs each peer, 0 to 1."""
-        return self.before.likeness().affinity
+        """Return how much each client weighs each peer, 0 to 1; by name, whoever came first."""
+        found = self.before.likeness().affinity
+        return {client: dict(sorted(peers.items())) for client, peers in sorted(found.items())}
 
     def best_models(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the server's models by group, each from the round that validation preferred."""
