@@ -41,7 +41,7 @@ generalise() {
     done
 }
 
-apart() { # as generalise, with the server's models of modality-uniform; other runs are its own
+apart() { # server's models of modality-uniform, beside the other runs of generalise
     mkdir -p "$runs/apart/runs"
     for run in "$runs/generalise/runs"/*; do
         name=${run##*/}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from case_records import record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_folders import save, speckle, square
@@ -107,20 +108,8 @@ def test_the_store_of_another_site_and_the_store_itself_are_refused(
         add_store(source, first.path, later(first, tmp_path))
 
 
-def record(number: int, patient: str, group: str | None = None) -> CaseRecord:
-    return CaseRecord(
-        case_id=f"case-{number}",
-        patient_id=patient,
-        group=group or patient,
-        shape=(4, 4),
-        spacing=(1.0, 1.0),
-        spacing_unit="px",
-        affine=None,
-        slice_axis=None,
-        intensity=(0.0, 1.0),
-        tumour_voxels=1,
-        category=None,
-    )
+def of_patient(number: int, patient: str, group: str | None = None) -> CaseRecord:
+    return record(number, group or patient).model_copy(update={"patient_id": patient})
 
 
 class Known:
@@ -136,14 +125,14 @@ class Known:
 
 
 def test_a_patient_stays_where_it_was_though_its_earlier_cases_are_gone() -> None:
-    earlier = Known(train=[record(1, "ann")], test=[record(2, "ben")])
-    found = fixed_sides([record(3, "ann"), record(4, "eve")], earlier)  # type: ignore[arg-type]
+    earlier = Known(train=[of_patient(1, "ann")], test=[of_patient(2, "ben")])
+    found = fixed_sides([of_patient(3, "ann"), of_patient(4, "eve")], earlier)  # type: ignore[arg-type]
     assert found == {"ann": 0}
 
 
 def test_a_picture_that_joins_two_sides_is_refused() -> None:
-    earlier = Known(train=[record(1, "ann")], test=[record(2, "ben")])
-    cases = [record(1, "ann", "x"), record(2, "ben", "x"), record(3, "eve", "x")]
+    earlier = Known(train=[of_patient(1, "ann")], test=[of_patient(2, "ben")])
+    cases = [of_patient(1, "ann", "x"), of_patient(2, "ben", "x"), of_patient(3, "eve", "x")]
     with pytest.raises(FlamesError, match=r"case-1, case-2, case-3 belong together now, .* train"):
         fixed_sides(cases, earlier)  # type: ignore[arg-type]
 
@@ -155,7 +144,7 @@ def test_a_picture_that_joins_two_sides_is_refused() -> None:
 def test_what_is_fixed_stays_and_shares_are_kept_where_they_can(
     old: int, new: int, seed: int, other: int
 ) -> None:
-    cases = [record(n, f"p{n}") for n in range(old + new)]
+    cases = [of_patient(n, f"p{n}") for n in range(old + new)]
     before = split_cases(cases[:old], seed=seed)
     fixed = {
         f"p{case.rsplit('-', 1)[1]}": number

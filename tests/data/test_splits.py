@@ -3,28 +3,13 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pytest
+from case_records import record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flames.data.splits import split_cases
 from flames.data.store import SPLITS, CaseRecord, SplitInfo
 from flames.errors import FlamesError
-
-
-def record(number: int, group: str, tumour: bool = True, category: str | None = None) -> CaseRecord:
-    return CaseRecord(
-        case_id=f"case-{number}",
-        patient_id=None,
-        group=group,
-        shape=(4, 4),
-        spacing=(1.0, 1.0),
-        spacing_unit="px",
-        affine=None,
-        slice_axis=None,
-        intensity=(0.0, 1.0),
-        tumour_voxels=int(tumour),
-        category=category,
-    )
 
 
 def sizes(split: SplitInfo) -> list[int]:

@@ -322,7 +322,8 @@ def fixed_sides(records: Sequence[CaseRecord], earlier: SiteStore) -> dict[str, 
             raise FlamesError(
                 f"{', '.join(group[:NAMED])} belong together now, and {earlier.path} has them on "
                 f"its sides {SPLITS[found[record.group]]} and {SPLITS[now]}",
-                "a new picture is nearly the same as one of each: leave it out of SOURCE",
+                "they are of one patient, or nearly the same picture: leave those of one side out "
+                "of SOURCE, or leave out --keep-split",
             )
     if not found:
         raise FlamesError(
