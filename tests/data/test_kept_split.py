@@ -69,6 +69,10 @@ def test_the_same_call_again_changes_nothing_and_another_is_refused(
     assert again.store.splits == store.splits
     with pytest.raises(FlamesError, match="split with another --keep-split, or without one"):
         add_store(tmp_path / "source", dest, PAIRS)
+    drawn_otherwise = replace(PAIRS, seed=7)  # the same cases on other sides
+    other = add_store(draw(tmp_path / "old", range(20)), tmp_path / "other", drawn_otherwise).store
+    with pytest.raises(FlamesError, match="split with another --keep-split, or without one"):
+        add_store(tmp_path / "source", dest, later(other, tmp_path))
 
 
 def test_a_new_picture_that_repeats_a_known_one_joins_its_side(

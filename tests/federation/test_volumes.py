@@ -8,11 +8,13 @@ import sys
 import numpy as np
 import pytest
 
+from flames.array_files import load_arrays
 from flames.config import PlanConfig, differing_keys, load_config
 from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.adaptation import AdaptOptions, adapt
 from flames.federation.batch import Job, run_missing
+from flames.federation.beginning import first_weights
 from flames.federation.classroom import DistilOptions
 from flames.federation.distillation import distil
 from flames.federation.evaluation import evaluate_run
@@ -69,6 +71,20 @@ def test_a_run_trains_scores_and_repeats(finished, volumes, make_config, tmp_pat
         *volumes, stores=volumes, data={"dimensions": 3}, plans={"MR": PLAN}, rounds=2
     )
     assert outcome(simulate(again, tmp_path / "again")) == outcome(finished)
+
+
+def test_a_run_begins_with_an_earlier_one_of_the_same_plan(
+    finished, volumes, make_config, tmp_path
+):
+    given = {"stores": volumes, "data": {"dimensions": 3}, "rounds": 1, "start": finished.path}
+    config = make_config(*volumes, plans={"MR": PLAN}, **given)
+    start = first_weights(config, simulate(config, tmp_path / "run"))("MR")
+    model = load_arrays(finished.server_model("MR"))
+    assert start.keys() == model.keys()
+    assert all(np.array_equal(start[name], model[name]) for name in model)
+    other = make_config(*volumes, plans={"MR": PLAN | {"kernels": [[3, 3, 3]] * 3}}, **given)
+    with pytest.raises(FlamesError, match="not of this network"):
+        simulate(other, tmp_path / "other")
 
 
 def test_its_models_know_their_plan_and_work_elsewhere(finished, volumes, tmp_path):

@@ -7,6 +7,7 @@ store.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,7 +40,7 @@ from flames.errors import FlamesError, nearest
 from flames.files import save_text
 
 KEPT_SPLIT = "kept_split"
-"""Among a store's settings, the digest of the cases of the store whose split it keeps."""
+"""Among a store's settings, the digest of the split that it keeps."""
 NAMED = 5
 """Cases that a note names."""
 VALUES = 10
@@ -133,7 +134,7 @@ def _add(
         ) from error
     check_modality(request.source_format, request.modality)
     earlier = None if request.keep_split is None else _earlier(request.keep_split, dest, request)
-    kept_split = {} if earlier is None else {KEPT_SPLIT: earlier.splits.cases_digest}
+    kept_split = {} if earlier is None else {KEPT_SPLIT: _split_digest(earlier)}
     jobs = [CaseJob(s, source, dest / "cases", request.modality, request.options, request.ct_window)
             for s in sources]  # fmt: skip
     if old is not None:
@@ -294,6 +295,10 @@ def _earlier(path: Path, dest: Path, request: StoreRequest) -> SiteStore:
     store = SiteStore.open(path)
     _same(store.info, request, path)
     return store
+
+
+def _split_digest(store: SiteStore) -> str:
+    return hashlib.sha256(store.splits.model_dump_json().encode()).hexdigest()
 
 
 def fixed_sides(records: Sequence[CaseRecord], earlier: SiteStore) -> dict[str, int]:
