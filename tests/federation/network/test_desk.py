@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from flames.errors import FlamesError
 from flames.federation.network.journal import Journal
 from flames.federation.network.messages import decode, encode
 from flames.federation.network.policy import Policy
+from flames.federation.network.trained_store import note_store
 from flames.federation.simulation import simulate
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -368,6 +370,16 @@ def test_a_store_may_change_until_the_site_first_trains(make_hall):
     hall.decide("us-b", "approved")
     hall.job("us-a", "us-b")
     assert not hall.told("refused")
+
+
+def test_a_site_does_not_begin_with_a_run_that_trained_on_its_test_cases(make_hall):
+    hall = make_hall("us-a", "us-b", start=Path("earlier-run"), rounds=1)
+    for site, store in (("us-a", hall.stores["us-a"]), ("us-b", split_anew(hall.stores["us-b"]))):
+        note_store(hall.kit(site).state / "earlier-run", store)
+    assert hall.job("us-a", "us-b") == ("finished", "the run is finished")
+    (told,) = hall.told("refused")
+    assert told.startswith("us-b does not take part: 1 test case was for training in earlier-run")
+    assert set(hall.run.personal_models()) == {"us-a"}
 
 
 def test_who_is_no_site_of_the_run_is_sent_away(make_hall):
