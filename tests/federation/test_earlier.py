@@ -8,13 +8,18 @@ import shutil
 import numpy as np
 import pytest
 
-from flames.array_files import load_arrays
+from flames.array_files import load_arrays, load_metadata, save_arrays
 from flames.errors import FlamesError
-from flames.federation.beginning import first_weights
+from flames.federation.beginning import first_weights, own_models
 from flames.federation.earlier import earlier_digests, keep_models, seen_before
+from flames.federation.exchange import Task
 from flames.federation.generalisation import generalisation_jobs
 from flames.federation.simulation import simulate
+from flames.federation.site_cases import SiteCases
+from flames.inference.validation import Validation
+from flames.models.weights import model_arrays
 from flames.runs import RunFolder
+from flames.strategies import Download
 
 
 class Killed(BaseException):
@@ -145,3 +150,77 @@ def test_a_run_that_does_not_say_its_split_is_refused(earlier, make_config, tmp_
 def test_studies_of_what_was_left_out_begin_with_nothing(finished, make_config, tmp_path):
     with pytest.raises(FlamesError, match="may have been trained on what is left out"):
         generalisation_jobs(make_config(start=finished.path), [], seeds=1, out=tmp_path)
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Return a function that lets validation like one model; it has 0.5 of all others."""
+
+    def like(liked, score):
+        def judge(cases, network, precision):
+            del cases, precision
+            return Validation(score if same(model_arrays(network), liked) else 0.5, [])
+
+        monkeypatch.setattr(SiteCases, "judge", judge)
+
+    return like
+
+
+@pytest.fixture
+def own(earlier):
+    """Return the weights of a model of its own with which ``us-a`` ended the earlier run."""
+    path = earlier.personal_model("us-a")
+    arrays = {name: array * np.float32(1.01) for name, array in load_arrays(path).items()}
+    save_arrays(path, arrays, load_metadata(path))
+    return arrays
+
+
+@pytest.mark.parametrize(("score", "stays"), [(0.9, True), (0.51, False)])
+def test_a_hospital_ends_with_its_earlier_model_where_that_clearly_leads(
+    earlier, own, make_config, tmp_path, judged, score, stays
+):
+    judged(own, score)
+    run = simulate(make_config("us-a", "us-b", start=earlier.path), tmp_path / "run")
+    assert same(load_arrays(run.personal_model("us-a")), own) == stays
+    assert not same(load_arrays(run.personal_model("us-b")), own)
+    [*_, closing] = [r for r in run.load_rounds() if r.get("site") == "us-a"]
+    assert closing["validation"]["earlier"] == score
+    assert (closing["best_round"] == 0) == stays
+    assert closing["chosen"] != "earlier", "it is not what a round begins with"
+    assert run.load_summary()["sites"]["us-a"]["kept_round"] == closing["best_round"]
+
+
+def test_others_hear_nothing_of_an_earlier_model_that_a_hospital_ends_with(
+    earlier, own, make_config, tmp_path, judged
+):
+    config = make_config("us-a", "us-b", start=earlier.path)
+    runs = []
+    for score in (0.5, 0.9):
+        judged(own, score)
+        runs.append(simulate(config, tmp_path / str(score)))
+    files = [(run.server_model("US"), run.personal_model("us-b")) for run in runs]
+    for without, with_it in zip(*files, strict=True):
+        assert without.read_bytes() == with_it.read_bytes()
+    without, with_it = (run.personal_model("us-a") for run in runs)
+    assert without.read_bytes() != with_it.read_bytes()
+
+
+def test_a_damaged_model_of_its_own_is_told_before_the_hospital_trains(
+    finished, make_config, make_client, tmp_path
+):
+    client = make_client(make_config("us-a"))
+    client.earlier = tmp_path / "own.safetensors"
+    content = finished.personal_model("us-a").read_bytes()
+    client.earlier.write_bytes(content[:-4])
+    start = load_arrays(finished.server_model("US"))
+    first = Task(1, range(2), 4, Download(start, use="replace"))
+    with pytest.raises(FlamesError, match=r"own\.safetensors"):
+        client.answer(first)
+    client.earlier.write_bytes(content)
+    assert client.answer(first)[0].chosen == "model"
+
+
+def test_where_hospitals_end_with_the_group_s_model_none_is_their_own(make_config, tmp_path):
+    shared = simulate(make_config("us-a", strategy={"name": "modality"}, rounds=1), tmp_path / "a")
+    assert set(shared.personal_models()) == {"us-a"}
+    assert own_models(shared.path) == {}

@@ -84,10 +84,14 @@ def test_a_site_that_kept_an_earlier_round_did_not_end_with_its_last_choice(run)
     rows = [row for row in Page(read(run)).rows if "Personalised" in row and "ended with" in row]
     assert "ended with its weights of round 3" in next(r for r in rows if "us-breast" in r)
     assert "ended with a mixture" in next(r for r in rows if "us-ovary" in r)
+    summary["sites"]["us-breast"]["kept_round"] = 0
+    save_json(run.summary, summary)
+    assert "ended with its model of an earlier run" in read(run)
     for score in summary["scores"]:  # one model for all: what a client would keep is not used
         score["dice"] = {"mean": 0.5}
     save_json(run.summary, summary)
     assert "its weights of round" not in read(run)
+    assert "earlier run" not in read(run)
 
 
 def test_parts_of_the_time_add_up_to_the_whole(run):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flames.array_files import load_arrays, save_arrays
-from flames.config import PlanConfig, RunConfig
+from flames.config import PlanConfig, RunConfig, load_config
 from flames.errors import FlamesError
 from flames.federation.earlier import ALL, earlier_models, kept_model
 from flames.federation.exchange import derive_seed
@@ -75,6 +75,12 @@ def check_start(folder: Path, config: RunConfig) -> None:
         plan = next((plan for modality, plan in config.plans.items() if modality == group), None)
         if config.data.dimensions == 2 or plan is not None:
             load_weights(make_model(config.model, plan), path)
+
+
+def own_models(folder: Path) -> dict[str, Path]:
+    """Return the files of a run's personal models by site; none where its strategy has none."""
+    run = RunFolder(folder)
+    return run.personal_models() if make_strategy(load_config(run.config)).personal else {}
 
 
 def first_weights(config: RunConfig, run: RunFolder) -> FirstWeights:

@@ -34,6 +34,7 @@ from flames.models.precision import Precision
 from flames.models.student import tell
 from flames.models.weights import (
     load_arrays,
+    load_weights,
     model_arrays,
     moment_arrays,
     optimizer_arrays,
@@ -44,6 +45,7 @@ from flames.models.weights import (
 )
 from flames.strategies import Download, Strategy
 from flames.strategies.mixture import (
+    EARLIER,
     Candidate,
     best_by_name,
     candidates,
@@ -87,8 +89,20 @@ class Client:
         strategy: Strategy,
         precision: Precision,
         folder: Path,
+        earlier: Path | None = None,
     ) -> None:
-        """Open nothing yet; ``folder`` is the client's own, on its own disk."""
+        """Open nothing yet.
+
+        Args:
+            name: The client's.
+            stores: Of its sites.
+            config: The run.
+            strategy: Of that run.
+            precision: Of its training.
+            folder: The client's own, on its own disk.
+            earlier: File of the model that it ended an earlier run with, to end with again where
+                nothing of this run is as good.
+        """
         self.name = name
         self.cases = SiteCases(stores, config)
         self.stores = self.cases.stores
@@ -97,6 +111,7 @@ class Client:
         self.strategy = strategy
         self.precision = precision
         self.rounds = ClientRounds(folder, strategy.private)
+        self.earlier = earlier if strategy.personal and strategy.selects else None
 
     @property
     def num_examples(self) -> int:
@@ -162,6 +177,8 @@ class Client:
         tell(network, self.modality)
         sharing = self._shares(task.server_round)
         judged = self._judges(task, before, sharing=sharing)
+        if self.earlier is not None and not before.exists():
+            load_weights(network, self.earlier)  # what is damaged shows now, not at the end
         download, controls = self._unpack(task.download, before)
         tried = self._try(network, download, before, task=task, sharing=sharing, judged=judged)
         fixed = task.download.alpha is not None
@@ -187,12 +204,14 @@ class Client:
                 second = weights  # its first round is the closing one
             ways = [self._scored_second(network, second, before, judged=judged)]
             keep_second(before, place, trained=second is not None)
+        earlier = self._earlier(network) if closing else []
+        ways = eligible([*ways, *earlier], self.cases.validation) if earlier else ways
         validated += time.perf_counter() - again
         best, best_round, curve = self._keep(ways, place, before, task, judged=judged)
         measured = [replace(trained, name="trained")]
         if judged:
             measured = [*self._as_kept(network, tried, download), *measured]
-        measured += [way for way in ways if way.name == "second"]
+        measured += [way for way in ways if way.name == "second"] + earlier
         return Reply(
             client=self.name,
             modality=self.modality,
@@ -284,6 +303,13 @@ class Client:
         set_model_arrays(network, second)
         return self._scored(network, found)
 
+    def _earlier(self, network: nn.Module) -> list[Candidate]:
+        """Return what the client ended an earlier run with, scored, if there is such a model."""
+        if self.earlier is None:
+            return []
+        load_weights(network, self.earlier)
+        return [self._scored(network, Candidate(EARLIER, load_arrays(self.earlier), None))]
+
     def _judges(self, task: Task, before: Path, *, sharing: bool) -> bool:
         """Return whether a round needs scores: it is to be judged, or else could not begin."""
         if is_judged(self.config, task.server_round) or not task.steps or not before.exists():
@@ -365,7 +391,7 @@ class Client:
     ) -> tuple[float | None, int, Any]:
         """Write the personal weights that validation prefers so far.
 
-        Return their score, their round and their presence curve.
+        Return their score, their round, 0 for an earlier run's, and their presence curve.
 
         In the closing pass an earlier round's stay only where they lead by more than chance; in a
         round that is not judged they always stay. A recipe that selects nothing keeps what the
@@ -391,7 +417,7 @@ class Client:
                 kept = known["curves"]["kept"]
                 return old, int(known["best_round"]), kept
         save_arrays(place / "kept.safetensors", best.arrays)
-        return score, server_round, best.curve
+        return score, 0 if best.name == EARLIER else server_round, best.curve
 
     def _scored(self, network: nn.Module, candidate: Candidate) -> Candidate:
         """Return the candidate, whose weights ``network`` holds, with what validation says."""

@@ -16,6 +16,7 @@ from flames.data.store import SiteStore
 from flames.errors import FlamesError
 from flames.federation.beginning import make_strategy
 from flames.federation.client import Client
+from flames.federation.earlier import kept_own_model
 from flames.federation.exchange import Reply, Task
 from flames.models.precision import choose_precision
 from flames.processes import Workers
@@ -128,6 +129,7 @@ def make_clients(
             strategy=strategy,
             precision=precision,
             folder=run.state / "clients" / name,
+            earlier=kept_own_model(run.state, name),
         )
         for name, sites in client_sites(config, stores).items()
     }

@@ -18,6 +18,8 @@ KEPT = "earlier"
 """Folder in a run's state with the models that it began with."""
 ALL = "all"
 """Group of a model that is for every modality."""
+SITES = "sites"
+"""Folder among those models with what each site ended with, on one machine."""
 UNSEEN_BY = {"test": ("train", "val"), "val": ("train",)}
 """From a side to those on which a case of it must not have been before."""
 USED = {"train": "training", "val": "validation"}
@@ -49,10 +51,15 @@ def earlier_digests(folder: Path) -> dict[str, str]:
     }
 
 
-def keep_models(folder: Path, state: Path) -> None:
+def keep_models(folder: Path, state: Path, own: Mapping[str, Path] | None = None) -> None:
     """Copy the server's models of the run in ``folder`` into a new run's state, all or none.
 
     From then on the earlier run is not needed any more.
+
+    Args:
+        folder: Of the earlier run.
+        state: Of the new run.
+        own: Files of sites' own models, by site, to copy as well.
 
     Raises:
         FlamesError: The run is not finished, has no model, or one that is damaged.
@@ -63,12 +70,21 @@ def keep_models(folder: Path, state: Path) -> None:
         return
     partial = state / f".{KEPT}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    for group, path in earlier_models(folder).items():
-        save_arrays(partial / f"{group}.safetensors", load_arrays(path), load_metadata(path))
+    found = earlier_models(folder) | {f"{SITES}/{site}": path for site, path in (own or {}).items()}
+    for name, path in found.items():
+        save_arrays(partial / f"{name}.safetensors", load_arrays(path), load_metadata(path))
     with writing(kept):
-        flush(partial)
+        for each in (partial / SITES, partial) if own else (partial,):
+            flush(each)
         partial.rename(kept)
         flush(state)
+
+
+def kept_own_model(state: Path, site: str) -> Path | None:
+    """Return the file of what a site ended the earlier run with, among what `keep_models` copied;
+    None where there is none."""
+    path = state / KEPT / SITES / f"{site}.safetensors"
+    return path if path.exists() else None
 
 
 def kept_model(state: Path, modality: str) -> Path | None:

@@ -63,13 +63,14 @@ class Reply:
     modality: str
     num_examples: int
     validation: dict[str, float]
-    """Mean validation Dice of what was tried: own, model, mixture."""
+    """Mean validation Dice of what was tried, see `flames.strategies.mixture.Candidate`."""
     alpha: float | None
     chosen: str | None
     """What the client began the round with."""
     best: float | None
     """Validation Dice of the weights it would keep today; None where nothing is selected."""
     best_round: int
+    """Of the weights it would keep today; 0 for those of an earlier run."""
     loss: float | None
     learning_rate: float
     seconds: dict[str, float]

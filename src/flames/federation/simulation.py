@@ -22,11 +22,11 @@ from flames.config import (
 from flames.data.folds import in_fold
 from flames.data.store import SPLITS, SiteStore
 from flames.errors import FlamesError
-from flames.federation.beginning import check_start, first_weights, make_strategy
+from flames.federation.beginning import check_start, first_weights, make_strategy, own_models
 from flames.federation.budget import Member
 from flames.federation.client import Client
 from flames.federation.crew import Crew, InTurn, SideBySide, make_clients
-from flames.federation.earlier import check_new_to, earlier_digests, keep_models
+from flames.federation.earlier import KEPT, check_new_to, earlier_digests, keep_models
 from flames.federation.environment import check_unchanged, describe_environment, sides_of
 from flames.federation.exchange import Reply, Task, UpdateSetAside
 from flames.federation.network.tasks import encode_task, encode_update
@@ -88,8 +88,9 @@ def _run(
 ) -> None:
     for partial in run.state.glob("*/.round-*.partial"):
         shutil.rmtree(partial)
-    if config.start is not None:
-        keep_models(config.start, run.state)
+    if config.start is not None and not (run.state / KEPT).exists():
+        own = {site: path for site, path in own_models(config.start).items() if site in stores}
+        keep_models(config.start, run.state, own)
     strategy = make_strategy(config)
     clients = make_clients(config, stores, run)
     server = Server(

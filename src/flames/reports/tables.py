@@ -163,11 +163,13 @@ def time_shares(records: Records) -> dict[str, Any]:
 def choice(records: Records, fields: dict[str, Any]) -> str:
     """Return what a site ended with, with its own share in a mixture.
 
-    That is what it chose in the closing pass, or the weights of an earlier round.
+    That is what it chose in the closing pass, or the weights of an earlier round or run.
     """
     chosen, kept, rounds = fields.get("chosen"), fields.get("kept_round"), records.setting("rounds")
     if chosen is None:
         return DASH
+    if records.personal and kept == 0:
+        return CHOSEN["earlier"]
     if records.personal and is_number(kept) and is_number(rounds) and kept <= rounds:
         return f"its weights of round {kept}"
     name = CHOSEN.get(chosen, str(chosen))

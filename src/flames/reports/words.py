@@ -109,6 +109,7 @@ CHOSEN = {
     "model": "the server's model",
     "best": "the server's best model so far",
     "mixture": "a mixture",
+    "earlier": "its model of an earlier run",
 }
 
 RANKS = {"best": "Best case", "median": "Median case", "worst": "Worst case"}

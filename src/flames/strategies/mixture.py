@@ -18,6 +18,9 @@ from flames.strategies.rules import last_levels
 CHANCE = 0.1
 """Standard deviation of a case's difference in Dice between two models of one run; 0.05 to 0.15."""
 
+EARLIER = "earlier"
+"""What a client ended an earlier run with."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -25,7 +28,7 @@ class Candidate:
 
     name: str
     """``own``, ``model`` (the group's), ``best`` (the group's that the server keeps so far),
-    ``mixture``, or ``peers`` (what they sent, alone)."""
+    ``mixture``, ``peers`` (what they sent, alone), or ``earlier``: see `EARLIER`."""
     arrays: Arrays
     alpha: float | None
     """Own share where it is a mixture."""
@@ -90,12 +93,12 @@ def choose(tried: Sequence[Candidate], *, sharing: bool) -> Candidate:
 def eligible(
     tried: Sequence[Candidate], cases: int, *, alone: bool = False, closing: bool = True
 ) -> list[Candidate]:
-    """Return the candidates but ``best``, and for a client ``alone`` but any of the group's models.
+    """Return the candidates but older ones, and for a client ``alone`` but the group's models.
 
     They count only where they lead all others by more than chance, see `leads`, and for a client
-    alone in the closing pass only. ``best`` is older than the others. To a client whom no peer is
-    like the group's model is of another task; tried in every round, one of many would score by
-    chance on a few hard cases.
+    alone in the closing pass only. ``best`` and ``earlier`` are older than the others. To a client
+    whom no peer is like the group's model is of another task; tried in every round, one of many
+    would score by chance on a few hard cases.
 
     >>> tried = [Candidate(n, {}, None, s) for n, s in (("best", 0.6), ("own", 0.54))]
     >>> [[way.name for way in eligible(tried, cases)] for cases in (1, 4)]  # leads of 0.1 and 0.05
@@ -108,7 +111,7 @@ def eligible(
     [['own'], ['model', 'own']]
     """
     alone = alone and any(way.name == "own" for way in tried)
-    foreign = {"best", "model"} if alone else {"best"}
+    foreign = {"best", EARLIER, "model"} if alone else {"best", EARLIER}
     own = [way for way in tried if way.name not in foreign]
     if alone and not closing:
         return own

@@ -29,6 +29,7 @@ from flames.federation.network.kits import Kit
 from flames.federation.network.outgoing import OutgoingLog
 from flames.federation.network.policy import Policy
 from flames.federation.network.run_state import RunState
+from flames.federation.network.scoring import own_of_earlier
 from flames.federation.network.station import Station
 from flames.federation.network.watch import Watch
 from flames.federation.server import Server
@@ -126,6 +127,7 @@ class Hall:
             strategy=make_strategy(self.config),
             precision=choose_precision(self.config.training.precision),
             folder=folder / "client",
+            earlier=own_of_earlier(folder, self.config),
         )
         send = self.line(site, lambda topic, message: desk.handle(site, topic, message))
         policy = self.policies.get(site, Policy())

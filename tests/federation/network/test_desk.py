@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flames.array_files import load_arrays, save_arrays
 from flames.errors import FlamesError
+from flames.federation.client import Client
 from flames.federation.network.journal import Journal
 from flames.federation.network.messages import decode, encode
 from flames.federation.network.policy import Policy
 from flames.federation.network.trained_store import note_store
 from flames.federation.simulation import simulate
+from flames.models import make_model
+from flames.models.weights import model_arrays
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -380,6 +384,34 @@ def test_a_site_does_not_begin_with_a_run_that_trained_on_its_test_cases(make_ha
     (told,) = hall.told("refused")
     assert told.startswith("us-b does not take part: 1 test case was for training in earlier-run")
     assert set(hall.run.personal_models()) == {"us-a"}
+
+
+def test_a_site_ends_with_its_model_of_an_earlier_run_where_that_clearly_leads(
+    make_hall, monkeypatch
+):
+    hall = make_hall("us-a", "us-b", start=Path("earlier-run"), rounds=1)
+    network = make_model(hall.config.model)
+    own = model_arrays(network)
+    for site in ("us-a", "us-b"):
+        place = hall.kit(site).state / "earlier-run" / "finished" / "personal.safetensors"
+        save_arrays(place, own)
+    real = Client._scored
+
+    def scored(client, network, candidate):
+        found = real(client, network, candidate)
+        score = 0.9 if (client.name, candidate.name) == ("us-a", "earlier") else 0.5
+        return replace(found, score=score)
+
+    monkeypatch.setattr(Client, "_scored", scored)
+    assert hall.job("us-a", "us-b") == ("finished", "the run is finished")
+    kept = {
+        site: load_arrays(hall.kit(site).state / "hall" / "finished" / "personal.safetensors")
+        for site in ("us-a", "us-b")
+    }
+    np.testing.assert_equal(kept["us-a"], own)
+    assert any((kept["us-b"][name] != own[name]).any() for name in own)
+    rounds = {r["site"]: r["best_round"] for r in hall.run.load_rounds() if r["kind"] == "site"}
+    assert rounds == {"us-a": 0, "us-b": 2}
 
 
 def test_who_is_no_site_of_the_run_is_sent_away(make_hall):

@@ -33,6 +33,7 @@ from flames.federation.network.kits import Kit
 from flames.federation.network.messages import encode
 from flames.federation.network.outgoing import OutgoingLog
 from flames.federation.network.run_book import CONFIG_FILE, read_job
+from flames.federation.network.scoring import own_of_earlier
 from flames.federation.network.settings import read_site_settings
 from flames.federation.network.station import WAIT_SECONDS, Station
 from flames.files import writing
@@ -159,6 +160,7 @@ def _client(name: str, place: Path, config: RunConfig, folder: Path) -> Client:
         strategy=make_strategy(config),
         precision=choose_precision(config.training.precision),
         folder=folder / "client",
+        earlier=own_of_earlier(folder, config),
     )
 
 

@@ -23,6 +23,8 @@ from flames.models.weights import NotFinite
 
 Arrays = Mapping[str, np.ndarray]
 PERSONAL = "personal"
+FINISHED = "finished"
+"""In a site's folder of a run: the models that were scored, as usable files."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,19 @@ def score_models(
         tables |= {(f"personal:{name}", name): table for table in list(tables.values())}
     seconds = time.perf_counter() - started
     return Scored(rows, calibration_rows(tables), kept, seconds, tuple(left_out))
+
+
+def own_of_earlier(folder: Path, config: RunConfig) -> Path | None:
+    """Return the file of what a site ended that run with which this one begins with, if any.
+
+    Args:
+        folder: The site's own folder of this run; that of the other lies beside it.
+        config: This run.
+    """
+    if config.start is None:
+        return None
+    path = folder.parent / config.start.name / FINISHED / f"{PERSONAL}.safetensors"
+    return path if path.exists() else None
 
 
 def _score_one(

@@ -32,7 +32,7 @@ from flames.federation.network.kits import SCORED_FILE
 from flames.federation.network.limits import MODELS, network_bytes
 from flames.federation.network.messages import decode, encode, peek
 from flames.federation.network.said import plain
-from flames.federation.network.scoring import aggregates, score_models
+from flames.federation.network.scoring import FINISHED, aggregates, score_models
 from flames.federation.network.sharing import received_by_others
 from flames.federation.network.tasks import as_task, encode_update
 from flames.federation.network.trained_store import check_new_to, check_store, note_store
@@ -216,7 +216,7 @@ class Station:
                 self.client,
                 models,
                 {str(k): float(v) for k, v in facts["silence"].items()},
-                self.folder / "finished",
+                self.folder / FINISHED,
                 self._scored_case,
             )
         except (Refusal, NotWritten):
