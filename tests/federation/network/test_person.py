@@ -12,8 +12,11 @@ import pytest
 
 pytest.importorskip("nvflare", reason="needs the extra 'network'")
 
+from nvflare.fuel.flare_api.api_spec import NoConnection, SessionClosed
+
 from flames.errors import NotWritten
 from flames.federation.network import follow
+from flames.federation.network import person as person_module
 from flames.federation.network.person import Person, Unreachable
 
 
@@ -66,3 +69,34 @@ def test_a_line_that_breaks_beside_a_full_disk_is_tried_again(tmp_path, monkeypa
     ticket = follow.Ticket("run", "job", "kit")
     assert follow._follow(Desk(), ticket, tmp_path, lambda _: None).path == tmp_path
     assert len(asked) == 3
+
+
+def test_a_server_that_takes_long_to_come_back_is_asked_until_it_does(tmp_path, monkeypatch):
+    """As where its machine starts anew: who follows a run connects many times in vain."""
+    found = []
+
+    class Api:
+        def server_execute(self, command):
+            assert command == "flames_look run 0"
+            if not found:
+                raise SessionClosed("the server is gone")
+            content = {"run": {"status": "finished", "jobs": ["job"]}, "events": [], "desk": {}}
+            return {"data": [{"type": "dict", "data": content}]}
+
+    def connect(*_, **__):
+        found.append(len(found))
+        if len(found) < 4:
+            raise NoConnection("connection refused")
+        return back
+
+    back = Session()
+    back.api, back.close = Api(), lambda: None
+    monkeypatch.setattr(follow, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(person_module, "check_identity", lambda _: None)
+    monkeypatch.setattr(person_module, "new_secure_session", connect)
+    person = Person(SimpleNamespace(server="here", name="lead", path=tmp_path))
+    person.session = SimpleNamespace(api=Api(), close=lambda: None)
+    ticket = follow.Ticket("run", "job", "kit")
+    assert follow._follow(person, ticket, tmp_path, lambda _: None).path == tmp_path
+    assert len(found) == 4
+    assert (tmp_path / "config.toml").exists()

@@ -97,15 +97,21 @@ class Person:
                 logging.getLogger(__name__).debug("leaving failed", exc_info=True)
             self.session = None
 
+    def _connected(self) -> Session:
+        """Return the session; without one, as where connecting anew failed, nothing is asked."""
+        if self.session is None:
+            raise Unreachable(self.kit, "there is no connection")
+        return self.session
+
     def ask(self, command: str, *words: str) -> dict[str, Any]:
         """Return the server's answer to one of FLAMES' commands.
 
         Raises:
             FlamesError: The server gives no answer, or refuses.
         """
-        assert self.session is not None
+        session = self._connected()
         try:
-            reply = self.session.api.server_execute(" ".join([f"flames_{command}", *words]))
+            reply = session.api.server_execute(" ".join([f"flames_{command}", *words]))
         except Exception as error:
             raise Unreachable(self.kit, str(error) or type(error).__name__) from error
         tables = [
@@ -126,9 +132,9 @@ class Person:
         Raises:
             FlamesError: It was not taken.
         """
-        assert self.session is not None
+        session = self._connected()
         try:
-            return str(self.session.submit_job(str(folder)))
+            return str(session.submit_job(str(folder)))
         except (NoConnection, SessionClosed) as error:
             raise Unreachable(self.kit, str(error)) from error
         except Exception as error:
@@ -144,10 +150,10 @@ class Person:
             FlamesError: It cannot be had.
             NotWritten: The disk here is full; it can be tried again.
         """
-        assert self.session is not None
+        session = self._connected()
         with writing(dest), tempfile.TemporaryDirectory(dir=dest) as scratch:
             try:
-                place = Path(str(self.session.download_job_result(job, scratch)))
+                place = Path(str(session.download_job_result(job, scratch)))
             except Exception as error:
                 raise FlamesError(
                     f"the finished run could not be fetched: {error}",
