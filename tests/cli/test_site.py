@@ -39,7 +39,9 @@ def test_a_run_is_shown_approved_and_denied(flames, kit, guard):
     _, out, _ = flames("site", "status", "--kit", kit.path)
     assert waiting.reason in out
     assert f"configuration {guard.digest[:12]}" in out
-    code, out, _ = flames("site", "approve", kit.path, "first", "--config", guard.digest[:12])
+    code, out, _ = flames(
+        "site", "approve", "first", "--kit", kit.path, "--config", guard.digest[:12]
+    )
     assert (code, out) == (0, f"approved: first with configuration {guard.digest}\n")
     assert guard.waits(None) is None
     guard.check()
@@ -47,7 +49,7 @@ def test_a_run_is_shown_approved_and_denied(flames, kit, guard):
     report = json.loads(out)
     assert report["policy"]["approval"] is True
     assert report["runs"][0]["decision"]["decision"] == "approved"
-    code, _, _ = flames("site", "deny", kit.path, "first", "--reason", "not now")
+    code, _, _ = flames("site", "deny", "first", "--kit", kit.path, "--reason", "not now")
     assert code == 0
     with pytest.raises(Exception, match="denied the run: not now"):
         guard.check()
@@ -71,35 +73,35 @@ def test_a_site_does_not_start_with_a_store_that_it_could_not_train_on(
 
 
 def test_another_run_or_configuration_is_not_approved(flames, kit, guard):
-    code, _, err = flames("site", "approve", kit.path, "frist")
+    code, _, err = flames("site", "approve", "frist", "--kit", kit.path)
     assert code == 2
     assert "did you mean 'first'" in err
     for wrong in ("0" * 12, guard.digest[:4]):
-        code, _, err = flames("site", "approve", kit.path, "first", "--config", wrong)
+        code, _, err = flames("site", "approve", "first", "--kit", kit.path, "--config", wrong)
         assert code == 2
         assert "decide again" in err
     assert guard.waits(None) is not None
 
 
 def test_the_log_is_shown_and_checked(flames, kit):
-    assert flames("site", "log", kit.path, "--verify")[:2] == (0, "nothing has left yet\n")
+    assert flames("site", "log", "--kit", kit.path, "--verify")[:2] == (0, "nothing has left yet\n")
     log = OutgoingLog(kit.outgoing)
     first = log.write("hello", b"abc", run="first", server_round=None, holds=["fingerprint"])
     log.write("update", b"abcd", run="second", server_round=1, holds=["weights"])
-    code, out, _ = flames("site", "log", kit.path, "--run", "first")
+    code, out, _ = flames("site", "log", "--kit", kit.path, "--run", "first")
     assert code == 0
     assert len(out.splitlines()) == 2
     assert "fingerprint" in out
-    code, out, _ = flames("site", "log", kit.path, "--json")
+    code, out, _ = flames("site", "log", "--kit", kit.path, "--json")
     assert json.loads(out.splitlines()[0]) == first
-    code, out, _ = flames("site", "log", kit.path, "--verify", "--contains", first["hash"])
+    code, out, _ = flames("site", "log", "--kit", kit.path, "--verify", "--contains", first["hash"])
     assert code == 0
     assert out.startswith("whole: 2 entries\nlast hash ")
     kit.outgoing.write_text(kit.outgoing.read_text().replace('"bytes": 3', '"bytes": 2'))
-    code, _, err = flames("site", "log", kit.path, "--verify")
+    code, _, err = flames("site", "log", "--kit", kit.path, "--verify")
     assert code == 2
     assert "line 1: its content does not fit its hash" in err
-    assert flames("site", "log", kit.path, "--contains", "abc")[0] == 2
+    assert flames("site", "log", "--kit", kit.path, "--contains", "abc")[0] == 2
 
 
 def test_a_site_does_not_start_with_a_bad_policy_or_a_broken_log(
@@ -135,13 +137,13 @@ def test_the_log_is_moved_only_while_the_site_is_stopped(flames, kit, tmp_path):
     entry = OutgoingLog(kit.outgoing).write("ask", b"", run="first", server_round=1, holds=[])
     dest = tmp_path / "old.jsonl"
     with stopped(kit):
-        code, _, err = flames("site", "log", kit.path, "--archive", dest)
+        code, _, err = flames("site", "log", "--kit", kit.path, "--archive", dest)
     assert (code, dest.exists()) == (2, False)
     assert "is running already" in err
-    code, out, _ = flames("site", "log", kit.path, "--archive", dest)
+    code, out, _ = flames("site", "log", "--kit", kit.path, "--archive", dest)
     assert (code, out.startswith("moved: ")) == (0, True)
     assert entry["hash"] in dest.read_text()
-    code, out, _ = flames("site", "log", kit.path, "--verify")
+    code, out, _ = flames("site", "log", "--kit", kit.path, "--verify")
     assert (code, out.startswith("whole: 1 entries")) == (0, True)
 
 
@@ -159,12 +161,12 @@ def test_the_log_is_not_moved_where_another_option_would_be_ignored(
 ):
     OutgoingLog(kit.outgoing).write("ask", b"", run="first", server_round=1, holds=[])
     dest = tmp_path / "old.jsonl"
-    code, _, err = flames("site", "log", kit.path, "--archive", dest, *options)
+    code, _, err = flames("site", "log", "--kit", kit.path, "--archive", dest, *options)
     assert (code, words in err, dest.exists()) == (2, True, False), err
 
 
 @pytest.mark.parametrize("options", [["--run", "first"], ["--json"]])
 def test_the_log_is_checked_whole_or_not_at_all(flames, kit, options):
     OutgoingLog(kit.outgoing).write("ask", b"", run="first", server_round=1, holds=[])
-    code, _, err = flames("site", "log", kit.path, "--verify", *options)
+    code, _, err = flames("site", "log", "--kit", kit.path, "--verify", *options)
     assert (code, f"{options[0]} would do nothing" in err) == (2, True), err

@@ -85,8 +85,8 @@ def prune(
 
 @site.command("approve")
 def approve(
-    kit: Path = typer.Argument(..., help="The site's kit."),
     run: str = typer.Argument(..., help="Name of the run, as 'flames site status' shows it."),
+    kit: Path = typer.Option(..., "--kit", help="The site's kit."),
     config: str | None = typer.Option(
         None,
         "--config",
@@ -106,8 +106,8 @@ def approve(
 
 @site.command("deny")
 def deny(
-    kit: Path = typer.Argument(..., help="The site's kit."),
     run: str = typer.Argument(..., help="Name of the run, as 'flames site status' shows it."),
+    kit: Path = typer.Option(..., "--kit", help="The site's kit."),
     reason: str = typer.Option("", "--reason", help="Shown at the server."),
 ) -> None:
     """Keep the site out of a run, also one that goes on.
@@ -123,7 +123,7 @@ def deny(
 
 @site.command("log")
 def log(
-    kit: Path = typer.Argument(..., help="The site's kit."),
+    kit: Path = typer.Option(..., "--kit", help="The site's kit."),
     run: str | None = typer.Option(None, "--run", help="Of this run only."),
     all_: bool = typer.Option(False, "--all", help="Give each sign of life its own line."),
     verify: bool = typer.Option(False, "--verify", help="Check that no entry was changed."),

@@ -27,7 +27,9 @@ def request(
 
 
 def join(
-    kit: Path = typer.Argument(..., help="The site's kit, which came without a private key."),
+    kit: Path = typer.Option(
+        ..., "--kit", help="The site's kit, which came without a private key."
+    ),
     key: Path = typer.Option(..., "--key", help="The private key of 'flames site request'."),
 ) -> None:
     """Put the site's own private key into its kit."""

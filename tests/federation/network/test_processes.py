@@ -60,7 +60,9 @@ def test_a_run_over_mutual_tls_is_the_simulation_bit_for_bit(
             pytest.fail(processes.say())
         _, out = processes.do("site", "status", "--kit", kits["us-a"], "--json", log="status")
         (waiting,) = (order["run"] for order in json.loads(out)["runs"] if order["waits"])
-        assert processes.do("site", "approve", kits["us-a"], waiting, log="approve")[0] == 0
+        assert (
+            processes.do("site", "approve", waiting, "--kit", kits["us-a"], log="approve")[0] == 0
+        )
 
     finished = run(processes, config, meanwhile=approve)
     simulated = simulate(config, tmp_path / "simulated")
@@ -68,10 +70,10 @@ def test_a_run_over_mutual_tls_is_the_simulation_bit_for_bit(
     assert finished.report.exists()
     served = processes.events("server")
     for kit in kits.values():
-        code, said = processes.do("site", "log", kit, "--verify", log="verify")
+        code, said = processes.do("site", "log", "--kit", kit, "--verify", log="verify")
         assert code == 0
         assert said.startswith("whole: ")
-        _, lines = processes.do("site", "log", kit, "--json", log="log")
+        _, lines = processes.do("site", "log", "--kit", kit, "--json", log="log")
         purposes = [json.loads(line)["purpose"] for line in lines.splitlines()]
         hellos, updates, scores = (purposes.count(w) for w in ("hello", "update", "scores"))
         # On a busy machine another job may take over: it costs a hello, and may ask once more.

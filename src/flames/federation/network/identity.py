@@ -110,7 +110,7 @@ def check_identity(kit: Kit) -> None:
     except FileNotFoundError as error:
         raise FlamesError(
             f"the kit {kit.path} holds no private key",
-            f"put the site's own into it: flames site join {kit.path} --key FILE",
+            f"put the site's own into it: flames site join --kit {kit.path} --key FILE",
         ) from error
     except (OSError, ValueError, TypeError) as error:
         raise FlamesError(f"cannot read {kit.key}: {error}", "ask for a renewed kit") from error

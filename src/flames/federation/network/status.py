@@ -114,7 +114,7 @@ def _order_words(order: dict[str, Any]) -> list[str]:
     if order["waits"]:
         lines.append(f"    waits: {order['waits']}")
     if order["waits"] == WAITS_FOR_APPROVAL:
-        lines.append(f"    flames site approve KIT {order['run']}, or deny")
+        lines.append(f"    flames site approve {order['run']} --kit KIT, or deny")
     return lines
 
 
